@@ -1,0 +1,1 @@
+"""Where the journal and its indexes are kept: one narrow protocol (`api`), one module an implementation."""

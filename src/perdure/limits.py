@@ -1,0 +1,158 @@
+"""Every bound in Perdure, with its reason. A limit that is not here does not exist.
+
+Sizes are bytes, durations are microseconds (see :mod:`perdure.clock`), unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from perdure.clock import DAY, HOUR, MILLISECOND, MINUTE, SECOND
+
+# --- What a user may send -------------------------------------------------------------------------------
+MAX_PAYLOAD: Final = 2 * 1024 * 1024
+"""One encoded argument, result, signal or heartbeat detail. A journal is read back whole when a workflow is
+rebuilt, so what is in it must stay small; larger things belong in a file or an object store."""
+
+MAX_MESSAGE: Final = 8 * 1024 * 1024
+"""All payloads of one request together: what one commit should carry for one execution."""
+
+MAX_ID_LENGTH: Final = 1_000
+"""Characters of a workflow id, type, queue, signal, query or update name: they stand in database keys."""
+
+MAX_REASON_LENGTH: Final = 4_000
+"""Characters of a note or a reason that a person gives."""
+
+MAX_FAILURE_MESSAGE: Final = 16 * 1024
+"""Characters of an exception's message kept in the journal; longer ones are cut in the middle."""
+
+MAX_TRACEBACK: Final = 32 * 1024
+"""Characters of a traceback kept in the journal; longer ones are cut in the middle."""
+
+MAX_FAILURE_CAUSES: Final = 16
+"""Causes of a failure that are kept: a chain of exceptions may be circular or endless."""
+
+MAX_DURATION: Final = 100 * 365 * DAY
+"""The longest timer or timeout: far beyond it, a unit was probably mistaken."""
+
+# --- One execution --------------------------------------------------------------------------------------
+SUGGEST_CONTINUE_AS_NEW_EVENTS: Final = 10_000
+SUGGEST_CONTINUE_AS_NEW_BYTES: Final = 10 * 1024 * 1024
+"""From here on `workflow.info().continue_as_new_suggested`: replay begins to take noticeable time."""
+
+MAX_HISTORY_EVENTS: Final = 200_000
+MAX_HISTORY_BYTES: Final = 200 * 1024 * 1024
+"""A run that reaches this is held, never terminated: a rebuild would take minutes and memory."""
+
+MAX_PENDING_ACTIVITIES: Final = 50_000
+"""Activities scheduled and unresolved in one run: each costs memory while the run is loaded."""
+
+MAX_PENDING_TIMERS: Final = 50_000
+"""Timers running in one run, for the same reason."""
+
+MAX_PENDING_CHILDREN: Final = 10_000
+"""Children unresolved in one run, for the same reason."""
+
+MAX_BUFFERED_INPUTS: Final = 20_000
+"""Messages that wait for the open workflow task of one run. Beyond it senders are asked to try again."""
+
+MAX_PENDING_UPDATES: Final = 1_000
+"""Updates admitted and not yet completed in one run: each has a caller who waits."""
+
+MAX_COMMANDS: Final = 60_000
+"""Commands in one workflow task's completion: they are decided and stored as one transition."""
+
+CLOSE_REFUSALS: Final = 3
+"""How often a close with unseen input is refused before no more messages are admitted until it commits:
+otherwise a steady sender could keep a run open for ever."""
+
+SNAPSHOT_MINIMUM: Final = 4 * 1024
+"""Journal bytes since the last snapshot below which none is written: reading them back is cheaper."""
+
+# --- Retries and liveness -------------------------------------------------------------------------------
+DEFAULT_INITIAL_INTERVAL: Final = 1 * SECOND
+DEFAULT_MAXIMUM_INTERVAL_FACTOR: Final = 100
+"""A retry policy without a maximum interval never waits longer than this many initial intervals."""
+
+RETRY_JITTER: Final = 0.2
+"""A backoff is shortened by up to this share, so that what failed together does not return together."""
+
+WORKFLOW_TASK_RETRY_INITIAL: Final = 1 * SECOND
+WORKFLOW_TASK_RETRY_MAXIMUM: Final = 1 * MINUTE
+"""Backoff of a workflow task that fails by a bug: soon enough to notice a mended deploy, seldom enough to
+cost nothing meanwhile."""
+
+WORKFLOW_TASK_TIMEOUT: Final = 10 * SECOND
+"""A workflow task that its worker does not answer within this is given to a worker again."""
+
+HEARTBEAT_JOURNAL_INTERVAL: Final = 5 * SECOND
+"""Heartbeat details are journaled at most this often (or half the timeout, if that is longer)."""
+
+# --- Deduplication, outbox, retention -------------------------------------------------------------------
+DEDUP_LIFETIME: Final = 7 * DAY
+"""How long a request id is remembered. Clients give up after an hour and the outbox after six days, so
+nothing can arrive for a second time after it was forgotten."""
+
+CLIENT_RETRY_LIFETIME: Final = 1 * HOUR
+OUTBOX_RETRY_LIFETIME: Final = 6 * DAY
+OUTBOX_RETRY_INITIAL: Final = 1 * SECOND
+OUTBOX_RETRY_MAXIMUM: Final = 5 * MINUTE
+
+DEFAULT_RETENTION: Final = 30 * DAY
+"""How long a closed run can still be read."""
+
+# --- The node -------------------------------------------------------------------------------------------
+SHARDS: Final = 1024
+"""Parts that executions are spread over. Fixed for the life of a store: it is part of every key."""
+
+MAX_GROUP: Final = 1_000
+"""Transitions in one commit: bounds the work lost when one is refused, and the length of a stall."""
+
+SPECULATION_WAIT: Final = 5 * MILLISECOND
+"""How long an input waits for its workflow task to be answered, so that both go into one commit."""
+
+MAX_UNCOMMITTED: Final = 20_000
+"""Transitions in memory that are not on disk yet. While the store is down no more are taken; callers get
+a retryable 'unavailable'."""
+
+MAX_CACHED_EXECUTIONS: Final = 1_000
+"""Idle executions that a node keeps in memory. The next input of any other costs one read."""
+
+MAX_CACHED_WORKFLOWS: Final = 400
+"""Suspended workflows that a worker keeps alive. The next task of any other costs a replay."""
+
+DUE_SCAN_LIMIT: Final = 500
+"""Due executions that are read at once."""
+
+MAX_WAKING: Final = 1_000
+"""Woken executions that are being served at once: a flood of due timers must not fill the memory."""
+
+WAKE_BACKOFF_INITIAL: Final = 1 * SECOND
+WAKE_BACKOFF_MAXIMUM: Final = 5 * MINUTE
+"""A wake-up that raises is tried again after this; the other executions are not disturbed."""
+
+MAX_TIMER_HEAP: Final = 10_000
+"""Deadlines that are kept in memory; later ones are found by the scan."""
+
+BACKLOG_PAGE: Final = 1_000
+"""Head of a task queue's backlog that is kept in memory; the rest waits in the store."""
+
+HISTORY_PAGE_BYTES: Final = 1024 * 1024
+"""Journal bytes read at once when a history is paged."""
+
+LIST_PAGE: Final = 1_000
+"""Executions listed at once."""
+
+STORE_RETRY_INITIAL: Final = 50 * MILLISECOND
+STORE_RETRY_MAXIMUM: Final = 5 * SECOND
+"""Backoff of a commit or a read that the store could not take."""
+
+# --- The worker -----------------------------------------------------------------------------------------
+DEFAULT_CONCURRENT_ACTIVITIES: Final = 100
+"""Activities that one worker runs at once unless it is told otherwise."""
+
+MAX_THREADS: Final = 64
+"""Threads for plain `def` activities: they mostly wait for other systems."""
+
+BLOCKED_LOOP_WARNING: Final = 1 * SECOND
+"""A loop that was blocked for longer than this is named in a warning."""

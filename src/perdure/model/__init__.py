@@ -1,0 +1,1 @@
+"""What the parts of Perdure say to each other: frozen structs, no behaviour."""

@@ -1,0 +1,136 @@
+"""What a workflow task asks for. Each command becomes exactly one event, in order."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from perdure.model.events import ParentClosePolicy
+from perdure.model.failures import Failure
+from perdure.model.payloads import Payload, Payloads
+from perdure.model.retry import DEFAULT_RETRY, RetryPolicy
+
+
+class ScheduleActivity(Struct, frozen=True, array_like=True, gc=False, tag=1):
+    """→ ActivityTaskScheduled. Durations are microseconds; 0: none. An empty queue is the workflow's own."""
+
+    activity_id: str
+    activity_type: str
+    task_queue: str
+    input: Payloads
+    schedule_to_close_timeout: int = 0
+    schedule_to_start_timeout: int = 0
+    start_to_close_timeout: int = 0
+    heartbeat_timeout: int = 0
+    retry_policy: RetryPolicy = DEFAULT_RETRY
+    priority: int = 0
+
+
+class RequestCancelActivity(Struct, frozen=True, array_like=True, gc=False, tag=2):
+    """→ ActivityTaskCancelRequested. Names the activity by its id, which may be of the same task."""
+
+    activity_id: str
+
+
+class StartTimer(Struct, frozen=True, array_like=True, gc=False, tag=3):
+    """→ TimerStarted, firing `duration` after the workflow task's time."""
+
+    timer_id: str
+    duration: int
+
+
+class CancelTimer(Struct, frozen=True, array_like=True, gc=False, tag=4):
+    """→ TimerCanceled."""
+
+    timer_id: str
+
+
+class CompleteWorkflow(Struct, frozen=True, array_like=True, gc=False, tag=5):
+    """→ WorkflowExecutionCompleted. Last in its task, as are the other three that end a run."""
+
+    result: Payload
+
+
+class FailWorkflow(Struct, frozen=True, array_like=True, gc=False, tag=6):
+    """→ WorkflowExecutionFailed."""
+
+    failure: Failure
+
+
+class CancelWorkflow(Struct, frozen=True, array_like=True, gc=False, tag=7):
+    """→ WorkflowExecutionCanceled."""
+
+
+class ContinueAsNew(Struct, frozen=True, array_like=True, gc=False, tag=8):
+    """→ WorkflowExecutionContinuedAsNew, and the next run of the chain."""
+
+    workflow_type: str
+    task_queue: str
+    input: Payloads
+
+
+class AcceptUpdate(Struct, frozen=True, array_like=True, gc=False, tag=9):
+    """→ WorkflowExecutionUpdateAccepted."""
+
+    update_id: str
+
+
+class RejectUpdate(Struct, frozen=True, array_like=True, gc=False, tag=10):
+    """→ no event: the caller hears of it, the history does not."""
+
+    update_id: str
+    failure: Failure
+
+
+class CompleteUpdate(Struct, frozen=True, array_like=True, gc=False, tag=11):
+    """→ WorkflowExecutionUpdateCompleted; exactly one of `result` and `failure` is set."""
+
+    update_id: str
+    result: Payload | None
+    failure: Failure | None = None
+
+
+class StartChildWorkflow(Struct, frozen=True, array_like=True, gc=False, tag=12):
+    """→ StartChildWorkflowExecutionInitiated."""
+
+    workflow_id: str
+    workflow_type: str
+    task_queue: str
+    input: Payloads
+    parent_close_policy: ParentClosePolicy = "terminate"
+    execution_timeout: int = 0
+    run_timeout: int = 0
+
+
+class SignalExternalWorkflow(Struct, frozen=True, array_like=True, gc=False, tag=13):
+    """→ SignalExternalWorkflowExecutionInitiated."""
+
+    workflow_id: str
+    run_id: str
+    signal_name: str
+    input: Payloads
+
+
+class RequestCancelExternalWorkflow(Struct, frozen=True, array_like=True, gc=False, tag=14):
+    """→ RequestCancelExternalWorkflowExecutionInitiated."""
+
+    workflow_id: str
+    run_id: str
+
+
+Command = (
+    ScheduleActivity
+    | RequestCancelActivity
+    | StartTimer
+    | CancelTimer
+    | CompleteWorkflow
+    | FailWorkflow
+    | CancelWorkflow
+    | ContinueAsNew
+    | AcceptUpdate
+    | RejectUpdate
+    | CompleteUpdate
+    | StartChildWorkflow
+    | SignalExternalWorkflow
+    | RequestCancelExternalWorkflow
+)
+"""Every command there is."""

@@ -1,0 +1,69 @@
+"""How events, records and states become bytes, and back.
+
+A journal row's `history` is a MessagePack array of events; its `private` is a MessagePack array of
+`[n, record]`, where n is how many of the row's events precede the record. Both are read in one order again
+by :func:`merged`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+
+import msgspec
+
+from perdure.model.events import HistoryEvent
+from perdure.model.records import AnyRecord, PrivateRecord
+from perdure.model.state import State
+
+_encoder = msgspec.msgpack.Encoder()
+_events = msgspec.msgpack.Decoder(tuple[HistoryEvent, ...])
+_private = msgspec.msgpack.Decoder(tuple[tuple[int, PrivateRecord], ...])
+_state = msgspec.msgpack.Decoder(State)
+
+encode_event = _encoder.encode
+encode_state = _encoder.encode
+decode_events = _events.decode
+decode_state = _state.decode
+
+
+def encode_private(records: Sequence[tuple[int, PrivateRecord]]) -> bytes:
+    """A row's private column; empty where there is nothing."""
+    return _encoder.encode(records) if records else b""
+
+
+def join_events(encoded: Sequence[bytes]) -> bytes:
+    """A row's history column from events that are encoded already; empty where there are none."""
+    count = len(encoded)
+    if count == 0:
+        return b""
+    if count < 16:
+        head = bytes((0x90 | count,))
+    elif count < 1 << 16:
+        head = b"\xdc" + count.to_bytes(2, "big")
+    else:
+        head = b"\xdd" + count.to_bytes(4, "big")
+    return head + b"".join(encoded)
+
+
+def digest_after(digest: bytes, encoded_event: bytes) -> bytes:
+    """The rolling digest of a history, one event further."""
+    return blake2b(digest + encoded_event, digest_size=16).digest()
+
+
+def merged(history: bytes, private: bytes) -> Iterator[AnyRecord]:
+    """A row's events and records in the order in which they were emitted."""
+    events = decode_events(history) if history else ()
+    position = 0
+    for preceding, record in _private.decode(private) if private else ():
+        yield from events[position:preceding]
+        position = preceding
+        yield record
+    yield from events[position:]
+
+
+def events_of(histories: Iterable[bytes]) -> Iterator[HistoryEvent]:
+    """The events of several rows."""
+    for history in histories:
+        if history:
+            yield from decode_events(history)

@@ -1,0 +1,22 @@
+"""A value as it travels and is stored: opaque bytes, and metadata that says how to read them."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+KEYWORD = "keyword"
+"""Metadata key: the argument is passed by this name, not by position."""
+
+ENCODING = "encoding"
+"""Metadata key: how `data` is encoded; absent for plain JSON."""
+
+
+class Payload(Struct, frozen=True, array_like=True, gc=False):
+    """One encoded value. Without metadata it is plain JSON."""
+
+    data: bytes
+    metadata: dict[str, str] | None = None
+
+
+Payloads = tuple[Payload, ...]
+NULL = Payload(b"null")

@@ -1,0 +1,224 @@
+"""Private records: what must survive, but is never shown to user code.
+
+A journal row holds events (the history) and these. Both are folded into the state by the same `evolve`.
+Each docstring says which step it is. Times are microseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from perdure.model.events import HistoryEvent, ParentRef
+from perdure.model.failures import Failure
+from perdure.model.payloads import Payload, Payloads
+from perdure.model.retry import RetryPolicy
+
+
+class Record(Struct, frozen=True, array_like=True, gc=False):
+    """Base of all private records."""
+
+
+class InputBuffered(Record, frozen=True, array_like=True, gc=False, tag=101):
+    """Something arrived while a workflow task was open. The event has id 0 until it enters the history."""
+
+    event: HistoryEvent
+
+
+class BufferFlushed(Record, frozen=True, array_like=True, gc=False, tag=102):
+    """The workflow task is over; the buffered events follow in the history, with their ids."""
+
+
+class ActivityAttemptStarted(Record, frozen=True, array_like=True, gc=False, tag=103):
+    """An attempt was handed to a worker (scheduled → started)."""
+
+    scheduled_event_id: int
+    attempt: int
+    worker: str
+    time: int
+
+
+class ActivityAttemptFailed(Record, frozen=True, array_like=True, gc=False, tag=104):
+    """An attempt failed and there is another (started → backing off until next_attempt_at)."""
+
+    scheduled_event_id: int
+    attempt: int
+    failure: Failure
+    next_attempt_at: int
+    time: int
+
+
+class ActivityAttemptDue(Record, frozen=True, array_like=True, gc=False, tag=105):
+    """The backoff is over (backing off → scheduled)."""
+
+    scheduled_event_id: int
+
+
+class ActivityHeld(Record, frozen=True, array_like=True, gc=False, tag=106):
+    """The activity waits for a person (started → held)."""
+
+    scheduled_event_id: int
+    reason: str
+    failure: Failure
+    time: int
+
+
+class ActivityReleased(Record, frozen=True, array_like=True, gc=False, tag=107):
+    """A person let it go on (held or backing off → scheduled), perhaps with other options."""
+
+    scheduled_event_id: int
+    note: str
+    identity: str
+    time: int
+    retry_policy: RetryPolicy | None = None
+    start_to_close_timeout: int | None = None
+    schedule_to_close_timeout: int | None = None
+    heartbeat_timeout: int | None = None
+
+
+class ActivitySettled(Record, frozen=True, array_like=True, gc=False, tag=108):
+    """A person gave the activity its outcome; the event follows."""
+
+    scheduled_event_id: int
+    how: Literal["completed", "failed"]
+    note: str
+    identity: str
+    time: int
+
+
+class HeartbeatRecorded(Record, frozen=True, array_like=True, gc=False, tag=109):
+    """How far an attempt came."""
+
+    scheduled_event_id: int
+    attempt: int
+    details: Payloads
+    time: int
+
+
+class WorkflowTaskAttemptFailed(Record, frozen=True, array_like=True, gc=False, tag=110):
+    """A workflow task failed: it is tried again at next_attempt_at. Only the first one leaves an event."""
+
+    attempt: int
+    failure: Failure
+    next_attempt_at: int
+    time: int
+
+
+class UpdateAdmitted(Record, frozen=True, array_like=True, gc=False, tag=111):
+    """An update waits for the workflow's validator."""
+
+    update_id: str
+    name: str
+    input: Payloads
+    identity: str
+    time: int
+
+
+class UpdateRejected(Record, frozen=True, array_like=True, gc=False, tag=112):
+    """The validator refused it. Remembered, so that a repeated request gets the same answer."""
+
+    update_id: str
+    failure: Failure
+
+
+class CloseRefused(Record, frozen=True, array_like=True, gc=False, tag=113):
+    """The workflow wanted to close, but there was input that it had not seen."""
+
+
+class RunHeld(Record, frozen=True, array_like=True, gc=False, tag=114):
+    """The run reached a hard limit and waits for a person."""
+
+    reason: str
+    time: int
+
+
+class OutboxStart(Struct, frozen=True, array_like=True, gc=False, tag=1):
+    """Start another execution (a child, or the next run of a chain)."""
+
+    workflow_id: str
+    workflow_type: str
+    task_queue: str
+    input: Payloads
+    run_id: str
+    parent: ParentRef | None = None
+    execution_timeout: int = 0
+    run_timeout: int = 0
+
+
+class OutboxSignal(Struct, frozen=True, array_like=True, gc=False, tag=2):
+    """Signal another execution."""
+
+    workflow_id: str
+    run_id: str
+    name: str
+    input: Payloads
+
+
+class OutboxCancel(Struct, frozen=True, array_like=True, gc=False, tag=3):
+    """Ask another execution to stop, or end it (terminate)."""
+
+    workflow_id: str
+    run_id: str
+    terminate: bool = False
+
+
+class OutboxReport(Struct, frozen=True, array_like=True, gc=False, tag=4):
+    """Tell a parent how its child ended."""
+
+    parent: ParentRef
+    child_run_id: str
+    result: Payload | None
+    failure: Failure | None
+
+
+Outgoing = OutboxStart | OutboxSignal | OutboxCancel | OutboxReport
+
+
+class OutboxAdded(Record, frozen=True, array_like=True, gc=False, tag=115):
+    """Something is to be sent to another execution. `entry_id` is dense within the run; with the run's id
+    it is what the receiver deduplicates by. `event_id` is the event that asked for it, or 0."""
+
+    entry_id: int
+    event_id: int
+    message: Outgoing
+    time: int
+
+
+class OutboxSettled(Record, frozen=True, array_like=True, gc=False, tag=116):
+    """It was delivered, or refused for good."""
+
+    entry_id: int
+
+
+class OutboxDelayed(Record, frozen=True, array_like=True, gc=False, tag=117):
+    """It could not be delivered; it is tried again."""
+
+    entry_id: int
+    attempt: int
+    next_attempt_at: int
+    failure: str
+
+
+PrivateRecord = (
+    InputBuffered
+    | BufferFlushed
+    | ActivityAttemptStarted
+    | ActivityAttemptFailed
+    | ActivityAttemptDue
+    | ActivityHeld
+    | ActivityReleased
+    | ActivitySettled
+    | HeartbeatRecorded
+    | WorkflowTaskAttemptFailed
+    | UpdateAdmitted
+    | UpdateRejected
+    | CloseRefused
+    | RunHeld
+    | OutboxAdded
+    | OutboxSettled
+    | OutboxDelayed
+)
+"""Every private record there is."""
+
+AnyRecord = HistoryEvent | PrivateRecord

@@ -1,0 +1,319 @@
+"""The Service protocol: what clients ask of the engine, and how workers attach to it.
+
+Each request is a struct that names the type of its reply, so that a transport is one function. Errors are
+raised as `perdure.errors`. Every request that changes something is idempotent: by its `request_id`, by the
+update's id, or by nature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Literal, Protocol, TypeVar
+
+from msgspec import Struct
+
+from perdure.model.events import HistoryEvent, ParentRef, SearchValue
+from perdure.model.failures import Failure
+from perdure.model.payloads import Payload, Payloads
+from perdure.model.retry import RetryPolicy
+from perdure.model.tasks import FromWorker, ToWorker, WorkerHello
+
+Reply = TypeVar("Reply", covariant=True)
+
+IdReusePolicy = Literal["allow_duplicate", "allow_duplicate_failed_only", "reject_duplicate"]
+"""Whether a workflow id whose last run is closed may be started again."""
+
+IdConflictPolicy = Literal["fail", "use_existing", "terminate_existing"]
+"""What a start does where a run with the id is open."""
+
+Status = Literal[
+    "Running", "Completed", "Failed", "Canceled", "Terminated", "ContinuedAsNew", "TimedOut"
+]
+UpdateStage = Literal["accepted", "completed"]
+
+
+class Request(Struct, Generic[Reply], frozen=True, gc=False):
+    """Base of all requests. An empty run_id means the latest run of the workflow id."""
+
+    namespace: str
+    workflow_id: str
+
+
+# --- Replies --------------------------------------------------------------------------------------------
+class Done(Struct, frozen=True, gc=False):
+    """The request was carried out, or had been before."""
+
+
+class Started(Struct, frozen=True, gc=False):
+    """The run exists, on disk. existing: it did before this request."""
+
+    run_id: str
+    existing: bool = False
+
+
+class Outcome(Struct, frozen=True, gc=False):
+    """How a run ended; status "Running" where it has not."""
+
+    run_id: str
+    status: Status
+    result: Payload | None = None
+    failure: Failure | None = None
+    new_run_id: str = ""
+
+
+class UpdateOutcome(Struct, frozen=True, gc=False):
+    """What became of an update. stage "accepted": neither result nor failure is set yet."""
+
+    update_id: str
+    stage: Literal["accepted", "completed", "rejected"]
+    result: Payload | None = None
+    failure: Failure | None = None
+
+
+class QueryResult(Struct, frozen=True, gc=False):
+    """Exactly one of the two is set."""
+
+    result: Payload | None
+    failure: Failure | None = None
+
+
+class HistoryPage(Struct, frozen=True, gc=False):
+    """Events in order. `next` is the token of the next page; 0 where there is none yet."""
+
+    run_id: str
+    events: tuple[HistoryEvent, ...]
+    next: int = 0
+
+
+ActivityStatus = Literal["scheduled", "started", "backing_off", "held"]
+
+
+class PendingActivityInfo(Struct, frozen=True, gc=False):
+    """An activity that has no outcome yet. Times are 0 where they don't apply."""
+
+    activity_id: str
+    activity_type: str
+    status: ActivityStatus
+    attempt: int
+    scheduled_at: int
+    started_at: int = 0
+    next_attempt_at: int = 0
+    maximum_attempts: int = 0
+    last_failure: Failure | None = None
+    hold_reason: str = ""
+    held_at: int = 0
+    heartbeat_details: Payloads = ()
+    worker: str = ""
+    cancel_requested: bool = False
+
+
+class WorkflowTaskInfo(Struct, frozen=True, gc=False):
+    """The open workflow task: news that the code hasn't taken yet, or that it fails on."""
+
+    attempt: int
+    scheduled_at: int
+    failure: Failure | None = None
+    next_attempt_at: int = 0
+
+
+class Description(Struct, frozen=True, gc=False):
+    """What can be told of a run without running its code."""
+
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    task_queue: str
+    status: Status
+    start_time: int
+    close_time: int
+    history_events: int
+    history_bytes: int
+    activities: tuple[PendingActivityInfo, ...] = ()
+    timers: tuple[int, ...] = ()
+    workflow_task: WorkflowTaskInfo | None = None
+    pending_updates: tuple[str, ...] = ()
+    buffered: int = 0
+    held: str = ""
+    parent: ParentRef | None = None
+    memo: dict[str, Payload] | None = None
+    search_attributes: dict[str, SearchValue] | None = None
+
+
+class ListedWorkflow(Struct, frozen=True, gc=False):
+    """One row of a listing."""
+
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    status: Status
+    start_time: int
+    close_time: int
+
+
+class ListPage(Struct, frozen=True, gc=False):
+    rows: tuple[ListedWorkflow, ...]
+    next: str = ""
+
+
+# --- Requests -------------------------------------------------------------------------------------------
+class StartWorkflow(Request[Started], frozen=True, gc=False, tag="start"):
+    """Start a run. Timeouts are microseconds, 0: none."""
+
+    workflow_type: str
+    task_queue: str
+    input: Payloads
+    request_id: str
+    identity: str = ""
+    execution_timeout: int = 0
+    run_timeout: int = 0
+    id_reuse_policy: IdReusePolicy = "allow_duplicate"
+    id_conflict_policy: IdConflictPolicy = "fail"
+    memo: dict[str, Payload] | None = None
+    search_attributes: dict[str, SearchValue] | None = None
+    parent: ParentRef | None = None
+
+
+class SignalWorkflow(Request[Done], frozen=True, gc=False, tag="signal"):
+    run_id: str
+    name: str
+    input: Payloads
+    request_id: str
+    identity: str = ""
+
+
+class QueryWorkflow(Request[QueryResult], frozen=True, gc=False, tag="query"):
+    run_id: str
+    name: str
+    input: Payloads
+
+
+class UpdateWorkflow(Request[UpdateOutcome], frozen=True, gc=False, tag="update"):
+    """Send an update, or ask again for one that was sent: `update_id` names it."""
+
+    run_id: str
+    update_id: str
+    name: str
+    input: Payloads
+    identity: str = ""
+    wait_for: UpdateStage = "completed"
+
+
+class CancelWorkflowRequest(Request[Done], frozen=True, gc=False, tag="cancel"):
+    run_id: str
+    reason: str = ""
+    identity: str = ""
+    request_id: str = ""
+
+
+class TerminateWorkflow(Request[Done], frozen=True, gc=False, tag="terminate"):
+    run_id: str
+    reason: str = ""
+    identity: str = ""
+
+
+class GetResult(Request[Outcome], frozen=True, gc=False, tag="result"):
+    """How the run ended. wait: answer only when it has."""
+
+    run_id: str
+    wait: bool = True
+
+
+class DescribeWorkflow(Request[Description], frozen=True, gc=False, tag="describe"):
+    run_id: str
+
+
+class GetHistory(Request[HistoryPage], frozen=True, gc=False, tag="history"):
+    """One page of a history; `token` is the last page's `next`, 0 for the first."""
+
+    run_id: str
+    token: int = 0
+
+
+class ReleaseActivity(Request[Done], frozen=True, gc=False, tag="release"):
+    """Let held activities go on: one by its id, or all where it is empty. The options replace the
+    activity's own from then on, where they are given (microseconds)."""
+
+    run_id: str
+    activity_id: str = ""
+    note: str = ""
+    identity: str = ""
+    retry_policy: RetryPolicy | None = None
+    start_to_close_timeout: int | None = None
+    schedule_to_close_timeout: int | None = None
+    heartbeat_timeout: int | None = None
+
+
+class CompleteActivity(Request[Done], frozen=True, gc=False, tag="complete_activity"):
+    """Give an activity its result, in place of whatever it is doing."""
+
+    run_id: str
+    activity_id: str
+    result: Payload
+    note: str = ""
+    identity: str = ""
+
+
+class FailActivity(Request[Done], frozen=True, gc=False, tag="fail_activity"):
+    """Fail an activity for good, in place of whatever it is doing."""
+
+    run_id: str
+    activity_id: str
+    failure: Failure
+    note: str = ""
+    identity: str = ""
+
+
+class ListWorkflows(Request[ListPage], frozen=True, gc=False, tag="list"):
+    """A page of executions, the latest started first. `workflow_id` is unused.
+
+    query: such as "WorkflowType = 'provision' AND ExecutionStatus = 'Running'"; empty: all.
+    """
+
+    query: str = ""
+    page: str = ""
+    limit: int = 0
+
+
+AnyRequest = (
+    StartWorkflow
+    | SignalWorkflow
+    | QueryWorkflow
+    | UpdateWorkflow
+    | CancelWorkflowRequest
+    | TerminateWorkflow
+    | GetResult
+    | DescribeWorkflow
+    | GetHistory
+    | ReleaseActivity
+    | CompleteActivity
+    | FailActivity
+    | ListWorkflows
+)
+"""Every request there is; its tags are the names on the wire."""
+
+
+class WorkerLink(Protocol):
+    """The node's end of an attached worker."""
+
+    def send(self, message: FromWorker, /) -> None:
+        """Hand a message to the node. It is taken at once and acted on in order."""
+        ...
+
+    async def detach(self) -> None:
+        """Leave: no more tasks come, and what the worker still holds counts as let go."""
+        ...
+
+
+class Service(Protocol):
+    """The engine, as clients and workers see it; a node, or something that stands for a distant one."""
+
+    async def call(self, request: Request[Reply], /) -> Reply:
+        """Carry out a request. Raises one of `perdure.errors`; then nothing was changed, unless the error
+        is `Unavailable`: then the same request, sent again, tells."""
+        ...
+
+    async def attach(self, hello: WorkerHello, receive: Callable[[ToWorker], None], /) -> WorkerLink:
+        """Attach a worker. `receive` is called with each message for it, in order; it must not raise."""
+        ...
+
+

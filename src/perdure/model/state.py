@@ -1,0 +1,136 @@
+"""The state of one run: what folding its journal gives. Mutable; changed only by `engine.core.evolve`.
+
+All of it is encoded as a snapshot, except what `Derived` holds, which is rebuilt.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from perdure.model.events import (
+    ActivityTaskScheduled,
+    HistoryEvent,
+    RequestCancelExternalWorkflowExecutionInitiated,
+    SignalExternalWorkflowExecutionInitiated,
+    StartChildWorkflowExecutionInitiated,
+    TimerStarted,
+    WorkflowExecutionStarted,
+)
+from perdure.model.failures import Failure
+from perdure.model.payloads import Payload, Payloads
+from perdure.model.records import OutboxAdded, UpdateAdmitted
+from perdure.model.requests import ActivityStatus, Status
+from perdure.model.retry import RetryPolicy
+from perdure.model.tasks import START, Position
+
+
+class PendingActivity(Struct, array_like=True):
+    """An activity without an outcome.
+
+    ::
+
+        scheduled → started → (outcome) | backing_off → scheduled | held → scheduled
+    """
+
+    event: ActivityTaskScheduled
+    status: ActivityStatus = "scheduled"
+    attempt: int = 1
+    worker: str = ""
+    started_at: int = 0
+    next_attempt_at: int = 0
+    queued_at: int = 0
+    last_failure: Failure | None = None
+    hold_reason: str = ""
+    held_at: int = 0
+    held_for: int = 0  # time spent held; doesn't count against schedule_to_close
+    heartbeat: Payloads = ()
+    heartbeat_at: int = 0
+    cancel_requested: bool = False
+    retry_policy: RetryPolicy | None = None  # set by a release, instead of the event's
+    start_to_close_timeout: int | None = None
+    schedule_to_close_timeout: int | None = None
+    heartbeat_timeout: int | None = None
+
+
+class OpenTask(Struct, array_like=True):
+    """The open workflow task.
+
+    scheduled_event_id is 0 for attempts after the first, whose events are written with the outcome.
+    """
+
+    scheduled_event_id: int
+    attempt: int
+    scheduled_at: int
+    next_attempt_at: int = 0
+    failure: Failure | None = None
+
+
+class AcceptedUpdate(Struct, array_like=True):
+    """An update whose handler runs."""
+
+    accepted_event_id: int
+    name: str
+
+
+class FinishedUpdate(Struct, array_like=True):
+    """How an update ended, so that a repeated request is answered; kept for the life of the run."""
+
+    result: Payload | None
+    failure: Failure | None
+    rejected: bool = False
+
+
+class PendingChild(Struct, array_like=True):
+    """A child without an outcome; started_event_id is 0 until it exists."""
+
+    event: StartChildWorkflowExecutionInitiated
+    started_event_id: int = 0
+    run_id: str = ""
+
+
+class OutboxEntry(Struct, array_like=True):
+    """Something on its way to another execution."""
+
+    added: OutboxAdded
+    attempt: int = 1
+    next_attempt_at: int = 0
+    failure: str = ""
+
+
+class State(Struct):
+    """One run, folded."""
+
+    namespace: str
+    workflow_id: str
+    run_no: int
+    started: WorkflowExecutionStarted
+    status: Status = "Running"
+    close_time: int = 0
+    result: Payload | None = None
+    failure: Failure | None = None
+    new_run_id: str = ""
+
+    last_event_id: int = 0
+    last_time: int = 0
+    history_bytes: int = 0
+    digest: bytes = b""
+    seen: Position = START  # how far the history had gone when the last completed workflow task began
+
+    task: OpenTask | None = None
+    buffered: list[HistoryEvent] = field(default_factory=list)
+    close_refusals: int = 0
+    held: str = ""
+    cancel_requested: bool = False
+
+    activities: dict[int, PendingActivity] = field(default_factory=dict)
+    activity_ids: dict[str, int] = field(default_factory=dict)
+    timers: dict[str, TimerStarted] = field(default_factory=dict)
+    children: dict[int, PendingChild] = field(default_factory=dict)
+    signals_sent: dict[int, SignalExternalWorkflowExecutionInitiated] = field(default_factory=dict)
+    cancels_sent: dict[int, RequestCancelExternalWorkflowExecutionInitiated] = field(default_factory=dict)
+    admitted: dict[str, UpdateAdmitted] = field(default_factory=dict)
+    accepted: dict[str, AcceptedUpdate] = field(default_factory=dict)
+    finished: dict[str, FinishedUpdate] = field(default_factory=dict)
+    outbox: dict[int, OutboxEntry] = field(default_factory=dict)
+    next_entry_id: int = 1
+    running: int = 0  # activities in status "started"

@@ -1,0 +1,120 @@
+"""What the public API asks of the workflow run that it is called in.
+
+The runtime sets the current context around an activation, per thread; outside there is none. API functions
+call `current()`, or `require()` to raise a clear error outside a workflow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NoReturn, Protocol
+
+from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.sdk.workflow.definition import WorkflowDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowInfo:
+    """Facts about the run that is executing."""
+
+    namespace: str
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    task_queue: str
+    attempt: int
+    start_time: datetime
+    history_length: int
+    history_bytes: int
+    continue_as_new_suggested: bool
+    parent_workflow_id: str | None
+    is_replaying: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOptions:
+    """How a child is run. Durations are microseconds, 0: none. An empty id is made up."""
+
+    id: str = ""
+    task_queue: str = ""
+    execution_timeout: int = 0
+    run_timeout: int = 0
+
+
+class WorkflowContext(Protocol):
+    """One run, while its code executes. Durations are microseconds."""
+
+    logger: logging.LoggerAdapter[logging.Logger]
+
+    def start_activity(
+        self,
+        definition: ActivityDefinition,
+        options: ActivityOptions,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> asyncio.Future[object]:
+        """Schedule an activity. The future ends as the activity does; cancelling it asks for its end."""
+        ...
+
+    def start_child(
+        self,
+        definition: WorkflowDefinition,
+        options: ChildOptions,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> asyncio.Future[object]:
+        """Start a child workflow."""
+        ...
+
+    async def wait_until(self, predicate: Callable[[], bool], timeout: int | None) -> None: ...
+
+    async def receive(self, name: str, type: object, timeout: int | None) -> object: ...
+
+    def info(self) -> WorkflowInfo: ...
+
+    def now(self) -> datetime: ...
+
+    def time(self) -> float:
+        """Seconds since the epoch, of the current workflow task."""
+        ...
+
+    def random(self) -> random.Random: ...
+
+    def uuid4(self) -> uuid.UUID: ...
+
+    def continue_as_new(
+        self, definition: WorkflowDefinition, args: Sequence[object], kwargs: dict[str, object]
+    ) -> NoReturn: ...
+
+
+class _Current(threading.local):
+    context: WorkflowContext | None = None
+
+
+_current = _Current()
+
+
+def current() -> WorkflowContext | None:
+    """The run whose code this thread is executing, if any."""
+    return _current.context
+
+
+def require(what: str) -> WorkflowContext:
+    """The current run; raises RuntimeError naming `what` outside a workflow."""
+    context = _current.context
+    if context is None:
+        raise RuntimeError(f"{what} can only be used inside a workflow")
+    return context
+
+
+def enter(context: WorkflowContext | None) -> WorkflowContext | None:
+    """Set the current run of this thread; returns what it was before, to be set again after."""
+    before, _current.context = _current.context, context
+    return before
