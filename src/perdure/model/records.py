@@ -40,13 +40,17 @@ class ActivityAttemptStarted(Record, frozen=True, array_like=True, gc=False, tag
 
 
 class ActivityAttemptFailed(Record, frozen=True, array_like=True, gc=False, tag=104):
-    """An attempt failed and there is another (started → backing off until next_attempt_at)."""
+    """An attempt failed and there is another (started → backing off until next_attempt_at).
+
+    counts: whether the retry policy counts it.
+    """
 
     scheduled_event_id: int
     attempt: int
     failure: Failure
     next_attempt_at: int
     time: int
+    counts: bool = True
 
 
 class ActivityAttemptDue(Record, frozen=True, array_like=True, gc=False, tag=105):
@@ -134,14 +138,13 @@ class RunHeld(Record, frozen=True, array_like=True, gc=False, tag=114):
 
 
 class OutboxStart(Struct, frozen=True, array_like=True, gc=False, tag=1):
-    """Start another execution (a child, or the next run of a chain)."""
+    """Start a child."""
 
     workflow_id: str
     workflow_type: str
     task_queue: str
     input: Payloads
-    run_id: str
-    parent: ParentRef | None = None
+    parent: ParentRef
     execution_timeout: int = 0
     run_timeout: int = 0
 
@@ -200,6 +203,10 @@ class OutboxDelayed(Record, frozen=True, array_like=True, gc=False, tag=117):
     failure: str
 
 
+class WorkflowTaskDue(Record, frozen=True, array_like=True, gc=False, tag=118):
+    """The backoff of a failing workflow task is over, or somebody did not want to wait for it."""
+
+
 PrivateRecord = (
     InputBuffered
     | BufferFlushed
@@ -218,6 +225,7 @@ PrivateRecord = (
     | OutboxAdded
     | OutboxSettled
     | OutboxDelayed
+    | WorkflowTaskDue
 )
 """Every private record there is."""
 

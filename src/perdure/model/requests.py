@@ -26,9 +26,7 @@ IdReusePolicy = Literal["allow_duplicate", "allow_duplicate_failed_only", "rejec
 IdConflictPolicy = Literal["fail", "use_existing", "terminate_existing"]
 """What a start does where a run with the id is open."""
 
-Status = Literal[
-    "Running", "Completed", "Failed", "Canceled", "Terminated", "ContinuedAsNew", "TimedOut"
-]
+Status = Literal["Running", "Completed", "Failed", "Canceled", "Terminated", "ContinuedAsNew", "TimedOut"]
 UpdateStage = Literal["accepted", "completed"]
 
 
@@ -315,5 +313,3 @@ class Service(Protocol):
     async def attach(self, hello: WorkerHello, receive: Callable[[ToWorker], None], /) -> WorkerLink:
         """Attach a worker. `receive` is called with each message for it, in order; it must not raise."""
         ...
-
-

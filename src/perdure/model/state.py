@@ -1,11 +1,11 @@
 """The state of one run: what folding its journal gives. Mutable; changed only by `engine.core.evolve`.
 
-All of it is encoded as a snapshot, except what `Derived` holds, which is rebuilt.
+All of it is encoded as a snapshot. What can be computed from it (deadlines) is not in it.
 """
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from perdure.model.events import (
     ActivityTaskScheduled,
@@ -35,6 +35,7 @@ class PendingActivity(Struct, array_like=True):
     event: ActivityTaskScheduled
     status: ActivityStatus = "scheduled"
     attempt: int = 1
+    attempts_before: int = 0  # those made before the last release; the policy doesn't count them
     worker: str = ""
     started_at: int = 0
     next_attempt_at: int = 0
@@ -117,20 +118,20 @@ class State(Struct):
     seen: Position = START  # how far the history had gone when the last completed workflow task began
 
     task: OpenTask | None = None
-    buffered: list[HistoryEvent] = field(default_factory=list)
+    buffered: list[HistoryEvent] = []
     close_refusals: int = 0
     held: str = ""
     cancel_requested: bool = False
 
-    activities: dict[int, PendingActivity] = field(default_factory=dict)
-    activity_ids: dict[str, int] = field(default_factory=dict)
-    timers: dict[str, TimerStarted] = field(default_factory=dict)
-    children: dict[int, PendingChild] = field(default_factory=dict)
-    signals_sent: dict[int, SignalExternalWorkflowExecutionInitiated] = field(default_factory=dict)
-    cancels_sent: dict[int, RequestCancelExternalWorkflowExecutionInitiated] = field(default_factory=dict)
-    admitted: dict[str, UpdateAdmitted] = field(default_factory=dict)
-    accepted: dict[str, AcceptedUpdate] = field(default_factory=dict)
-    finished: dict[str, FinishedUpdate] = field(default_factory=dict)
-    outbox: dict[int, OutboxEntry] = field(default_factory=dict)
+    activities: dict[int, PendingActivity] = {}
+    activity_ids: dict[str, int] = {}
+    timers: dict[str, TimerStarted] = {}
+    children: dict[int, PendingChild] = {}
+    signals_sent: dict[int, SignalExternalWorkflowExecutionInitiated] = {}
+    cancels_sent: dict[int, RequestCancelExternalWorkflowExecutionInitiated] = {}
+    admitted: dict[str, UpdateAdmitted] = {}
+    accepted: dict[str, AcceptedUpdate] = {}
+    finished: dict[str, FinishedUpdate] = {}
+    outbox: dict[int, OutboxEntry] = {}
     next_entry_id: int = 1
     running: int = 0  # activities in status "started"

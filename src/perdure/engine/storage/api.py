@@ -16,6 +16,9 @@ A write names the version that it was built on. The store takes it only if that 
 such run yet, and run_no is the next) and if none of its request ids was taken before; otherwise it refuses
 that write, whole, and takes the others of the group. A group is one transaction.
 
+A new run is taken only if the run before it is closed, by an earlier commit or by an earlier write of the same
+group; so the commit that ends a run and begins the next stands or falls as one.
+
 All methods are coroutines, so that a store may wait; those over SQLite and memory mostly don't.
 Raises: `Unavailable` where nothing was done and a retry is safe; `CommitUnknown` where it can't be told
 whether a group was committed; `StoreError` where a person is needed.
@@ -88,6 +91,7 @@ class BacklogItem(NamedTuple):
     fairness_pass: int
     sequence: int
     run: RunKey
+    run_id: str
     scheduled_event_id: int
     attempt: int
 
@@ -149,7 +153,10 @@ class JournalPage(NamedTuple):
 
 
 class Due(NamedTuple):
+    """A run whose time has come."""
+
     key: RunKey
+    run_id: str
     wake_at: int
 
 
@@ -208,9 +215,7 @@ class Store(Protocol):
         """The queues that have a backlog."""
         ...
 
-    async def list(
-        self, namespace: str, query: str, page: str, limit: int
-    ) -> tuple[Sequence[ListedWorkflow], str]:
+    async def list(self, namespace: str, query: str, page: str, limit: int) -> tuple[Sequence[ListedWorkflow], str]:
         """A page of runs, the latest started first, and the token of the next page ("": none)."""
         ...
 

@@ -41,5 +41,7 @@ class WorkflowDefinition:
     make: Callable[..., object]
     task_queue: str = ""
     failure_exceptions: tuple[type[BaseException], ...] = ()
-    handlers: dict[tuple[HandlerKind, str], HandlerDefinition] = field(default_factory=dict)
+    handlers: dict[tuple[HandlerKind, str], HandlerDefinition] = field(
+        default_factory=dict[tuple[HandlerKind, str], HandlerDefinition]
+    )
     """Signals, queries and updates by kind and name, those of base classes included."""

@@ -1,0 +1,64 @@
+# Two commands do everything on a machine with Python 3.11 or later:
+#
+#   make demo    run the main example
+#   make test    install what the tests need, check the code, and run all tests
+#
+# VENV is the virtual environment (made when it is missing), PYTHON the interpreter to make it with.
+
+VENV ?= .venv
+PYTHON ?=
+SEEDS ?= 10000
+KILLS ?= 200
+ARGS ?=
+
+override VENV := $(abspath $(VENV))
+run := $(VENV)/bin/python
+pip := $(run) -m pip --disable-pip-version-check install --quiet --no-warn-script-location
+code := src tests examples bench tools
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types simulate crash bench clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^VENV/q' Makefile
+	@echo "Further: lint, format, types, simulate (SEEDS=...), crash (KILLS=...), bench, clean."
+	@echo "ARGS=... hands arguments on, as in: make test ARGS='tests/sdk -x'"
+
+# Stamps tell what is installed, so that it is installed once, and again when pyproject.toml changes.
+$(VENV)/bin/python:
+	@PYTHON='$(PYTHON)' tools/venv.sh '$(VENV)'
+
+$(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV) ($*)"
+	@$(pip) --editable '.[$*]'
+	@touch $@
+
+demo: $(VENV)/.installed-examples
+	@$(run) -m examples.provision.demo $(ARGS)
+
+test: lint types
+	$(run) -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(run) -m ruff check $(code)
+	$(run) -m ruff format --check $(code)
+
+format: $(VENV)/.installed-dev
+	$(run) -m ruff check --fix-only --exit-zero --quiet $(code)
+	$(run) -m ruff format $(code)
+
+types: $(VENV)/.installed-dev
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(run) -m pyright --pythonpath $(run)
+
+simulate: $(VENV)/.installed-dev
+	$(run) -m perdure.testing.simulation --seeds $(SEEDS) $(ARGS)
+
+crash: $(VENV)/.installed-dev
+	$(run) -m tests.crash --kills $(KILLS) $(ARGS)
+
+bench: $(VENV)/.installed-bench
+	$(run) -m bench $(ARGS)
+
+clean:
+	rm -rf '$(VENV)' .pytest_cache .ruff_cache .mypy_cache .hypothesis .demo build dist
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Adapters: what each system makes of the workloads."""

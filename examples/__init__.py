@@ -1,0 +1,1 @@
+"""Examples that run from the repository's root. They are not installed with Perdure."""

@@ -1,0 +1,133 @@
+"""Perdure: durable execution for Python. Ordinary functions that survive crashes, restarts and year-long waits.
+
+::
+
+    @activity                       # called from a workflow: retried, timed, recorded
+    async def create_vpc(region: str) -> str: ...
+
+    @workflow                       # goes on where it was, whatever happens to the process
+    async def provision(team: str, regions: list[str]) -> list[str]:
+        return await asyncio.gather(*(create_vpc(r) for r in regions))
+
+    async with embedded("platform.db") as client:
+        await client.run(provision("payments", ["eu-west-1"]), id="env-payments")
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Final
+
+from perdure.errors import (
+    ActivityCancelled,
+    ActivityError,
+    ActivityTimedOut,
+    ApplicationError,
+    DecodeError,
+    EncodeError,
+    Hold,
+    InvalidRequest,
+    LimitExceeded,
+    NondeterminismError,
+    NotFound,
+    NotRunning,
+    PayloadTooLarge,
+    PerdureError,
+    QueryFailed,
+    StoreCorrupt,
+    StoreError,
+    StoreForeign,
+    StoreFull,
+    StoreLocked,
+    StoreReadOnly,
+    StoreTooNew,
+    Unavailable,
+    WorkerLost,
+    WorkflowAlreadyStarted,
+    WorkflowCancelled,
+    WorkflowFailed,
+    WorkflowTerminated,
+    WorkflowTimedOut,
+)
+from perdure.sdk.activity.api import activity
+from perdure.sdk.retry import RetryPolicy
+from perdure.sdk.workflow.api import workflow
+from perdure.sdk.workflow.calls import UnusedCallWarning
+
+if TYPE_CHECKING:
+    from perdure.embedded import embedded
+    from perdure.sdk.client.client import Client
+    from perdure.sdk.client.handle import WorkflowHandle
+
+__all__ = [
+    "ActivityCancelled",
+    "ActivityError",
+    "ActivityTimedOut",
+    "ApplicationError",
+    "Client",
+    "DecodeError",
+    "EncodeError",
+    "Hold",
+    "InvalidRequest",
+    "LimitExceeded",
+    "NondeterminismError",
+    "NotFound",
+    "NotRunning",
+    "PayloadTooLarge",
+    "PerdureError",
+    "QueryFailed",
+    "RetryPolicy",
+    "StoreCorrupt",
+    "StoreError",
+    "StoreForeign",
+    "StoreFull",
+    "StoreLocked",
+    "StoreReadOnly",
+    "StoreTooNew",
+    "Unavailable",
+    "UnusedCallWarning",
+    "WorkerLost",
+    "WorkflowAlreadyStarted",
+    "WorkflowCancelled",
+    "WorkflowFailed",
+    "WorkflowHandle",
+    "WorkflowTerminated",
+    "WorkflowTimedOut",
+    "activity",
+    "embedded",
+    "workflow",
+]
+
+_LAZY: Final = {
+    "Client": "perdure.sdk.client.client",
+    "WorkflowHandle": "perdure.sdk.client.handle",
+    "embedded": "perdure.embedded",
+}
+"""Names that are imported when they are first asked for: what only defines workflows needs no engine."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """This package: `perdure.embedded` is the function."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # Importing the module perdure.embedded, by whomever, would bind it here in place of the function.
+        if name == "embedded" and isinstance(value, ModuleType):
+            value = value.embedded
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,195 @@
+"""When a run next needs attention: its timers, timeouts, retries, and what it has to send.
+
+A lazy heap: every change pushes the deadline it makes, and nothing is searched for or removed. An entry
+holds only if the thing it names still has that deadline; else it is dropped, or moved to where the deadline
+is now, when it comes up. So no transition does work that grows with what is pending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from typing import Final, NamedTuple, cast
+
+from perdure.limits import OUTBOX_RETRY_INITIAL
+from perdure.model.payloads import Payloads
+from perdure.model.state import PendingActivity, State
+
+RUN: Final = 0
+TASK: Final = 1
+ACTIVITY: Final = 2
+TIMER: Final = 3
+OUTBOX: Final = 4
+
+Stalls = Sequence[tuple[int, int]]
+"""Intervals (start, end) in which the node itself could not read or commit."""
+
+
+class Key(NamedTuple):
+    """What a deadline belongs to: one of the constants above, and the id within it."""
+
+    kind: int
+    id: int | str
+
+
+RUN_KEY: Final = Key(RUN, 0)
+TASK_KEY: Final = Key(TASK, 0)
+
+
+class Beat(NamedTuple):
+    """A heartbeat that only memory knows."""
+
+    time: int
+    details: Payloads
+
+
+class ActivityLimits(NamedTuple):
+    """The timeouts in force for an activity, microseconds, 0: none."""
+
+    schedule_to_close: int
+    schedule_to_start: int
+    start_to_close: int
+    heartbeat: int
+
+
+def limits_of(activity: PendingActivity) -> ActivityLimits:
+    """What was asked for when it was scheduled, or by the last release."""
+    event = activity.event
+    return ActivityLimits(
+        event.schedule_to_close_timeout
+        if activity.schedule_to_close_timeout is None
+        else activity.schedule_to_close_timeout,
+        event.schedule_to_start_timeout,
+        event.start_to_close_timeout if activity.start_to_close_timeout is None else activity.start_to_close_timeout,
+        event.heartbeat_timeout if activity.heartbeat_timeout is None else activity.heartbeat_timeout,
+    )
+
+
+def _overlap(start: int, end: int, stalls: Stalls) -> int:
+    return sum(max(0, min(end, stop) - max(start, begin)) for begin, stop in stalls)
+
+
+def activity_deadline(activity: PendingActivity, beat: Beat | None = None, stalls: Stalls = ()) -> tuple[int, str]:
+    """When an activity next needs attention, and why; (0, "") if it doesn't.
+
+    The reason is the name of a timeout, or "retry". `beat` is a heartbeat that is not in the state yet. What
+    measures a worker's liveness is extended by the node's own stalls.
+    """
+    status = activity.status
+    if status == "held":
+        return 0, ""
+    limits = limits_of(activity)
+    best, reason = 0, ""
+    if status == "backing_off":
+        best, reason = activity.next_attempt_at, "retry"
+    elif status == "scheduled":
+        if limits.schedule_to_start:
+            best, reason = activity.queued_at + limits.schedule_to_start, "schedule_to_start"
+    else:
+        if limits.start_to_close:
+            best, reason = _extended(activity.started_at, limits.start_to_close, stalls), "start_to_close"
+        if limits.heartbeat:
+            alive_at = max(activity.heartbeat_at, beat.time if beat is not None else 0)
+            silent = _extended(alive_at, limits.heartbeat, stalls)
+            if not best or silent < best:
+                best, reason = silent, "heartbeat"
+    if limits.schedule_to_close:
+        end = activity.event.time + limits.schedule_to_close + activity.held_for
+        if not best or end <= best:
+            best, reason = end, "schedule_to_close"
+    return best, reason
+
+
+def _extended(since: int, timeout: int, stalls: Stalls) -> int:
+    deadline = since + timeout
+    return deadline + _overlap(since, deadline, stalls) if stalls else deadline
+
+
+def run_deadline(state: State) -> int:
+    """When the run's time is over; 0: never."""
+    started = state.started
+    ends = [started.execution_deadline] if started.execution_deadline else []
+    if started.run_timeout:
+        ends.append(started.time + started.run_timeout)
+    return min(ends, default=0)
+
+
+class Deadlines:
+    """The deadlines of one run, kept beside its state."""
+
+    __slots__ = ("_beats", "_heap", "_state", "retention")
+
+    def __init__(self, state: State, beats: Mapping[int, Beat], retention: int) -> None:
+        self._state = state
+        self._beats = beats
+        self.retention = retention
+        self._heap: list[tuple[int, Key]] = []
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        state = self._state
+        keys = [RUN_KEY, TASK_KEY]
+        keys += [Key(ACTIVITY, id) for id in state.activities]
+        keys += [Key(TIMER, id) for id in state.timers]
+        keys += [Key(OUTBOX, id) for id in state.outbox]
+        self._heap = [(at, key) for key in keys if (at := self.at(key))]
+        heapify(self._heap)
+
+    def at(self, key: Key, stalls: Stalls = ()) -> int:
+        """The deadline of one thing; 0: none (any more)."""
+        state = self._state
+        if key.kind == ACTIVITY:
+            activity = state.activities.get(cast(int, key.id))
+            return activity_deadline(activity, self._beats.get(cast(int, key.id)), stalls)[0] if activity else 0
+        if key.kind == TIMER:
+            timer = state.timers.get(cast(str, key.id))
+            return timer.fire_at if timer is not None else 0
+        if key.kind == OUTBOX:
+            entry = state.outbox.get(cast(int, key.id))
+            if entry is None:
+                return 0
+            return entry.next_attempt_at or entry.added.time + OUTBOX_RETRY_INITIAL
+        if key.kind == TASK:
+            return state.task.next_attempt_at if state.task is not None else 0
+        if state.status != "Running":
+            return 0 if state.outbox else state.close_time + self.retention
+        return run_deadline(state)
+
+    def watch(self, key: Key) -> None:
+        """Something changed that may have made a deadline."""
+        at = self.at(key)
+        if at:
+            heappush(self._heap, (at, key))
+            if len(self._heap) > 64 and len(self._heap) > 4 * self._pending():
+                self._rebuild()
+
+    def _pending(self) -> int:
+        state = self._state
+        return len(state.activities) + len(state.timers) + len(state.outbox) + 16
+
+    def next(self) -> int:
+        """The earliest deadline of all; 0: none."""
+        heap = self._heap
+        while heap:
+            at, key = heap[0]
+            actual = self.at(key)
+            if actual == at:
+                return at
+            heappop(heap)
+            if actual:
+                heappush(heap, (actual, key))
+        return 0
+
+    def due(self, now: int, stalls: Stalls = ()) -> list[Key]:
+        """What is due, the longest due first. What isn't acted on must be watched again."""
+        due: dict[Key, None] = {}
+        stalled: list[tuple[int, Key]] = []
+        while (at := self.next()) and at <= now:
+            entry = heappop(self._heap)
+            if stalls and self.at(entry[1], stalls) > now:
+                stalled.append(entry)  # late because of us, not of them
+            else:
+                due[entry[1]] = None
+        for entry in stalled:
+            heappush(self._heap, entry)
+        return list(due)

@@ -1,0 +1,54 @@
+"""The engine's one function: `decide(execution, input, now) → Transition`.
+
+A table from the input's type to its decision. Requests that only read are answered in `queries`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from perdure.engine.core import inputs as i
+from perdure.engine.core.decisions import activities, holds, messages, outbox, wake, workflow_tasks
+from perdure.engine.core.execution import Execution
+from perdure.engine.core.transition import Transition
+from perdure.model import requests as q
+from perdure.model import tasks as t
+
+DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
+    q.SignalWorkflow: messages.signal,
+    q.UpdateWorkflow: messages.update,
+    q.CancelWorkflowRequest: messages.cancel,
+    q.TerminateWorkflow: messages.terminate,
+    q.ReleaseActivity: holds.release,
+    q.CompleteActivity: holds.complete,
+    q.FailActivity: holds.fail,
+    t.WorkflowTaskCompletion: workflow_tasks.complete,
+    t.WorkflowTaskFailure: workflow_tasks.fail,
+    t.ActivityCompletion: activities.complete,
+    t.ActivityFailure: activities.fail,
+    t.ActivityCancellation: activities.cancelled,
+    t.ActivityHeartbeat: activities.heartbeat,
+    t.ActivityEvicted: activities.evicted,
+    i.TakeWorkflowTask: workflow_tasks.take,
+    i.WorkflowTaskLost: workflow_tasks.lost,
+    i.RetryWorkflowTask: workflow_tasks.retry_now,
+    i.StartActivity: activities.start,
+    i.WorkersLost: activities.workers_lost,
+    i.WakeUp: wake.wake_up,
+    i.OutboxAnswered: outbox.answered,
+    i.OutboxUndelivered: outbox.undelivered,
+    i.ChildReported: outbox.child_reported,
+}
+"""What decides on each input. A start is apart: it makes the execution (`decisions.starts`)."""
+
+
+def decide(execution: Execution, input: object, now: int) -> Transition:
+    """One step of an execution.
+
+    Raises:
+        PerdureError: the input is refused; nothing was changed.
+    """
+    tx = Transition(execution, now)
+    DECISIONS[type(input)](tx, input)
+    return tx

@@ -1,0 +1,87 @@
+"""The end of a run, whatever brings it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from perdure.engine.core.effects import CancelAttempt, RunClosed, Send, UpdateProgressed
+from perdure.engine.core.transition import Transition, with_id
+from perdure.model import events as e
+from perdure.model import records as r
+from perdure.model.failures import Failure, FailureKind
+from perdure.model.requests import UpdateOutcome
+from perdure.model.tasks import ActivityToken
+
+OUTCOMES: Final[dict[type[e.Event], FailureKind]] = {
+    e.WorkflowExecutionFailed: "application",
+    e.WorkflowExecutionTimedOut: "timeout",
+    e.WorkflowExecutionCanceled: "cancelled",
+    e.WorkflowExecutionTerminated: "terminated",
+}
+
+
+def close(tx: Transition, event: e.HistoryEvent) -> None:
+    """End the run with this event (its id is set here), and let go of all that it had going."""
+    execution, state = tx.execution, tx.state
+    flush(tx)
+    for activity in state.activities.values():
+        if activity.status == "started":
+            token = ActivityToken(execution.ref, activity.event.id, activity.attempt)
+            tx.effects.append(CancelAttempt(activity.worker, token, "closed"))
+    gone = Failure("the workflow closed before it completed the update", kind="engine")
+    for update_id in (*state.admitted, *state.accepted):
+        tx.effects.append(UpdateProgressed(UpdateOutcome(update_id, "rejected", None, gone)))
+    children = list(state.children.values())
+    execution.taken = None
+    execution.beats.clear()
+    tx.add(with_id(event, tx.next_id))
+    for child in children:
+        policy = child.event.parent_close_policy
+        if policy != "abandon":
+            send(tx, 0, r.OutboxCancel(child.event.workflow_id, child.run_id, policy == "terminate"))
+    report_to_parent(tx, event)
+    tx.listed = True
+    tx.effects.append(RunClosed())
+
+
+def flush(tx: Transition) -> bool:
+    """Let what was buffered enter the history; whether there was anything."""
+    buffered = list(tx.state.buffered)
+    if not buffered:
+        return False
+    tx.note(r.BufferFlushed())
+    begun: dict[int, int] = {}  # where the started events landed, by what they started
+    for event in buffered:
+        if isinstance(event, e.ActivityTaskStarted):
+            begun[event.scheduled_event_id] = tx.next_id
+        elif isinstance(event, e.ChildWorkflowExecutionStarted):
+            begun[event.initiated_event_id] = tx.next_id
+        elif getattr(event, "started_event_id", None) == 0:
+            origin = getattr(event, "scheduled_event_id", 0) or getattr(event, "initiated_event_id", 0)
+            tx.add(replace(event, id=tx.next_id, started_event_id=begun.get(origin, 0)))
+            continue
+        tx.add(with_id(event, tx.next_id))
+    return True
+
+
+def send(tx: Transition, event_id: int, message: r.Outgoing) -> None:
+    """Put something for another execution into the outbox; its delivery begins after the commit."""
+    entry_id = tx.state.next_entry_id
+    tx.note(r.OutboxAdded(entry_id, event_id, message, tx.now))
+    tx.effects.append(Send(entry_id, message))
+
+
+def report_to_parent(tx: Transition, event: e.HistoryEvent) -> None:
+    """A child tells its parent how it ended."""
+    state = tx.state
+    parent = state.started.parent
+    if parent is None or isinstance(event, e.WorkflowExecutionContinuedAsNew):
+        return
+    failure = state.failure
+    if failure is None and type(event) in OUTCOMES:
+        failure = Failure(
+            f"child workflow {state.workflow_id!r} was {state.status.lower()}", kind=OUTCOMES[type(event)]
+        )
+    send(tx, 0, r.OutboxReport(parent, state.started.run_id, state.result, failure))

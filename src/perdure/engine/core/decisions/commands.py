@@ -1,0 +1,207 @@
+"""What a workflow's code asks for: each command becomes one event."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+from perdure.engine.core.decisions.activities import offer, resolve_cancelled
+from perdure.engine.core.decisions.closing import close, send
+from perdure.engine.core.effects import CancelAttempt, ContinueRun, UpdateProgressed
+from perdure.engine.core.transition import Transition
+from perdure.limits import MAX_COMMANDS, MAX_PENDING_ACTIVITIES, MAX_PENDING_CHILDREN, MAX_PENDING_TIMERS
+from perdure.model import commands as c
+from perdure.model import events as e
+from perdure.model import records as r
+from perdure.model.failures import Failure
+from perdure.model.requests import UpdateOutcome
+from perdure.model.state import State
+from perdure.model.tasks import ActivityToken
+
+
+def check(state: State, commands: Sequence[c.Command]) -> Failure | None:
+    """Why the commands can't be carried out; None if they can. Checked before anything is written."""
+    counts = Counter[type](map(type, commands))
+    for kind, pending, limit, name in (
+        (c.ScheduleActivity, len(state.activities), MAX_PENDING_ACTIVITIES, "MAX_PENDING_ACTIVITIES"),
+        (c.StartTimer, len(state.timers), MAX_PENDING_TIMERS, "MAX_PENDING_TIMERS"),
+        (c.StartChildWorkflow, len(state.children), MAX_PENDING_CHILDREN, "MAX_PENDING_CHILDREN"),
+    ):
+        if pending + counts[kind] > limit:
+            return Failure(f"{pending + counts[kind]} would be pending; limits.{name} is {limit}", kind="engine")
+    if len(commands) > MAX_COMMANDS:
+        return Failure(f"{len(commands)} commands at once; limits.MAX_COMMANDS is {MAX_COMMANDS}", kind="engine")
+    return None
+
+
+def schedule_activity(tx: Transition, command: c.ScheduleActivity, completed: int) -> None:
+    id = tx.next_id
+    tx.add(
+        e.ActivityTaskScheduled(
+            id,
+            tx.now,
+            command.activity_id,
+            command.activity_type,
+            command.task_queue or tx.state.started.task_queue,
+            command.input,
+            completed,
+            command.schedule_to_close_timeout,
+            command.schedule_to_start_timeout,
+            command.start_to_close_timeout,
+            command.heartbeat_timeout,
+            command.retry_policy,
+            command.priority,
+        )
+    )
+    offer(tx, tx.state.activities[id])
+
+
+def cancel_activity(tx: Transition, command: c.RequestCancelActivity, completed: int) -> None:
+    scheduled = tx.state.activity_ids.get(command.activity_id, 0)
+    tx.add(e.ActivityTaskCancelRequested(tx.next_id, tx.now, scheduled, completed))
+    activity = tx.state.activities.get(scheduled)
+    if activity is None:
+        return  # it ended while the code was asking; its outcome is in the buffer
+    if activity.status == "started":
+        token = ActivityToken(tx.execution.ref, scheduled, activity.attempt)
+        tx.effects.append(CancelAttempt(activity.worker, token, "cancel_requested"))
+    else:  # nobody works on it; its outcome follows the events of this task's commands
+        resolve_cancelled(tx, activity)
+
+
+def start_timer(tx: Transition, command: c.StartTimer, completed: int) -> None:
+    fire_at = tx.execution.taken_at + max(0, command.duration)
+    tx.add(e.TimerStarted(tx.next_id, tx.now, command.timer_id, fire_at, completed))
+
+
+def cancel_timer(tx: Transition, command: c.CancelTimer, completed: int) -> None:
+    timer = tx.state.timers.get(command.timer_id)
+    started = timer.id if timer is not None else 0
+    tx.add(e.TimerCanceled(tx.next_id, tx.now, command.timer_id, started, completed))
+
+
+def complete_workflow(tx: Transition, command: c.CompleteWorkflow, completed: int) -> None:
+    close(tx, e.WorkflowExecutionCompleted(0, tx.now, command.result, completed))
+
+
+def fail_workflow(tx: Transition, command: c.FailWorkflow, completed: int) -> None:
+    close(tx, e.WorkflowExecutionFailed(0, tx.now, command.failure, completed))
+
+
+def cancel_workflow(tx: Transition, command: c.CancelWorkflow, completed: int) -> None:
+    close(tx, e.WorkflowExecutionCanceled(0, tx.now, completed))
+
+
+def continue_as_new(tx: Transition, command: c.ContinueAsNew, completed: int) -> None:
+    state = tx.state
+    # Derived, not drawn: the core has no randomness, and a decision made again must give the same id.
+    new_run_id = blake2b(f"{tx.execution.ref.run_id}/{completed}".encode(), digest_size=16).hexdigest()
+    queue = command.task_queue or state.started.task_queue
+    close(
+        tx,
+        e.WorkflowExecutionContinuedAsNew(
+            0, tx.now, new_run_id, command.workflow_type, queue, command.input, completed
+        ),
+    )
+    tx.effects.append(ContinueRun())
+
+
+def accept_update(tx: Transition, command: c.AcceptUpdate, completed: int) -> None:
+    update = tx.state.admitted[command.update_id]
+    tx.add(
+        e.WorkflowExecutionUpdateAccepted(
+            tx.next_id, tx.now, update.update_id, update.name, update.input, update.identity, completed
+        )
+    )
+    tx.effects.append(UpdateProgressed(UpdateOutcome(update.update_id, "accepted")))
+
+
+def reject_update(tx: Transition, command: c.RejectUpdate, completed: int) -> None:
+    tx.note(r.UpdateRejected(command.update_id, command.failure))
+    tx.effects.append(UpdateProgressed(UpdateOutcome(command.update_id, "rejected", None, command.failure)))
+
+
+def complete_update(tx: Transition, command: c.CompleteUpdate, completed: int) -> None:
+    accepted = tx.state.accepted[command.update_id]
+    tx.add(
+        e.WorkflowExecutionUpdateCompleted(
+            tx.next_id,
+            tx.now,
+            command.update_id,
+            accepted.accepted_event_id,
+            command.result,
+            command.failure,
+            completed,
+        )
+    )
+    outcome = UpdateOutcome(command.update_id, "completed", command.result, command.failure)
+    tx.effects.append(UpdateProgressed(outcome))
+
+
+def start_child(tx: Transition, command: c.StartChildWorkflow, completed: int) -> None:
+    state, id = tx.state, tx.next_id
+    queue = command.task_queue or state.started.task_queue
+    tx.add(
+        e.StartChildWorkflowExecutionInitiated(
+            id,
+            tx.now,
+            command.workflow_id,
+            command.workflow_type,
+            queue,
+            command.input,
+            completed,
+            command.parent_close_policy,
+            command.execution_timeout,
+            command.run_timeout,
+        )
+    )
+    parent = e.ParentRef(state.namespace, state.workflow_id, tx.execution.ref.run_id, id)
+    message = r.OutboxStart(
+        command.workflow_id,
+        command.workflow_type,
+        queue,
+        command.input,
+        parent,
+        command.execution_timeout,
+        command.run_timeout,
+    )
+    send(tx, id, message)
+
+
+def signal_external(tx: Transition, command: c.SignalExternalWorkflow, completed: int) -> None:
+    id = tx.next_id
+    tx.add(
+        e.SignalExternalWorkflowExecutionInitiated(
+            id, tx.now, command.workflow_id, command.run_id, command.signal_name, command.input, completed
+        )
+    )
+    send(tx, id, r.OutboxSignal(command.workflow_id, command.run_id, command.signal_name, command.input))
+
+
+def cancel_external(tx: Transition, command: c.RequestCancelExternalWorkflow, completed: int) -> None:
+    id = tx.next_id
+    tx.add(
+        e.RequestCancelExternalWorkflowExecutionInitiated(id, tx.now, command.workflow_id, command.run_id, completed)
+    )
+    send(tx, id, r.OutboxCancel(command.workflow_id, command.run_id))
+
+
+COMMANDS: Final[dict[type[Any], Callable[[Transition, Any, int], None]]] = {
+    c.ScheduleActivity: schedule_activity,
+    c.RequestCancelActivity: cancel_activity,
+    c.StartTimer: start_timer,
+    c.CancelTimer: cancel_timer,
+    c.CompleteWorkflow: complete_workflow,
+    c.FailWorkflow: fail_workflow,
+    c.CancelWorkflow: cancel_workflow,
+    c.ContinueAsNew: continue_as_new,
+    c.AcceptUpdate: accept_update,
+    c.RejectUpdate: reject_update,
+    c.CompleteUpdate: complete_update,
+    c.StartChildWorkflow: start_child,
+    c.SignalExternalWorkflow: signal_external,
+    c.RequestCancelExternalWorkflow: cancel_external,
+}
+"""What carries out each command."""

@@ -1,0 +1,84 @@
+"""What a person does about an activity: let it go on, or give it its outcome."""
+
+from __future__ import annotations
+
+from perdure.engine.core.decisions.activities import begin_outcome, offer, resolve_completed
+from perdure.engine.core.decisions.messages import DONE, require_open
+from perdure.engine.core.effects import CancelAttempt
+from perdure.engine.core.transition import Transition
+from perdure.errors import NotFound
+from perdure.model import events as e
+from perdure.model import records as r
+from perdure.model.requests import CompleteActivity, FailActivity, ReleaseActivity
+from perdure.model.state import PendingActivity
+from perdure.model.tasks import ActivityToken
+
+
+def pending(tx: Transition, activity_id: str) -> PendingActivity:
+    """The activity with this id. Raises NotFound, listing those there are."""
+    require_open(tx.execution)
+    scheduled = tx.state.activity_ids.get(activity_id)
+    if scheduled is None:
+        there = ", ".join(
+            f"{a.event.activity_id} ({a.event.activity_type}, {a.status})"
+            for a in list(tx.state.activities.values())[:10]
+        )
+        raise NotFound(
+            f"workflow {tx.state.workflow_id!r} has no pending activity {activity_id!r}; pending: {there or 'none'}"
+        )
+    return tx.state.activities[scheduled]
+
+
+def release(tx: Transition, request: ReleaseActivity) -> None:
+    require_open(tx.execution)
+    if request.activity_id:
+        activity = pending(tx, request.activity_id)
+        if activity.status not in ("held", "backing_off"):
+            raise NotFound(f"activity {request.activity_id!r} is {activity.status}: there is nothing to release")
+        waiting = [activity]
+    else:
+        waiting = [a for a in tx.state.activities.values() if a.status == "held"]
+        if not waiting:
+            raise NotFound(f"workflow {tx.state.workflow_id!r} has no held activity")
+    for activity in waiting:
+        tx.note(
+            r.ActivityReleased(
+                activity.event.id,
+                request.note,
+                request.identity,
+                tx.now,
+                request.retry_policy,
+                request.start_to_close_timeout,
+                request.schedule_to_close_timeout,
+                request.heartbeat_timeout,
+            )
+        )
+        offer(tx, activity)
+    tx.reply = DONE
+
+
+def complete(tx: Transition, request: CompleteActivity) -> None:
+    activity = pending(tx, request.activity_id)
+    take_away(tx, activity)
+    scheduled = activity.event.id
+    tx.note(r.ActivitySettled(scheduled, "completed", request.note, request.identity, tx.now))
+    resolve_completed(tx, activity, request.result, request.identity)
+    tx.reply = DONE
+
+
+def fail(tx: Transition, request: FailActivity) -> None:
+    activity = pending(tx, request.activity_id)
+    take_away(tx, activity)
+    scheduled = activity.event.id
+    tx.note(r.ActivitySettled(scheduled, "failed", request.note, request.identity, tx.now))
+    started = begin_outcome(tx, activity)
+    tx.arrive(e.ActivityTaskFailed(0, tx.now, scheduled, started, request.failure, "manual", request.identity))
+    tx.schedule_task()
+    tx.reply = DONE
+
+
+def take_away(tx: Transition, activity: PendingActivity) -> None:
+    """If a worker has an attempt, it is told to stop."""
+    if activity.status == "started":
+        token = ActivityToken(tx.execution.ref, activity.event.id, activity.attempt)
+        tx.effects.append(CancelAttempt(activity.worker, token, "settled"))

@@ -1,0 +1,97 @@
+"""What people and other programs send to a run: signals, cancel and terminate requests, updates."""
+
+from __future__ import annotations
+
+from perdure.engine.core.decisions.closing import close
+from perdure.engine.core.effects import EvictCopy
+from perdure.engine.core.execution import Execution
+from perdure.engine.core.transition import Transition
+from perdure.errors import InvalidRequest, NotRunning, Unavailable
+from perdure.limits import CLOSE_REFUSALS, MAX_BUFFERED_INPUTS, MAX_PENDING_UPDATES
+from perdure.model import events as e
+from perdure.model import records as r
+from perdure.model.requests import (
+    CancelWorkflowRequest,
+    Done,
+    SignalWorkflow,
+    TerminateWorkflow,
+    UpdateOutcome,
+    UpdateWorkflow,
+)
+from perdure.model.state import State
+
+DONE = Done()
+
+
+def require_open(execution: Execution) -> None:
+    """Raises NotRunning where the run has ended."""
+    if not execution.open:
+        state = execution.state
+        raise NotRunning(
+            f"workflow {state.workflow_id!r} is not running: its run {execution.ref.run_id} is {state.status.lower()}"
+        )
+
+
+def require_room(execution: Execution) -> None:
+    """Raises Unavailable where the run takes no more messages for now."""
+    state = execution.state
+    if len(state.buffered) >= MAX_BUFFERED_INPUTS:
+        raise Unavailable(
+            f"{MAX_BUFFERED_INPUTS} messages wait for the open workflow task of {state.workflow_id!r} "
+            "(limits.MAX_BUFFERED_INPUTS); try again"
+        )
+    if state.close_refusals >= CLOSE_REFUSALS and execution.taken is not None:
+        raise Unavailable(f"workflow {state.workflow_id!r} is about to close; try again")
+
+
+def signal(tx: Transition, request: SignalWorkflow) -> None:
+    require_open(tx.execution)
+    require_room(tx.execution)
+    tx.arrive(e.WorkflowExecutionSignaled(0, tx.now, request.name, request.input, request.identity))
+    tx.dedup.append(request.request_id)
+    tx.schedule_task()
+    tx.reply = DONE
+
+
+def cancel(tx: Transition, request: CancelWorkflowRequest) -> None:
+    require_open(tx.execution)
+    if not tx.state.cancel_requested:
+        tx.arrive(e.WorkflowExecutionCancelRequested(0, tx.now, request.reason, request.identity))
+        tx.schedule_task()
+    tx.reply = DONE
+
+
+def terminate(tx: Transition, request: TerminateWorkflow) -> None:
+    require_open(tx.execution)
+    close(tx, e.WorkflowExecutionTerminated(0, tx.now, request.reason, request.identity))
+    tx.effects.append(EvictCopy())
+    tx.reply = DONE
+
+
+def update(tx: Transition, request: UpdateWorkflow) -> None:
+    state = tx.state
+    known = outcome_of(state, request.update_id)
+    if known is None:
+        require_open(tx.execution)
+        require_room(tx.execution)
+        if len(state.admitted) + len(state.accepted) >= MAX_PENDING_UPDATES:
+            raise Unavailable(
+                f"{MAX_PENDING_UPDATES} updates of {state.workflow_id!r} are pending "
+                "(limits.MAX_PENDING_UPDATES); try again"
+            )
+        if not request.update_id:
+            raise InvalidRequest("an update needs an update_id, so that a retry is recognised")
+        tx.note(r.UpdateAdmitted(request.update_id, request.name, request.input, request.identity, tx.now))
+        tx.schedule_task()
+    tx.reply = known
+
+
+def outcome_of(state: State, update_id: str) -> UpdateOutcome | None:
+    """How far an update is; None where it hasn't been accepted, or was never sent."""
+    finished = state.finished.get(update_id)
+    if finished is not None:
+        stage = "rejected" if finished.rejected else "completed"
+        return UpdateOutcome(update_id, stage, finished.result, finished.failure)
+    if update_id in state.accepted:
+        return UpdateOutcome(update_id, "accepted")
+    return None

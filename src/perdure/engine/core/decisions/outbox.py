@@ -1,0 +1,83 @@
+"""What crosses from one execution to another: answers to what was sent, and reports from children.
+
+An entry stays in the sender's journal until it was delivered or refused for good; the receiver recognises a
+second delivery by its request id. After `limits.OUTBOX_RETRY_LIFETIME` it is given up visibly.
+"""
+
+from __future__ import annotations
+
+from perdure.engine.core.decisions.messages import DONE
+from perdure.engine.core.effects import Send
+from perdure.engine.core.inputs import ChildReported, OutboxAnswered, OutboxUndelivered
+from perdure.engine.core.transition import Transition
+from perdure.errors import NotFound
+from perdure.limits import OUTBOX_RETRY_INITIAL, OUTBOX_RETRY_LIFETIME, OUTBOX_RETRY_MAXIMUM
+from perdure.model import events as e
+from perdure.model import records as r
+from perdure.model.failures import Failure
+from perdure.model.payloads import NULL
+from perdure.model.state import OutboxEntry
+
+
+def answered(tx: Transition, answer: OutboxAnswered) -> None:
+    entry = tx.state.outbox.get(answer.entry_id)
+    if entry is None:
+        raise NotFound("that outbox entry was settled before")
+    tx.note(r.OutboxSettled(answer.entry_id))
+    event_id = entry.added.event_id
+    if not event_id or not tx.execution.open:
+        return
+    failure = Failure(answer.error, kind="engine") if answer.error else None
+    message = entry.added.message
+    if isinstance(message, r.OutboxStart):
+        if event_id in tx.state.children:
+            tx.arrive(
+                e.StartChildWorkflowExecutionFailed(0, tx.now, event_id, message.workflow_id, failure)
+                if failure is not None
+                else e.ChildWorkflowExecutionStarted(0, tx.now, event_id, message.workflow_id, answer.run_id)
+            )
+    elif isinstance(message, r.OutboxSignal):
+        tx.arrive(
+            e.SignalExternalWorkflowExecutionFailed(0, tx.now, event_id, failure)
+            if failure is not None
+            else e.ExternalWorkflowExecutionSignaled(0, tx.now, event_id)
+        )
+    else:
+        tx.arrive(
+            e.RequestCancelExternalWorkflowExecutionFailed(0, tx.now, event_id, failure)
+            if failure is not None
+            else e.ExternalWorkflowExecutionCancelRequested(0, tx.now, event_id)
+        )
+    tx.schedule_task()
+
+
+def undelivered(tx: Transition, undelivered: OutboxUndelivered) -> None:
+    entry = tx.state.outbox.get(undelivered.entry_id)
+    if entry is None:
+        raise NotFound("that outbox entry was settled before")
+    if tx.now - entry.added.time > OUTBOX_RETRY_LIFETIME:
+        answered(tx, OutboxAnswered(undelivered.entry_id, f"given up: {undelivered.error}"))
+        return
+    delay = min(OUTBOX_RETRY_INITIAL * 2 ** min(entry.attempt - 1, 16), OUTBOX_RETRY_MAXIMUM)
+    tx.note(r.OutboxDelayed(entry.added.entry_id, entry.attempt + 1, tx.now + delay, undelivered.error))
+
+
+def resend(tx: Transition, entry: OutboxEntry) -> None:
+    """It is due (again): after a crash nobody knows whether it was delivered."""
+    delay = min(OUTBOX_RETRY_INITIAL * 2 ** min(entry.attempt - 1, 16), OUTBOX_RETRY_MAXIMUM)
+    tx.note(r.OutboxDelayed(entry.added.entry_id, entry.attempt + 1, tx.now + delay, entry.failure))
+    tx.effects.append(Send(entry.added.entry_id, entry.added.message))
+
+
+def child_reported(tx: Transition, report: ChildReported) -> None:
+    """A child has ended."""
+    child = tx.state.children.get(report.initiated_event_id)
+    if child is not None and tx.execution.open:
+        started = child.started_event_id
+        tx.arrive(
+            e.ChildWorkflowExecutionFailed(0, tx.now, report.initiated_event_id, started, report.failure)
+            if report.failure is not None
+            else e.ChildWorkflowExecutionCompleted(0, tx.now, report.initiated_event_id, started, report.result or NULL)
+        )
+        tx.schedule_task()
+    tx.reply = DONE

@@ -1,0 +1,81 @@
+"""What happens because time has passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from perdure.engine.core.deadlines import (
+    ACTIVITY,
+    OUTBOX,
+    RUN,
+    TASK,
+    TIMER,
+    activity_deadline,
+    run_deadline,
+)
+from perdure.engine.core.decisions.activities import offer, timed_out
+from perdure.engine.core.decisions.closing import close
+from perdure.engine.core.decisions.outbox import resend
+from perdure.engine.core.decisions.workflow_tasks import due as task_due
+from perdure.engine.core.effects import DeleteRun, EvictCopy
+from perdure.engine.core.inputs import WakeUp
+from perdure.engine.core.transition import Transition
+from perdure.model import events as e
+from perdure.model import records as r
+
+
+def wake_up(tx: Transition, wake: WakeUp) -> None:
+    deadlines = tx.execution.deadlines
+    for key in deadlines.due(tx.now, wake.stalls):
+        KINDS[key.kind](tx, key.id, wake)
+        deadlines.watch(key)
+
+
+def _run(tx: Transition, _: Any, wake: WakeUp) -> None:
+    if not tx.execution.open:
+        tx.effects.append(DeleteRun())
+    elif tx.now >= run_deadline(tx.state):
+        close(tx, e.WorkflowExecutionTimedOut(0, tx.now))
+        tx.effects.append(EvictCopy())
+
+
+def _task(tx: Transition, _: Any, wake: WakeUp) -> None:
+    if tx.state.task is not None and tx.state.task.next_attempt_at:
+        task_due(tx)
+
+
+def _activity(tx: Transition, scheduled: int, wake: WakeUp) -> None:
+    activity = tx.state.activities.get(scheduled)
+    if activity is None:
+        return
+    at, reason = activity_deadline(activity, tx.execution.beats.get(scheduled), wake.stalls)
+    if not at or at > tx.now:
+        return
+    if reason == "retry":
+        tx.note(r.ActivityAttemptDue(scheduled))
+        offer(tx, activity)
+    else:
+        timed_out(tx, activity, reason)
+
+
+def _timer(tx: Transition, timer_id: str, wake: WakeUp) -> None:
+    timer = tx.state.timers.get(timer_id)
+    if timer is not None:
+        tx.arrive(e.TimerFired(0, tx.now, timer_id, timer.id))
+        tx.schedule_task()
+
+
+def _outbox(tx: Transition, entry_id: int, wake: WakeUp) -> None:
+    entry = tx.state.outbox.get(entry_id)
+    if entry is not None:
+        resend(tx, entry)
+
+
+KINDS: Final[dict[int, Callable[[Transition, Any, WakeUp], None]]] = {
+    RUN: _run,
+    TASK: _task,
+    ACTIVITY: _activity,
+    TIMER: _timer,
+    OUTBOX: _outbox,
+}

@@ -1,0 +1,178 @@
+"""The workflow task: giving news to the workflow's code, and taking what it asks for.
+
+::
+
+    (none) ──news──▶ scheduled ──TakeWorkflowTask──▶ taken ──completion──▶ (none)
+                        ▲                              │ failure
+                        └──────── backing off ◀────────┘
+"""
+
+from __future__ import annotations
+
+from perdure.engine.core.decisions.closing import flush
+from perdure.engine.core.decisions.commands import COMMANDS, check
+from perdure.engine.core.effects import EvictCopy, OfferWorkflowTask
+from perdure.engine.core.execution import Execution
+from perdure.engine.core.inputs import RetryWorkflowTask, TakeWorkflowTask, WorkflowTaskLost
+from perdure.engine.core.transition import Transition
+from perdure.errors import NotFound
+from perdure.limits import (
+    CLOSE_REFUSALS,
+    MAX_HISTORY_BYTES,
+    MAX_HISTORY_EVENTS,
+    WORKFLOW_TASK_RETRY_INITIAL,
+    WORKFLOW_TASK_RETRY_MAXIMUM,
+)
+from perdure.model import commands as c
+from perdure.model import events as e
+from perdure.model import records as r
+from perdure.model.failures import Failure
+from perdure.model.state import OpenTask
+from perdure.model.tasks import Position, WorkflowTaskCompletion, WorkflowTaskFailure
+
+CLOSING = (c.CompleteWorkflow, c.FailWorkflow, c.CancelWorkflow, c.ContinueAsNew)
+
+
+def take(tx: Transition, take: TakeWorkflowTask) -> None:
+    """Only memory changes: if this process dies, the task is given out again."""
+    execution, task = tx.execution, tx.state.task
+    if task is None or execution.taken is not None or task.next_attempt_at or tx.state.held:
+        raise NotFound("there is no workflow task to take")
+    execution.taken = Position(tx.state.last_event_id, tx.state.digest)
+    execution.taken_at = tx.now
+    execution.taken_by = take.worker
+
+
+def lost(tx: Transition, lost: WorkflowTaskLost) -> None:
+    """Give it out again. What arrived meanwhile enters the history, so that the next attempt sees it."""
+    if tx.execution.taken is None:
+        return
+    tx.execution.taken = None
+    flush(tx)
+    tx.effects.append(OfferWorkflowTask())
+
+
+def taken_task(execution: Execution, position: Position, attempt: int) -> OpenTask:
+    """The task that a worker answers. Raises NotFound for any but the one that is out."""
+    task = execution.state.task
+    if task is None or execution.taken is None or execution.taken != position or task.attempt != attempt:
+        raise NotFound("that workflow task is not open any more")
+    return task
+
+
+def complete(tx: Transition, message: WorkflowTaskCompletion) -> None:
+    execution, state = tx.execution, tx.state
+    task = taken_task(execution, message.position, message.attempt)
+    wrong = check(state, message.commands)
+    if wrong is not None:
+        task_failed(tx, task, wrong)
+        return
+    if message.commands and isinstance(message.commands[-1], CLOSING) and unseen(tx, message):
+        refuse_close(tx, task)
+        return
+    started = start_event(tx, task)
+    tx.add(
+        e.WorkflowTaskCompleted(
+            tx.next_id,
+            tx.now,
+            started - 1 if task.attempt > 1 else task.scheduled_event_id,
+            started,
+            execution.taken_by,
+            "",
+            message.python,
+            message.flags,
+            message.exceptions,
+        )
+    )
+    completed = state.last_event_id
+    for command in message.commands:
+        COMMANDS[type(command)](tx, command, completed)
+    if state.status == "Running":
+        settle(tx)
+    else:
+        execution.taken = None
+
+
+def settle(tx: Transition) -> None:
+    """The task is over: what was buffered enters the history, and if there is news, the next one begins."""
+    tx.execution.taken = None
+    if flush(tx) or tx.state.admitted:
+        tx.schedule_task()
+    state = tx.state
+    if state.last_event_id >= MAX_HISTORY_EVENTS or state.history_bytes >= MAX_HISTORY_BYTES:
+        hold_run(tx)
+
+
+def hold_run(tx: Transition) -> None:
+    state = tx.state
+    if not state.held:
+        reason = (
+            f"the history has {state.last_event_id} events and {state.history_bytes} bytes "
+            "(limits.MAX_HISTORY_EVENTS, limits.MAX_HISTORY_BYTES)"
+        )
+        tx.note(r.RunHeld(reason, tx.now))
+
+
+def start_event(tx: Transition, task: OpenTask) -> int:
+    """Write the started event (and, for a later attempt, the scheduled one); its id."""
+    execution = tx.execution
+    scheduled = task.scheduled_event_id
+    if task.attempt > 1:
+        scheduled = tx.next_id
+        queue = tx.state.started.task_queue
+        tx.add(e.WorkflowTaskScheduled(scheduled, execution.taken_at, queue, task.attempt))
+    tx.add(e.WorkflowTaskStarted(tx.next_id, execution.taken_at, scheduled, execution.taken_by))
+    return tx.state.last_event_id
+
+
+def unseen(tx: Transition, message: WorkflowTaskCompletion) -> bool:
+    """Whether a message arrived that the code, which wants to close, hasn't seen."""
+    answered = {
+        command.update_id for command in message.commands if isinstance(command, c.AcceptUpdate | c.RejectUpdate)
+    }
+    return any(update_id not in answered for update_id in tx.state.admitted) or any(
+        isinstance(event, e.WorkflowExecutionSignaled | e.WorkflowExecutionCancelRequested)
+        for event in tx.state.buffered
+    )
+
+
+def refuse_close(tx: Transition, task: OpenTask) -> None:
+    """Nothing that was acknowledged may be lost: run the task again, with what it hasn't seen."""
+    failure = Failure("the workflow wanted to close, but there are messages that it has not seen", kind="engine")
+    if tx.state.close_refusals < CLOSE_REFUSALS:
+        tx.note(r.CloseRefused())
+    started = start_event(tx, task)
+    scheduled = tx.state.task.scheduled_event_id if tx.state.task is not None else 0
+    tx.add(e.WorkflowTaskFailed(tx.next_id, tx.now, scheduled, started, failure))
+    tx.effects.append(EvictCopy())
+    settle(tx)
+    tx.schedule_task()
+
+
+def fail(tx: Transition, message: WorkflowTaskFailure) -> None:
+    task_failed(tx, taken_task(tx.execution, message.position, message.attempt), message.failure)
+
+
+def task_failed(tx: Transition, task: OpenTask, failure: Failure) -> None:
+    """A bug is not an outcome: the task is tried again. Only the first failure leaves events."""
+    attempt = task.attempt
+    if attempt == 1:
+        started = start_event(tx, task)
+        tx.add(e.WorkflowTaskFailed(tx.next_id, tx.now, task.scheduled_event_id, started, failure))
+    delay = min(WORKFLOW_TASK_RETRY_INITIAL * 2 ** min(attempt - 1, 16), WORKFLOW_TASK_RETRY_MAXIMUM)
+    tx.note(r.WorkflowTaskAttemptFailed(attempt, failure, tx.now + delay, tx.now))
+    tx.execution.taken = None
+    flush(tx)
+    tx.effects.append(EvictCopy())
+
+
+def retry_now(tx: Transition, _: RetryWorkflowTask) -> None:
+    task = tx.state.task
+    if task is not None and task.next_attempt_at:
+        due(tx)
+
+
+def due(tx: Transition) -> None:
+    """The backoff of a failing task is over."""
+    tx.note(r.WorkflowTaskDue())
+    tx.effects.append(OfferWorkflowTask())

@@ -1,0 +1,106 @@
+"""What a transition asks the node to do. Values, performed after the decision.
+
+Those of the first group concern only memory and may happen before the commit; those of the second leave the
+engine, and wait until the transition is on disk.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from perdure.model.records import Outgoing
+from perdure.model.requests import UpdateOutcome
+from perdure.model.tasks import ActivityTask, ActivityToken, Position
+
+
+# --- At once --------------------------------------------------------------------------------------------
+class OfferWorkflowTask(NamedTuple):
+    """There is an open workflow task that no worker has."""
+
+
+class OfferActivity(NamedTuple):
+    """An attempt may start. If a worker has a free slot, decide StartActivity; else put it in the backlog."""
+
+    scheduled_event_id: int
+    attempt: int
+    task_queue: str
+    priority: int
+
+
+# --- After the commit -----------------------------------------------------------------------------------
+class HandOver(NamedTuple):
+    """Give an attempt to the worker that it was started for."""
+
+    worker: str
+    task: ActivityTask
+
+
+class CancelAttempt(NamedTuple):
+    """Tell a worker that an attempt is not wanted any more."""
+
+    worker: str
+    token: ActivityToken
+    reason: str
+
+
+class UpdateProgressed(NamedTuple):
+    """Callers who wait for this stage of an update hear of it."""
+
+    outcome: UpdateOutcome
+
+
+class SendHistory(NamedTuple):
+    """The worker that has the workflow task wants the whole history."""
+
+
+class WakeServed(NamedTuple):
+    """A wake-up of this run (its `storage.RunKey`) was acted on."""
+
+    key: tuple[str, str, int]
+
+
+class Acknowledge(NamedTuple):
+    """Tell a worker that its workflow task's completion is on disk."""
+
+    worker: str
+    position: Position
+
+
+class RunClosed(NamedTuple):
+    """The run has ended; callers who wait for its result hear of it."""
+
+
+class Send(NamedTuple):
+    """Deliver an outbox entry to another execution."""
+
+    entry_id: int
+    message: Outgoing
+
+
+class ContinueRun(NamedTuple):
+    """The next run of the chain begins, in the same commit as the end of this one."""
+
+
+class EvictCopy(NamedTuple):
+    """The worker's copy of the run can't be used again."""
+
+
+class DeleteRun(NamedTuple):
+    """The run's retention is over."""
+
+
+Effect = (
+    OfferWorkflowTask
+    | OfferActivity
+    | HandOver
+    | CancelAttempt
+    | UpdateProgressed
+    | RunClosed
+    | Send
+    | SendHistory
+    | WakeServed
+    | Acknowledge
+    | ContinueRun
+    | EvictCopy
+    | DeleteRun
+)

@@ -1,0 +1,384 @@
+"""How a record changes the state: the only code that does.
+
+Events go through :func:`evolve_event`, which also keeps ids, times, sizes and the digest; private records
+through :func:`evolve_record`. Both are tables from type to function, and a test holds them complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from perdure.model import events as e
+from perdure.model import records as r
+from perdure.model.journal import digest_after, encode_event, merged
+from perdure.model.requests import Status
+from perdure.model.state import (
+    AcceptedUpdate,
+    FinishedUpdate,
+    OpenTask,
+    OutboxEntry,
+    PendingActivity,
+    PendingChild,
+    State,
+)
+from perdure.model.tasks import Position
+
+
+def begin(namespace: str, workflow_id: str, run_no: int, started: e.WorkflowExecutionStarted) -> State:
+    """The state that a run's first event makes."""
+    state = State(namespace, workflow_id, run_no, started)
+    evolve_event(state, started, encode_event(started))
+    return state
+
+
+def fold(state: State, rows: Iterable[tuple[bytes, bytes]]) -> State:
+    """A state some journal rows (history, private) further."""
+    for history, private in rows:
+        for record in merged(history, private):
+            if isinstance(record, e.Event):
+                evolve_event(state, record, encode_event(record))
+            else:
+                evolve_record(state, record)
+    return state
+
+
+def rebuild(namespace: str, workflow_id: str, run_no: int, rows: list[tuple[bytes, bytes]]) -> State:
+    """The state that a whole journal gives."""
+    first, *others = merged(*rows[0])
+    assert isinstance(first, e.WorkflowExecutionStarted)
+    state = begin(namespace, workflow_id, run_no, first)
+    for record in others:
+        if isinstance(record, e.Event):
+            evolve_event(state, record, encode_event(record))
+        else:
+            evolve_record(state, record)
+    return fold(state, rows[1:])
+
+
+def evolve_event(state: State, event: e.HistoryEvent, encoded: bytes) -> None:
+    """Fold an event that enters the history."""
+    handler = EVENTS[type(event)]
+    if handler is not None:
+        handler(state, event)
+    state.last_event_id = event.id
+    state.last_time = event.time
+    state.history_bytes += len(encoded)
+    state.digest = digest_after(state.digest, encoded)
+
+
+def evolve_record(state: State, record: r.PrivateRecord) -> None:
+    """Fold a private record."""
+    RECORDS[type(record)](state, record)
+
+
+# --- The execution --------------------------------------------------------------------------------------
+def _closed(status: Status) -> Callable[[State, Any], None]:
+    def close(state: State, event: Any) -> None:
+        state.status = status
+        state.close_time = event.time
+        state.result = getattr(event, "result", None)
+        state.failure = getattr(event, "failure", None)
+        state.new_run_id = getattr(event, "new_run_id", "")
+        state.task = None
+        state.running = 0
+        for pending in (
+            state.activities,
+            state.activity_ids,
+            state.timers,
+            state.children,
+            state.signals_sent,
+            state.cancels_sent,
+            state.admitted,
+            state.accepted,
+            state.buffered,
+        ):
+            pending.clear()
+
+    return close
+
+
+def _cancel_requested(state: State, event: e.WorkflowExecutionCancelRequested) -> None:
+    state.cancel_requested = True
+
+
+def _run_held(state: State, record: r.RunHeld) -> None:
+    state.held = record.reason
+
+
+# --- The workflow task ----------------------------------------------------------------------------------
+def _task_scheduled(state: State, event: e.WorkflowTaskScheduled) -> None:
+    if event.attempt == 1:
+        state.task = OpenTask(event.id, 1, event.time)
+    else:
+        # Written just before the outcome of a later attempt: the code had not seen it.
+        assert state.task is not None
+        state.task.scheduled_event_id = event.id
+        state.seen = Position(state.last_event_id, state.digest)
+
+
+def _task_started(state: State, event: e.WorkflowTaskStarted) -> None:
+    assert state.task is not None
+    if state.task.attempt == 1:
+        state.seen = Position(state.last_event_id, state.digest)
+
+
+def _task_over(state: State, event: e.Event) -> None:
+    state.task = None
+
+
+def _task_attempt_failed(state: State, record: r.WorkflowTaskAttemptFailed) -> None:
+    state.task = OpenTask(0, record.attempt + 1, record.time, record.next_attempt_at, record.failure)
+
+
+def _task_due(state: State, record: r.WorkflowTaskDue) -> None:
+    assert state.task is not None
+    state.task.next_attempt_at = 0
+
+
+def _close_refused(state: State, record: r.CloseRefused) -> None:
+    state.close_refusals += 1
+
+
+def _input_buffered(state: State, record: r.InputBuffered) -> None:
+    event = record.event
+    handler = EVENTS[type(event)]
+    if handler is not None:  # what it resolves is resolved now; the code hears of it later
+        handler(state, event)
+    state.buffered.append(event)
+
+
+def _buffer_flushed(state: State, record: r.BufferFlushed) -> None:
+    state.buffered.clear()
+
+
+# --- Activities -----------------------------------------------------------------------------------------
+def _activity_scheduled(state: State, event: e.ActivityTaskScheduled) -> None:
+    state.activities[event.id] = PendingActivity(event, queued_at=event.time)
+    state.activity_ids[event.activity_id] = event.id
+
+
+def _attempt_started(state: State, record: r.ActivityAttemptStarted) -> None:
+    activity = state.activities[record.scheduled_event_id]
+    activity.status = "started"
+    activity.attempt = record.attempt
+    activity.worker = record.worker
+    activity.started_at = activity.heartbeat_at = record.time
+    state.running += 1
+
+
+def _attempt_failed(state: State, record: r.ActivityAttemptFailed) -> None:
+    activity = state.activities[record.scheduled_event_id]
+    _stop_running(state, activity)
+    activity.status = "backing_off"
+    activity.attempt = record.attempt + 1
+    activity.last_failure = record.failure
+    activity.next_attempt_at = record.next_attempt_at
+    if not record.counts:
+        activity.attempts_before += 1
+
+
+def _attempt_due(state: State, record: r.ActivityAttemptDue) -> None:
+    activity = state.activities[record.scheduled_event_id]
+    activity.status = "scheduled"
+    activity.queued_at = activity.next_attempt_at
+    activity.next_attempt_at = 0
+
+
+def _activity_held(state: State, record: r.ActivityHeld) -> None:
+    activity = state.activities[record.scheduled_event_id]
+    _stop_running(state, activity)
+    activity.status = "held"
+    activity.hold_reason = record.reason
+    activity.held_at = record.time
+    activity.last_failure = record.failure
+
+
+def _activity_released(state: State, record: r.ActivityReleased) -> None:
+    activity = state.activities[record.scheduled_event_id]
+    if activity.status == "held":
+        activity.held_for += record.time - activity.held_at
+        activity.attempts_before = activity.attempt  # a person's word gives the policy a fresh start
+        activity.attempt += 1
+    activity.status = "scheduled"
+    activity.queued_at = record.time
+    activity.hold_reason, activity.held_at, activity.next_attempt_at = "", 0, 0
+    if record.retry_policy is not None:
+        activity.retry_policy = record.retry_policy
+    if record.start_to_close_timeout is not None:
+        activity.start_to_close_timeout = record.start_to_close_timeout
+    if record.schedule_to_close_timeout is not None:
+        activity.schedule_to_close_timeout = record.schedule_to_close_timeout
+    if record.heartbeat_timeout is not None:
+        activity.heartbeat_timeout = record.heartbeat_timeout
+
+
+def _activity_settled(state: State, record: r.ActivitySettled) -> None:
+    """The outcome follows as an event; this says who gave it."""
+
+
+def _heartbeat_recorded(state: State, record: r.HeartbeatRecorded) -> None:
+    activity = state.activities[record.scheduled_event_id]
+    activity.heartbeat = record.details
+    activity.heartbeat_at = record.time
+
+
+def _activity_cancel_requested(state: State, event: e.ActivityTaskCancelRequested) -> None:
+    activity = state.activities.get(event.scheduled_event_id)
+    if activity is not None:
+        activity.cancel_requested = True
+
+
+def _activity_over(state: State, event: Any) -> None:
+    activity = state.activities.pop(event.scheduled_event_id, None)
+    if activity is not None:  # None: it was resolved when its event was buffered
+        _stop_running(state, activity)
+        state.activity_ids.pop(activity.event.activity_id, None)
+
+
+def _stop_running(state: State, activity: PendingActivity) -> None:
+    if activity.status == "started":
+        state.running -= 1
+        activity.worker, activity.started_at = "", 0
+
+
+# --- Timers ---------------------------------------------------------------------------------------------
+def _timer_started(state: State, event: e.TimerStarted) -> None:
+    state.timers[event.timer_id] = event
+
+
+def _timer_over(state: State, event: e.TimerFired | e.TimerCanceled) -> None:
+    state.timers.pop(event.timer_id, None)
+
+
+# --- Updates --------------------------------------------------------------------------------------------
+def _update_admitted(state: State, record: r.UpdateAdmitted) -> None:
+    state.admitted[record.update_id] = record
+
+
+def _update_rejected(state: State, record: r.UpdateRejected) -> None:
+    state.admitted.pop(record.update_id, None)
+    state.finished[record.update_id] = FinishedUpdate(None, record.failure, rejected=True)
+
+
+def _update_accepted(state: State, event: e.WorkflowExecutionUpdateAccepted) -> None:
+    state.admitted.pop(event.update_id, None)
+    state.accepted[event.update_id] = AcceptedUpdate(event.id, event.name)
+
+
+def _update_completed(state: State, event: e.WorkflowExecutionUpdateCompleted) -> None:
+    state.accepted.pop(event.update_id, None)
+    state.finished[event.update_id] = FinishedUpdate(event.result, event.failure)
+
+
+# --- Children and other executions ----------------------------------------------------------------------
+def _child_initiated(state: State, event: e.StartChildWorkflowExecutionInitiated) -> None:
+    state.children[event.id] = PendingChild(event)
+
+
+def _child_started(state: State, event: e.ChildWorkflowExecutionStarted) -> None:
+    child = state.children.get(event.initiated_event_id)
+    if child is not None:
+        child.run_id = event.run_id
+        child.started_event_id = event.id or child.started_event_id
+
+
+def _child_over(state: State, event: Any) -> None:
+    state.children.pop(event.initiated_event_id, None)
+
+
+def _signal_sent(state: State, event: e.SignalExternalWorkflowExecutionInitiated) -> None:
+    state.signals_sent[event.id] = event
+
+
+def _signal_settled(state: State, event: Any) -> None:
+    state.signals_sent.pop(event.initiated_event_id, None)
+
+
+def _cancel_sent(state: State, event: e.RequestCancelExternalWorkflowExecutionInitiated) -> None:
+    state.cancels_sent[event.id] = event
+
+
+def _cancel_settled(state: State, event: Any) -> None:
+    state.cancels_sent.pop(event.initiated_event_id, None)
+
+
+# --- The outbox -----------------------------------------------------------------------------------------
+def _outbox_added(state: State, record: r.OutboxAdded) -> None:
+    state.outbox[record.entry_id] = OutboxEntry(record)
+    state.next_entry_id = record.entry_id + 1
+
+
+def _outbox_settled(state: State, record: r.OutboxSettled) -> None:
+    state.outbox.pop(record.entry_id, None)
+
+
+def _outbox_delayed(state: State, record: r.OutboxDelayed) -> None:
+    entry = state.outbox[record.entry_id]
+    entry.attempt = record.attempt
+    entry.next_attempt_at = record.next_attempt_at
+    entry.failure = record.failure
+
+
+EVENTS: Final[dict[type[e.Event], Callable[[State, Any], None] | None]] = {
+    e.WorkflowExecutionStarted: None,
+    e.WorkflowExecutionCompleted: _closed("Completed"),
+    e.WorkflowExecutionFailed: _closed("Failed"),
+    e.WorkflowExecutionTimedOut: _closed("TimedOut"),
+    e.WorkflowExecutionCanceled: _closed("Canceled"),
+    e.WorkflowExecutionTerminated: _closed("Terminated"),
+    e.WorkflowExecutionContinuedAsNew: _closed("ContinuedAsNew"),
+    e.WorkflowExecutionSignaled: None,
+    e.WorkflowExecutionCancelRequested: _cancel_requested,
+    e.WorkflowTaskScheduled: _task_scheduled,
+    e.WorkflowTaskStarted: _task_started,
+    e.WorkflowTaskCompleted: _task_over,
+    e.WorkflowTaskFailed: _task_over,
+    e.WorkflowTaskTimedOut: _task_over,
+    e.ActivityTaskScheduled: _activity_scheduled,
+    e.ActivityTaskStarted: None,
+    e.ActivityTaskCompleted: _activity_over,
+    e.ActivityTaskFailed: _activity_over,
+    e.ActivityTaskTimedOut: _activity_over,
+    e.ActivityTaskCancelRequested: _activity_cancel_requested,
+    e.ActivityTaskCanceled: _activity_over,
+    e.TimerStarted: _timer_started,
+    e.TimerFired: _timer_over,
+    e.TimerCanceled: _timer_over,
+    e.WorkflowExecutionUpdateAccepted: _update_accepted,
+    e.WorkflowExecutionUpdateCompleted: _update_completed,
+    e.StartChildWorkflowExecutionInitiated: _child_initiated,
+    e.ChildWorkflowExecutionStarted: _child_started,
+    e.StartChildWorkflowExecutionFailed: _child_over,
+    e.ChildWorkflowExecutionCompleted: _child_over,
+    e.ChildWorkflowExecutionFailed: _child_over,
+    e.SignalExternalWorkflowExecutionInitiated: _signal_sent,
+    e.ExternalWorkflowExecutionSignaled: _signal_settled,
+    e.SignalExternalWorkflowExecutionFailed: _signal_settled,
+    e.RequestCancelExternalWorkflowExecutionInitiated: _cancel_sent,
+    e.ExternalWorkflowExecutionCancelRequested: _cancel_settled,
+    e.RequestCancelExternalWorkflowExecutionFailed: _cancel_settled,
+}
+"""What each event changes; None: nothing beyond being the last event."""
+
+RECORDS: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
+    r.InputBuffered: _input_buffered,
+    r.BufferFlushed: _buffer_flushed,
+    r.ActivityAttemptStarted: _attempt_started,
+    r.ActivityAttemptFailed: _attempt_failed,
+    r.ActivityAttemptDue: _attempt_due,
+    r.ActivityHeld: _activity_held,
+    r.ActivityReleased: _activity_released,
+    r.ActivitySettled: _activity_settled,
+    r.HeartbeatRecorded: _heartbeat_recorded,
+    r.WorkflowTaskAttemptFailed: _task_attempt_failed,
+    r.UpdateAdmitted: _update_admitted,
+    r.UpdateRejected: _update_rejected,
+    r.CloseRefused: _close_refused,
+    r.RunHeld: _run_held,
+    r.OutboxAdded: _outbox_added,
+    r.OutboxSettled: _outbox_settled,
+    r.OutboxDelayed: _outbox_delayed,
+    r.WorkflowTaskDue: _task_due,
+}
+"""What each private record changes."""

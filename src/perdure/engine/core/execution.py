@@ -1,0 +1,39 @@
+"""One loaded run: its folded state, and what is computed from it or lives only in memory."""
+
+from __future__ import annotations
+
+from perdure.engine.core.deadlines import Beat, Deadlines
+from perdure.limits import DEFAULT_RETENTION
+from perdure.model.state import State
+from perdure.model.tasks import Position, RunRef
+
+
+class Execution:
+    """A run in memory.
+
+    taken: the position at which a worker has the open workflow task; None while nobody has it. Only memory
+    knows: workflow code has no effects of its own, so a task that is lost with the process is simply given
+    out again. While it is set, what arrives is buffered.
+    beats: the last heartbeat of each running attempt (time, details), by scheduled event id. Journaled now
+    and then, and when the attempt ends.
+    """
+
+    __slots__ = ("beats", "deadlines", "ref", "state", "taken", "taken_at", "taken_by")
+
+    def __init__(self, state: State, retention: int = DEFAULT_RETENTION) -> None:
+        self.state = state
+        self.ref = RunRef(state.namespace, state.workflow_id, state.started.run_id)
+        self.beats: dict[int, Beat] = {}
+        self.deadlines = Deadlines(state, self.beats, retention)
+        self.taken: Position | None = None
+        self.taken_at = 0
+        self.taken_by = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether the run has not ended."""
+        return self.state.status == "Running"
+
+    def wake_at(self) -> int:
+        """When the run next needs attention; 0: never."""
+        return self.deadlines.next()

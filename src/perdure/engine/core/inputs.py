@@ -1,0 +1,83 @@
+"""What can happen to an execution: requests, messages from workers, and the node's own inputs.
+
+Requests and worker messages are the model's structs as they arrive; here are the others.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from perdure.engine.core.deadlines import Stalls
+from perdure.model.failures import Failure
+from perdure.model.payloads import Payload
+from perdure.model.requests import StartWorkflow
+
+
+class Start(NamedTuple):
+    """A start request, with the ids that the node drew for it."""
+
+    request: StartWorkflow
+    run_id: str
+    run_no: int
+
+
+class TakeWorkflowTask(NamedTuple):
+    """A worker takes the open workflow task. Changes memory only; replies with a WorkflowTask's facts."""
+
+    worker: str
+
+
+class WorkflowTaskLost(NamedTuple):
+    """The worker that had the workflow task is gone, or didn't answer. Only memory knew that it had it."""
+
+
+class StartActivity(NamedTuple):
+    """A worker has a free slot for an attempt. Refused as stale if it isn't waiting any more."""
+
+    scheduled_event_id: int
+    attempt: int
+    worker: str
+
+
+class WorkersLost(NamedTuple):
+    """Of the workers that attempts were handed to, only these are still there."""
+
+    alive: frozenset[str]
+
+
+class WakeUp(NamedTuple):
+    """Look at the clock. `key`: the run (its `storage.RunKey`) that the scan found. `stalls`: intervals in
+    which the node itself could not work."""
+
+    key: tuple[str, str, int]
+    stalls: Stalls = ()
+
+
+class RetryWorkflowTask(NamedTuple):
+    """The code may have been mended: don't wait for the backoff of a failing workflow task."""
+
+
+class OutboxAnswered(NamedTuple):
+    """An outbox entry was delivered (error ""), or refused for good (error says why).
+
+    run_id: the run that a start made or found.
+    """
+
+    entry_id: int
+    error: str = ""
+    run_id: str = ""
+
+
+class OutboxUndelivered(NamedTuple):
+    """An outbox entry could not be delivered now; it is tried again later."""
+
+    entry_id: int
+    error: str
+
+
+class ChildReported(NamedTuple):
+    """A child has ended; exactly one of `result` and `failure` is set. Idempotent: a child reports once."""
+
+    initiated_event_id: int
+    result: Payload | None
+    failure: Failure | None

@@ -1,0 +1,62 @@
+"""What can be told of a run from its state alone."""
+
+from __future__ import annotations
+
+from perdure.engine.core.execution import Execution
+from perdure.model.requests import Description, Outcome, PendingActivityInfo, WorkflowTaskInfo
+from perdure.model.state import PendingActivity, State
+
+SHOWN_ACTIVITIES = 1_000
+SHOWN_TIMERS = 1_000
+
+
+def outcome(state: State) -> Outcome:
+    """How the run ended, or that it hasn't."""
+    return Outcome(state.started.run_id, state.status, state.result, state.failure, state.new_run_id)
+
+
+def describe(execution: Execution) -> Description:
+    """Everything but the history. Long lists are cut."""
+    state = execution.state
+    started, task = state.started, state.task
+    return Description(
+        state.workflow_id,
+        started.run_id,
+        started.workflow_type,
+        started.task_queue,
+        state.status,
+        started.time,
+        state.close_time,
+        state.last_event_id,
+        state.history_bytes,
+        tuple(_activity(a) for a in list(state.activities.values())[:SHOWN_ACTIVITIES]),
+        tuple(sorted(timer.fire_at for timer in state.timers.values())[:SHOWN_TIMERS]),
+        WorkflowTaskInfo(task.attempt, task.scheduled_at, task.failure, task.next_attempt_at) if task else None,
+        (*state.admitted, *state.accepted),
+        len(state.buffered),
+        state.held,
+        started.parent,
+        started.memo,
+        started.search_attributes,
+    )
+
+
+def _activity(activity: PendingActivity) -> PendingActivityInfo:
+    event = activity.event
+    policy = activity.retry_policy or event.retry_policy
+    return PendingActivityInfo(
+        event.activity_id,
+        event.activity_type,
+        activity.status,
+        activity.attempt,
+        event.time,
+        activity.started_at,
+        activity.next_attempt_at,
+        policy.maximum_attempts,
+        activity.last_failure,
+        activity.hold_reason,
+        activity.held_at,
+        activity.heartbeat,
+        activity.worker,
+        activity.cancel_requested,
+    )

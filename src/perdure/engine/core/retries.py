@@ -1,0 +1,76 @@
+"""What happens after an attempt of an activity failed: another attempt, a wait for a person, or the end."""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
+
+from perdure.engine.core.deadlines import limits_of
+from perdure.limits import DEFAULT_MAXIMUM_INTERVAL_FACTOR, RETRY_JITTER
+from perdure.model.events import RetryState
+from perdure.model.failures import Failure
+from perdure.model.retry import RetryPolicy
+from perdure.model.state import PendingActivity
+
+
+class Retry(NamedTuple):
+    at: int
+
+
+class HoldFor(NamedTuple):
+    reason: str
+
+
+class GiveUp(NamedTuple):
+    why: RetryState
+
+
+def after_failure(run_id: str, activity: PendingActivity, failure: Failure, now: int) -> Retry | HoldFor | GiveUp:
+    """What the activity's policy says of this failure."""
+    policy = activity.retry_policy or activity.event.retry_policy
+    if failure.kind == "hold":
+        return HoldFor(failure.message)
+    if activity.cancel_requested:
+        return GiveUp("cancel_requested")
+    if matches(policy.hold_on, failure):
+        return HoldFor(failure.message)
+    if failure.non_retryable or matches(policy.non_retryable, failure):
+        return GiveUp("non_retryable")
+    made = activity.attempt - activity.attempts_before
+    if policy.maximum_attempts and made >= policy.maximum_attempts:
+        return _exhausted(policy, failure, "maximum_attempts", f"all {made} attempts failed")
+    at = now + (
+        failure.next_retry_delay
+        if failure.next_retry_delay >= 0
+        else backoff(policy, made, f"{run_id}/{activity.event.id}/{activity.attempt}")
+    )
+    limit = limits_of(activity).schedule_to_close
+    if limit and at >= activity.event.time + limit + activity.held_for:
+        return _exhausted(policy, failure, "timeout", "no time is left for another attempt")
+    return Retry(at)
+
+
+def _exhausted(policy: RetryPolicy, failure: Failure, why: RetryState, text: str) -> HoldFor | GiveUp:
+    if policy.on_exhausted == "hold":
+        return HoldFor(f"{text}; the last failure was {failure.type}: {failure.message}")
+    return GiveUp(why)
+
+
+def matches(names: tuple[str, ...], failure: Failure) -> bool:
+    """Whether any class that the failure is an instance of is named, in full or by its bare name."""
+    return any(
+        name == type or ("." not in name and type.rpartition(".")[2] == name)
+        for name in names
+        for type in failure.types
+    )
+
+
+def backoff(policy: RetryPolicy, attempts: int, seed: str) -> int:
+    """Microseconds until the next attempt, after so many; shortened by a jitter that depends on the seed."""
+    ceiling = policy.maximum_interval or policy.initial_interval * DEFAULT_MAXIMUM_INTERVAL_FACTOR
+    try:
+        interval = policy.initial_interval * policy.backoff_coefficient ** (attempts - 1)
+    except OverflowError:
+        interval = ceiling
+    jitter = zlib.crc32(seed.encode()) / 2**32 * RETRY_JITTER
+    return int(min(interval, ceiling) * (1 - jitter))

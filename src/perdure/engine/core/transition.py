@@ -1,0 +1,143 @@
+"""One atomic step of one execution, while it is being decided.
+
+A decision reads `execution.state` and adds events and records; each is folded into the state at once, so
+that what follows sees it. What was added becomes one part of one journal row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from perdure.engine.core.deadlines import ACTIVITY, OUTBOX, RUN_KEY, TASK_KEY, TIMER, Key
+from perdure.engine.core.effects import Effect, OfferWorkflowTask
+from perdure.engine.core.evolve import evolve_event, evolve_record
+from perdure.engine.core.execution import Execution
+from perdure.model import events as e
+from perdure.model import records as r
+from perdure.model.journal import encode_event
+from perdure.model.state import State
+
+
+class Transition:
+    """Records, effects and the reply of one decision. Nothing here has left the engine yet."""
+
+    __slots__ = ("dedup", "effects", "encoded", "events", "execution", "listed", "now", "private", "reply", "state")
+
+    def __init__(self, execution: Execution, now: int) -> None:
+        self.execution = execution
+        self.state: State = execution.state
+        # Workflow time never goes back, whatever the machine's clock does.
+        self.now = max(now, self.state.last_time)
+        self.events: list[e.HistoryEvent] = []
+        self.encoded: list[bytes] = []
+        self.private: list[tuple[int, r.PrivateRecord]] = []
+        self.effects: list[Effect] = []
+        self.dedup: list[str] = []
+        self.listed = False  # what listings show has changed
+        self.reply: object = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to store."""
+        return bool(self.encoded or self.private)
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next event."""
+        return self.state.last_event_id + 1
+
+    def add(self, event: e.HistoryEvent) -> None:
+        """The next event of the history."""
+        encoded = encode_event(event)
+        evolve_event(self.state, event, encoded)
+        self.events.append(event)
+        self.encoded.append(encoded)
+        watch = WATCHED_EVENTS.get(type(event))
+        if watch is not None:
+            self.execution.deadlines.watch(watch(event))
+
+    def note(self, record: r.PrivateRecord) -> None:
+        """A private record."""
+        evolve_record(self.state, record)
+        self.private.append((len(self.encoded), record))
+        watch = WATCHED_RECORDS.get(type(record))
+        if watch is not None:
+            self.execution.deadlines.watch(watch(record))
+
+    def arrive(self, event: e.HistoryEvent) -> None:
+        """Something from outside: into the history, or into the buffer while a worker has the task.
+
+        The event's id is set here.
+        """
+        if self.execution.taken is None:
+            self.add(with_id(event, self.next_id))
+        else:
+            self.note(r.InputBuffered(event))
+
+    def schedule_task(self) -> None:
+        """There is news for the code: see that there is a workflow task. At most one is open.
+
+        While a worker has one, the news is in the buffer, and the next task begins when that one is over.
+        """
+        state = self.state
+        if state.task is None and self.execution.taken is None and state.status == "Running" and not state.held:
+            self.add(e.WorkflowTaskScheduled(self.next_id, self.now, self.state.started.task_queue))
+            self.effects.append(OfferWorkflowTask())
+
+
+def with_id(event: e.HistoryEvent, id: int) -> e.HistoryEvent:
+    """A copy of an event with its place in the history."""
+    fields = event.__struct_fields__
+    return type(event)(id, *(getattr(event, name) for name in fields[1:]))
+
+
+def _run(_: object) -> Key:
+    return RUN_KEY
+
+
+def _task(_: object) -> Key:
+    return TASK_KEY
+
+
+def _activity(record: Any) -> Key:
+    return Key(ACTIVITY, record.scheduled_event_id)
+
+
+def _scheduled(event: e.ActivityTaskScheduled) -> Key:
+    return Key(ACTIVITY, event.id)
+
+
+def _timer(event: e.TimerStarted) -> Key:
+    return Key(TIMER, event.timer_id)
+
+
+def _entry(record: Any) -> Key:
+    return Key(OUTBOX, record.entry_id)
+
+
+WATCHED_EVENTS: Final[dict[type[e.Event], Callable[[Any], Key]]] = {
+    e.WorkflowExecutionStarted: _run,
+    e.ActivityTaskScheduled: _scheduled,
+    e.TimerStarted: _timer,
+    e.WorkflowExecutionCompleted: _run,
+    e.WorkflowExecutionFailed: _run,
+    e.WorkflowExecutionTimedOut: _run,
+    e.WorkflowExecutionCanceled: _run,
+    e.WorkflowExecutionTerminated: _run,
+    e.WorkflowExecutionContinuedAsNew: _run,
+}
+"""Events that make a deadline."""
+
+WATCHED_RECORDS: Final[dict[type[r.Record], Callable[[Any], Key]]] = {
+    r.ActivityAttemptStarted: _activity,
+    r.ActivityAttemptFailed: _activity,
+    r.ActivityAttemptDue: _activity,
+    r.ActivityReleased: _activity,
+    r.HeartbeatRecorded: _activity,
+    r.WorkflowTaskAttemptFailed: _task,
+    r.OutboxAdded: _entry,
+    r.OutboxDelayed: _entry,
+    r.OutboxSettled: _run,
+}
+"""Private records that make a deadline."""

@@ -1,0 +1,234 @@
+"""Group commit: all that is ready goes to the store in one transaction, as soon as the store is free.
+
+It never waits on a timer, except that an execution whose workflow task is out is given
+`limits.SPECULATION_WAIT` to answer, so that the input and its outcome go in one row. Nothing leaves the
+engine before its row is on disk. A refused row discards all that was built on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from perdure.clock import Clock
+from perdure.engine.node.live import Live, Row
+from perdure.engine.storage.api import CommitUnknown, Store, Verdict, Visibility, Write
+from perdure.errors import PerdureError, StoreError, Unavailable
+from perdure.ids import IdSource
+from perdure.limits import (
+    DEDUP_LIFETIME,
+    MAX_GROUP,
+    SECOND,
+    SNAPSHOT_MINIMUM,
+    SPECULATION_WAIT,
+    STORE_RETRY_INITIAL,
+    STORE_RETRY_MAXIMUM,
+)
+from perdure.model.journal import encode_private, encode_state, join_events
+
+logger = logging.getLogger("perdure.engine")
+
+
+class Committer:
+    """Writes the rows of dirty executions, group by group.
+
+    taken: called for each execution whose row is on disk, with the row. refused: with the row that was not
+    taken and the reason.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ids: IdSource,
+        taken: Callable[[Live, Row], None],
+        refused: Callable[[Live, Row, Verdict], None],
+    ) -> None:
+        self._store, self._clock, self._ids = store, clock, ids
+        self._taken, self._refused = taken, refused
+        self._dirty: dict[Live, None] = {}
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._timer: asyncio.TimerHandle | None = None
+        self.down_since = 0  # when the store stopped answering; 0: it answers
+        self.stalls: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._dirty)
+
+    def add(self, live: Live) -> None:
+        """An execution has a row to be written."""
+        self._dirty[live] = None
+        self._idle.clear()
+        self._work.set()
+
+    async def idle(self) -> None:
+        """Wait until everything is on disk."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write groups until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            group = self._gather()
+            if not group:
+                if not self._dirty:
+                    self._idle.set()
+                continue
+            await self._write(group)
+            if self._dirty:
+                self._work.set()
+            else:
+                self._idle.set()
+
+    def _gather(self) -> list[tuple[Live, Row, Write]]:
+        """What can be written now."""
+        now = self._clock.now()
+        group: list[tuple[Live, Row, Write]] = []
+        waiting = False
+        for live in list(self._dirty):
+            row = live.row
+            if row is None or live.gone:
+                del self._dirty[live]
+                continue
+            if self._may_answer(live, now):
+                waiting = True
+                continue
+            self._prepare(live, row, now, group)
+            if live.successor is not None:  # one commit ends a run and begins the next
+                successor, live.successor = live.successor, None
+                assert successor.row is not None
+                self._prepare(successor, successor.row, now, group)
+            if len(group) >= MAX_GROUP:
+                break
+        if waiting and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SPECULATION_WAIT / SECOND, self._look_again)
+        return group
+
+    def _may_answer(self, live: Live, now: int) -> bool:
+        """Whether a worker has the workflow task, and may still answer in time for the same commit."""
+        execution = live.execution
+        if execution is None or execution.taken is None or live.wants_history:
+            return False
+        return now - execution.taken_at < SPECULATION_WAIT
+
+    def _prepare(self, live: Live, row: Row, now: int, group: list[tuple[Live, Row, Write]]) -> None:
+        self._dirty.pop(live, None)
+        live.flight, live.row = row, None
+        group.append((live, row, self._as_write(live, row, now)))
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self._work.set()
+
+    def _as_write(self, live: Live, row: Row, now: int) -> Write:
+        execution = live.run
+        state = execution.state
+        history, private = join_events(row.encoded), encode_private(row.private)
+        live.journal_bytes += len(history) + len(private)
+        snapshot = None
+        if live.journal_bytes > max(SNAPSHOT_MINIMUM, live.snapshot_bytes):
+            snapshot = encode_state(state)
+            live.snapshot_bytes, live.journal_bytes = len(snapshot), 0
+        visibility = None
+        if row.listed:
+            started = state.started
+            visibility = Visibility(
+                started.run_id,
+                started.workflow_type,
+                started.task_queue,
+                state.status,
+                started.time,
+                state.close_time,
+                started.search_attributes,
+                started.memo,
+            )
+        expiry = now + DEDUP_LIFETIME
+        return Write(
+            live.key,
+            execution.ref.run_id,
+            live.version,
+            live.version + 1,
+            self._ids.new_id(),
+            state.status,
+            self._wake_at(live, now),
+            state.running + (1 if state.task is not None else 0),
+            history,
+            private,
+            snapshot,
+            visibility,
+            [(request_id, expiry) for request_id in row.dedup],
+            row.backlog_added,
+            row.backlog_removed,
+            row.delete,
+        )
+
+    def _wake_at(self, live: Live, now: int) -> int | None:
+        """The wake-up time to store; None: leave it. Lowered at once, raised only when it has passed."""
+        wake_at = live.run.wake_at()
+        if wake_at == live.wake_at or (live.wake_at > now and (wake_at == 0 or wake_at > live.wake_at)):
+            return None
+        live.wake_at = wake_at
+        return wake_at
+
+    async def _write(self, group: list[tuple[Live, Row, Write]]) -> None:
+        writes = [write for _, _, write in group]
+        verdicts = await self._commit(writes)
+        for (live, row, write), verdict in zip(group, verdicts, strict=True):
+            live.flight = None
+            if live.gone:
+                continue
+            if verdict == "taken":
+                live.version, live.commit_id = write.version, write.commit_id
+                self._taken(live, row)
+            else:
+                self._refused(live, row, verdict)
+
+    async def _commit(self, writes: list[Write]) -> Sequence[Verdict]:
+        """Commit, however long it takes: the inputs are taken, and the store will come back."""
+        delay = STORE_RETRY_INITIAL
+        while True:
+            try:
+                verdicts = await self._store.commit(writes, self._clock.now())
+            except CommitUnknown as error:
+                self._went_down(error)
+                settled = await self._settle(writes)
+                if settled is not None:
+                    self._came_up()
+                    return settled
+            except (Unavailable, StoreError) as error:
+                self._went_down(error)
+            else:
+                self._came_up()
+                return verdicts
+            await asyncio.sleep(delay / SECOND)
+            delay = min(delay * 2, STORE_RETRY_MAXIMUM)
+
+    async def _settle(self, writes: list[Write]) -> Sequence[Verdict] | None:
+        """Nobody knows whether the group was committed: read back. None: it was not, or can't be told yet."""
+        while True:
+            try:
+                stored = await self._store.versions([write.key for write in writes])
+                break
+            except PerdureError as error:
+                self._went_down(error)
+                await asyncio.sleep(STORE_RETRY_INITIAL / SECOND)
+        mine = [commit_id == write.commit_id for write, (_, commit_id) in zip(writes, stored, strict=True)]
+        if not any(mine):
+            return None  # a group is one transaction: nothing of it is there, so it may be sent again
+        return ["taken" if own else "stale" for own in mine]
+
+    def _went_down(self, error: Exception) -> None:
+        if not self.down_since:
+            self.down_since = self._clock.now()
+            logger.warning("the store does not take commits (%s: %s); trying again", type(error).__name__, error)
+
+    def _came_up(self) -> None:
+        if self.down_since:
+            now = self._clock.now()
+            self.stalls.append((self.down_since, now))
+            logger.warning("the store takes commits again, after %.1f s", (now - self.down_since) / SECOND)
+            self.down_since = 0

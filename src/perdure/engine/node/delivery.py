@@ -1,0 +1,74 @@
+"""What one execution sends to another: start a child, signal, cancel, report to a parent.
+
+Delivered at least once: the entry stays in the sender's journal until the answer is there. The receiver
+recognises a second delivery by a request id that is made of the sender's run and the entry's number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from perdure.engine.core.execution import Execution
+from perdure.engine.core.inputs import ChildReported, OutboxAnswered, OutboxUndelivered
+from perdure.engine.storage.api import ChainKey
+from perdure.errors import PerdureError
+from perdure.model import records as r
+from perdure.model.requests import (
+    CancelWorkflowRequest,
+    Request,
+    SignalWorkflow,
+    Started,
+    StartWorkflow,
+    TerminateWorkflow,
+)
+
+Call = Callable[[Request[Any]], Awaitable[Any]]
+Tell = Callable[[ChainKey, str, object], Awaitable[Any]]
+
+
+async def deliver(
+    sender: Execution, entry_id: int, message: r.Outgoing, call: Call, tell: Tell
+) -> OutboxAnswered | OutboxUndelivered:
+    """Deliver one entry. The answer goes back to the sender as an input."""
+    request_id = f"{sender.ref.run_id}:{entry_id}"
+    namespace = sender.ref.namespace
+    run_id = ""
+    try:
+        if isinstance(message, r.OutboxStart):
+            started: Started = await call(_start(namespace, request_id, message))
+            run_id = started.run_id
+        elif isinstance(message, r.OutboxSignal):
+            signal = SignalWorkflow(
+                namespace, message.workflow_id, message.run_id, message.name, message.input, request_id,
+                sender.ref.workflow_id,
+            )  # fmt: skip
+            await call(signal)
+        elif isinstance(message, r.OutboxCancel):
+            kind = TerminateWorkflow if message.terminate else CancelWorkflowRequest
+            why = f"requested by workflow {sender.ref.workflow_id!r}"
+            await call(kind(namespace, message.workflow_id, message.run_id, why, sender.ref.workflow_id))
+        else:
+            parent = message.parent
+            report = ChildReported(parent.initiated_event_id, message.result, message.failure)
+            await tell(ChainKey(parent.namespace, parent.workflow_id), parent.run_id, report)
+    except PerdureError as error:
+        if error.retryable:
+            return OutboxUndelivered(entry_id, str(error))
+        return OutboxAnswered(entry_id, str(error))
+    return OutboxAnswered(entry_id, "", run_id)
+
+
+def _start(namespace: str, request_id: str, message: r.OutboxStart) -> StartWorkflow:
+    return StartWorkflow(
+        namespace,
+        message.workflow_id,
+        message.workflow_type,
+        message.task_queue,
+        message.input,
+        request_id,
+        message.parent.workflow_id,
+        message.execution_timeout,
+        message.run_timeout,
+        parent=message.parent,
+    )

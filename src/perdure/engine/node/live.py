@@ -1,0 +1,152 @@
+"""An execution in memory, and what of it is not on disk yet.
+
+A `Row` gathers what becomes one journal row. At most one row of an execution is on its way to the disk
+(`flight`); what is decided meanwhile gathers in the next one (`row`). A reply or an effect hangs on the row
+that it depends on, and leaves when that row is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from perdure.engine.core.effects import Effect
+from perdure.engine.core.execution import Execution
+from perdure.engine.core.transition import Transition
+from perdure.engine.storage.api import BacklogItem, ChainKey, RunKey
+from perdure.model.events import HistoryEvent
+from perdure.model.records import PrivateRecord
+
+Answer = asyncio.Future[Any]
+
+
+def settle(answer: Answer | None, value: object) -> None:
+    """Give a waiting caller its reply or its error."""
+    if answer is None or answer.done():
+        return
+    if isinstance(value, BaseException):
+        answer.set_exception(value)
+    else:
+        answer.set_result(value)
+
+
+@dataclass(slots=True)
+class Work:
+    """An input in the inbox.
+
+    answer: where the reply or the error goes; None: nobody waits.
+    run_id: the run it is for; "": the latest.
+    again: if the commit it went into is refused, it is decided again from the stored state. What was built
+    on memory alone (a workflow task's outcome) is not.
+    """
+
+    input: object
+    answer: Answer | None = None
+    run_id: str = ""
+    again: bool = True
+
+
+class Row:
+    """What becomes one journal row, and what waits for it."""
+
+    __slots__ = (
+        "answers", "backlog_added", "backlog_removed", "dedup", "delete", "effects", "encoded", "events", "listed",
+        "private", "works",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.events: list[HistoryEvent] = []
+        self.encoded: list[bytes] = []
+        self.private: list[tuple[int, PrivateRecord]] = []
+        self.dedup: list[str] = []
+        self.backlog_added: list[BacklogItem] = []
+        self.backlog_removed: list[BacklogItem] = []
+        self.listed = False
+        self.delete = False
+        self.effects: list[Effect] = []
+        self.answers: list[tuple[Answer, object]] = []
+        self.works: list[Work] = []
+
+    def take(self, tx: Transition) -> None:
+        """Add what a transition decided."""
+        before = len(self.encoded)
+        if tx.private:
+            if before:
+                self.private += [(before + n, record) for n, record in tx.private]
+            else:
+                self.private += tx.private
+        self.events += tx.events
+        self.encoded += tx.encoded
+        self.dedup += tx.dedup
+        self.listed = self.listed or tx.listed
+
+
+class Live:
+    """One run in memory: the latest of its workflow id, or (with a run_id) an older one."""
+
+    __slots__ = (
+        "chain", "commit_id", "execution", "flight", "gone", "inbox", "journal_bytes", "key", "known",
+        "loading", "older", "parked", "queries", "ready", "recent", "recent_from", "row", "snapshot_bytes",
+        "speculative", "sticky", "successor", "version", "wake_at", "wants_history",
+    )  # fmt: skip
+
+    def __init__(self, chain: ChainKey, older: str = "") -> None:
+        self.chain = chain
+        self.older = older  # the run_id of a run that is not the latest
+        self.key = RunKey(*chain, 0)
+        self.execution: Execution | None = None
+        self.known = False  # whether it is known what the store has
+        self.loading = False
+        self.gone = False  # discarded; whoever still holds it must look it up again
+        self.inbox: deque[Work] = deque()
+        self.ready = False  # in the queue of the current turn
+        self.parked: list[Work] = []  # starts that wait until the end of the last run is on disk
+        self.queries: list[Work] = []  # until the open workflow task is over
+
+        self.version = 0  # on disk
+        self.commit_id = ""
+        self.wake_at = 0  # on disk
+        self.row: Row | None = None
+        self.flight: Row | None = None
+        self.journal_bytes = 0  # since the last snapshot
+        self.snapshot_bytes = 0
+        self.speculative = True
+
+        self.recent: list[HistoryEvent] = []  # the end of the history, from event `recent_from`
+        self.recent_from = 1
+        self.sticky = ""  # the worker that holds the workflow in memory
+        self.wants_history = False
+        self.successor: Live | None = None  # the run that continues this one, to go into the same commit
+
+    @property
+    def run(self) -> Execution:
+        """The execution; only where there is one."""
+        assert self.execution is not None
+        return self.execution
+
+    @property
+    def pending(self) -> Row | None:
+        """The last row that is not on disk; None: memory and disk agree."""
+        return self.row or self.flight
+
+    def next_row(self) -> Row:
+        """The row that gathers what is decided now."""
+        if self.row is None:
+            self.row = Row()
+        return self.row
+
+    def idle(self) -> bool:
+        """Whether it could be forgotten: all of it is on disk, and nothing in memory is missed."""
+        execution = self.execution
+        return not (
+            self.inbox
+            or self.ready
+            or self.loading
+            or self.row is not None
+            or self.flight is not None
+            or self.parked
+            or self.queries
+            or (execution is not None and (execution.taken is not None or execution.state.running))
+        )

@@ -1,0 +1,127 @@
+"""One running attempt of an activity, as its function sees it.
+
+The executor sets the current context for each attempt, in the attempt's own `contextvars` context; so it is
+also there in tasks and threads that the activity starts with `asyncio.create_task` or `asyncio.to_thread`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import get_args, get_origin
+
+from perdure.model.payloads import Payloads
+from perdure.model.tasks import ActivityTask
+from perdure.sdk.converter import decode, encode
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityInfo:
+    """Facts about the attempt that is running. Times are in UTC; `attempt` counts from 1."""
+
+    activity_id: str
+    activity_type: str
+    attempt: int
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    namespace: str
+    task_queue: str
+    scheduled_time: datetime
+    started_time: datetime
+    start_to_close_timeout: timedelta | None
+    heartbeat_timeout: timedelta | None
+    last_failure: str | None
+    """What the attempt before this one failed with, as "type: message"."""
+
+
+class ActivityContext(ABC):
+    """One running attempt."""
+
+    __slots__ = ("_info", "cancelled", "task")
+
+    def __init__(self, task: ActivityTask) -> None:
+        self.task = task
+        self.cancelled = False
+        """Whether the attempt is not wanted any more. An `async def` activity also sees `CancelledError`;
+        a plain one looks here, and says that it stopped for this by raising `asyncio.CancelledError`."""
+        self._info: ActivityInfo | None = None
+
+    @property
+    def info(self) -> ActivityInfo:
+        """Facts about this attempt."""
+        if self._info is None:
+            self._info = _info_of(self.task)
+        return self._info
+
+    def heartbeat(self, *details: object) -> None:
+        """Tell that the attempt is alive, and how far it came. May be called from any thread, and as often
+        as one likes: what is sent is throttled, and the latest details win.
+
+        Args:
+            details: values that the next attempt finds in `heartbeat_details`, encoded like arguments.
+
+        Raises:
+            EncodeError: a detail can't be encoded.
+            PayloadTooLarge: a detail is over its limit.
+        """
+        self.report(tuple([encode(detail, f"heartbeat detail {n}") for n, detail in enumerate(details, 1)]))
+
+    def heartbeat_details(self, type: object) -> object | None:
+        """What the last attempt's last heartbeat told; None where there is nothing.
+
+        Args:
+            type: what to decode to; for several details a `tuple[A, B]`.
+
+        Raises:
+            DecodeError: the details don't fit the type.
+        """
+        details = self.task.heartbeat_details
+        if not details:
+            return None
+        if len(details) == 1:
+            return decode(details[0], type, "heartbeat detail 1")
+        types = get_args(type) if get_origin(type) is tuple else ()
+        if len(types) != len(details):
+            types = (object,) * len(details)
+        numbered = enumerate(zip(details, types, strict=True), 1)
+        return tuple([decode(payload, each, f"heartbeat detail {n}") for n, (payload, each) in numbered])
+
+    @abstractmethod
+    def report(self, details: Payloads) -> None:
+        """Send a heartbeat, soon or with later ones."""
+
+
+current_context: ContextVar[ActivityContext] = ContextVar("perdure_activity")
+
+
+def current() -> ActivityContext | None:
+    """The attempt that is running here; None outside an activity."""
+    return current_context.get(None)
+
+
+def _info_of(task: ActivityTask) -> ActivityInfo:
+    run, failure = task.token.run, task.last_failure
+    return ActivityInfo(
+        activity_id=task.activity_id,
+        activity_type=task.activity_type,
+        attempt=task.token.attempt,
+        workflow_id=run.workflow_id,
+        run_id=run.run_id,
+        workflow_type=task.workflow_type,
+        namespace=run.namespace,
+        task_queue=task.task_queue,
+        scheduled_time=_EPOCH + timedelta(microseconds=task.scheduled_at),
+        started_time=_EPOCH + timedelta(microseconds=task.started_at),
+        start_to_close_timeout=_duration(task.start_to_close_timeout),
+        heartbeat_timeout=_duration(task.heartbeat_timeout),
+        last_failure=None if failure is None else f"{failure.type}: {failure.message}",
+    )
+
+
+def _duration(microseconds: int) -> timedelta | None:
+    return timedelta(microseconds=microseconds) if microseconds else None

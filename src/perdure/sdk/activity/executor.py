@@ -1,0 +1,281 @@
+"""Runs attempts of activities: `async def` on the loop, each in a task; plain `def` in threads.
+
+::
+
+    ActivityTask → start → running → ActivityCompletion | ActivityFailure    it returned, or raised
+                                   → ActivityCancellation                    it stopped because it was told to
+                                   → ActivityEvicted                         it stopped without an outcome
+
+Exactly one of these leaves for each attempt, when it really ends: its slot is taken until then, also if the engine
+has given it up long before (it timed out, or its workflow is closed).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from threading import get_ident
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from perdure.clock import MILLISECOND, SECOND
+from perdure.errors import ApplicationError, InvalidRequest, NotFound
+from perdure.limits import HEARTBEAT_JOURNAL_INTERVAL, MAX_THREADS
+from perdure.model.failures import Failure
+from perdure.model.payloads import Payloads
+from perdure.model.tasks import (
+    ActivityCancellation,
+    ActivityCompletion,
+    ActivityEvicted,
+    ActivityFailure,
+    ActivityHeartbeat,
+    ActivityTask,
+    ActivityToken,
+    CancelActivity,
+    FromWorker,
+)
+from perdure.sdk.activity.context import ActivityContext, current_context
+from perdure.sdk.activity.definition import ActivityDefinition
+from perdure.sdk.activity.threads import Job, ThreadPool
+from perdure.sdk.failures import failure_of
+from perdure.sdk.unknown import unknown_name
+
+SHUTDOWN_GRACE: Final = 5.0
+"""Seconds that attempts are given to end once they were cancelled because the worker stops."""
+
+HEARTBEAT_INTERVAL_MINIMUM: Final = 50 * MILLISECOND
+"""Heartbeats are sent at most this often, however short their timeout is: each is a message."""
+
+_log = logging.getLogger(__name__)
+
+Outcome = ActivityCompletion | ActivityFailure | ActivityCancellation | ActivityEvicted
+
+
+class Attempt(ActivityContext):
+    """An attempt, and what the executor knows of it."""
+
+    __slots__ = (
+        "begun",
+        "definition",
+        "ended",
+        "executor",
+        "job",
+        "latest",
+        "next_beat",
+        "reason",
+        "running",
+        "unsent",
+    )
+
+    def __init__(self, executor: ActivityExecutor, task: ActivityTask, definition: ActivityDefinition) -> None:
+        super().__init__(task)
+        self.executor = executor
+        self.definition = definition
+        self.running: asyncio.Task[None] | None = None
+        self.job: Job[Outcome | BaseException] | None = None
+        self.begun = False
+        self.ended = False
+        self.reason = ""
+        self.latest: Payloads = ()
+        self.unsent = False
+        self.next_beat = 0.0
+
+    # --- Heartbeats ---------------------------------------------------------------------------------
+    def report(self, details: Payloads) -> None:
+        # May run in any thread. The details are set before `unsent` is looked at, and `_send_beat` clears it
+        # before it takes them; so the latest are always either sent or still to be sent.
+        self.latest = details
+        if self.unsent or self.ended:
+            return
+        self.unsent = True
+        if get_ident() == self.executor.thread:
+            self._beat()
+        else:
+            self.executor.call_soon_threadsafe(self._beat)
+
+    def _beat(self) -> None:
+        loop = self.executor.loop
+        if loop.time() < self.next_beat:
+            loop.call_at(self.next_beat, self.send_beat)
+        else:
+            self.send_beat()
+
+    def send_beat(self) -> None:
+        """Send the latest details, if they weren't."""
+        if not self.unsent or self.ended:
+            return
+        self.unsent = False
+        self.next_beat = self.executor.loop.time() + self._interval()
+        self.executor.send(ActivityHeartbeat(self.task.token, self.latest))
+
+    def _interval(self) -> float:
+        # More often than details are journaled is of no use, unless the timeout asks for it.
+        timeout = self.task.heartbeat_timeout or HEARTBEAT_JOURNAL_INTERVAL * 3
+        return max(HEARTBEAT_INTERVAL_MINIMUM, min(timeout // 3, HEARTBEAT_JOURNAL_INTERVAL)) / SECOND
+
+    # --- Outcomes -----------------------------------------------------------------------------------
+    def returned(self, result: object) -> Outcome:
+        """The outcome of an attempt that returned."""
+        try:
+            payload = self.definition.signature.encode_result(result)
+        except InvalidRequest as error:
+            return ActivityFailure(self.task.token, _encoding_failure(error))
+        return ActivityCompletion(self.task.token, payload)
+
+    def raised(self, error: BaseException) -> Outcome:
+        """The outcome of an attempt that raised."""
+        if isinstance(error, asyncio.CancelledError):
+            if self.reason == "cancel_requested":
+                return ActivityCancellation(self.task.token)
+            if self.cancelled or (self.running is not None and self.running.cancelling()):
+                return ActivityEvicted(self.task.token)  # it timed out, or the worker or the loop stops
+            message = f"activity {self.task.activity_type!r} raised CancelledError, but nobody asked it to stop"
+            unasked = ApplicationError(message, type="CancelledError")
+            unasked.__cause__ = error
+            error = unasked
+        return ActivityFailure(self.task.token, failure_of(error))
+
+
+class ActivityExecutor:
+    """Runs the attempts that a worker is handed. Its methods are called on the loop's thread only.
+
+    Args:
+        activities: the definitions that it has, by name; looked at for each attempt, so that it may grow.
+        send: takes the messages for the node, in order.
+        slots: attempts that run at once at most; the node sees to it.
+    """
+
+    def __init__(
+        self, activities: Mapping[str, ActivityDefinition], send: Callable[[FromWorker], None], *, slots: int
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.thread = get_ident()
+        self.send = send
+        self._activities = activities
+        self._attempts: dict[ActivityToken, Attempt] = {}
+        self._threads = ThreadPool[Outcome | BaseException](self.loop, min(slots, MAX_THREADS))
+        # Attempts begin in a copy of this context, not in that of whoever happened to cause their start.
+        self._context = contextvars.copy_context()
+        self._stopping: asyncio.Future[None] | None = None
+
+    def start(self, task: ActivityTask) -> None:
+        """Run an attempt. One that runs already, delivered again after a reconnection, goes on."""
+        token = task.token
+        if token in self._attempts:
+            return
+        if self._stopping is not None:
+            self.send(ActivityEvicted(token))
+            return
+        definition = self._activities.get(task.activity_type)
+        if definition is None:
+            self.send(ActivityFailure(token, self._unknown(task.activity_type)))
+            return
+        try:
+            args, kwargs = definition.signature.decode(task.input)
+        except InvalidRequest as error:
+            self.send(ActivityFailure(token, _encoding_failure(error)))
+            return
+        except Exception as error:  # a bug of the definition, such as an annotation that can't be read
+            self.send(ActivityFailure(token, failure_of(error)))
+            return
+        self._attempts[token] = attempt = Attempt(self, task, definition)
+        context = self._context.copy()
+        if definition.is_async:
+            attempt.running = self.loop.create_task(self._run(attempt, args, kwargs), context=context)
+        else:
+            attempt.job = self._threads.submit(
+                lambda: context.run(self._run_plain, attempt, args, kwargs), partial(self._end_plain, attempt)
+            )
+
+    def cancel(self, message: CancelActivity) -> None:
+        """Tell an attempt that it is not wanted any more."""
+        attempt = self._attempts.get(message.token)
+        if attempt is not None:
+            attempt.reason = message.reason
+            self._cancel(attempt)
+
+    async def stop(self, grace: float = SHUTDOWN_GRACE) -> None:
+        """Cancel all attempts, and let go those that have no outcome after `grace` seconds."""
+        self._stopping = self.loop.create_future()
+        for attempt in [*self._attempts.values()]:
+            self._cancel(attempt)
+        try:
+            if self._attempts:
+                await asyncio.wait([self._stopping], timeout=grace)
+        finally:
+            for attempt in [*self._attempts.values()]:
+                name = attempt.task.activity_type
+                _log.warning("activity %r did not stop within %g s and is left behind; it will run again", name, grace)
+                self._end(attempt, ActivityEvicted(attempt.task.token))
+            self._threads.close()
+
+    def call_soon_threadsafe(self, callback: Callable[[], None]) -> None:
+        """Call something on the loop, from a thread; nothing happens if the loop is closed."""
+        try:
+            self.loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            _log.debug("a thread of an activity outlived its event loop")
+
+    # --- Running ------------------------------------------------------------------------------------
+    async def _run(self, attempt: Attempt, args: list[object], kwargs: dict[str, object]) -> None:
+        attempt.begun = True
+        current_context.set(attempt)
+        function: Callable[..., Any] = attempt.definition.function
+        try:
+            outcome = attempt.returned(await function(*args, **kwargs))
+        except GeneratorExit:  # the loop was closed and the task thrown away: nobody is there to be told
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            self._end(attempt, ActivityEvicted(attempt.task.token))
+            raise
+        except BaseException as error:
+            outcome = attempt.raised(error)
+        self._end(attempt, outcome)
+
+    def _run_plain(self, attempt: Attempt, args: list[object], kwargs: dict[str, object]) -> Outcome | BaseException:
+        current_context.set(attempt)
+        try:
+            return attempt.returned(attempt.definition.function(*args, **kwargs))
+        except (KeyboardInterrupt, SystemExit) as error:
+            return error
+        except BaseException as error:
+            return attempt.raised(error)
+
+    def _end_plain(self, attempt: Attempt, outcome: Outcome | BaseException) -> None:
+        if isinstance(outcome, BaseException):
+            self._end(attempt, ActivityEvicted(attempt.task.token))
+            raise outcome  # it ends the loop, as it would have from a coroutine
+        self._end(attempt, outcome)
+
+    def _cancel(self, attempt: Attempt) -> None:
+        attempt.cancelled = True
+        if attempt.running is not None:
+            attempt.running.cancel()
+            never_ran = not attempt.begun  # a task that is cancelled before its first step runs nothing
+        else:
+            never_ran = attempt.job is not None and self._threads.cancel(attempt.job)
+        if never_ran:
+            self._end(attempt, attempt.raised(asyncio.CancelledError()))
+
+    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
+        if attempt.ended:
+            return
+        del self._attempts[attempt.task.token]
+        if attempt.unsent and isinstance(outcome, (ActivityFailure, ActivityEvicted)):
+            attempt.send_beat()  # how far it came, for the next attempt
+        attempt.ended = True
+        self.send(outcome)
+        if self._stopping is not None and not self._attempts and not self._stopping.done():
+            self._stopping.set_result(None)
+
+    def _unknown(self, name: str) -> Failure:
+        # Retried as any failure is: the next deploy may have it.
+        return failure_of(NotFound(unknown_name("this worker", "activity", name, self._activities)))
+
+
+def _encoding_failure(error: InvalidRequest) -> Failure:
+    return replace(failure_of(error), kind="encoding", non_retryable=True)

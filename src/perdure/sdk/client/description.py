@@ -1,0 +1,182 @@
+"""What a person wants to know of a workflow: the model's replies with times, texts and values."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
+
+from perdure.model.events import SearchValue
+from perdure.model.failures import Failure
+from perdure.model.requests import (
+    ActivityStatus,
+    Description,
+    ListedWorkflow,
+    PendingActivityInfo,
+    Status,
+    WorkflowTaskInfo,
+)
+from perdure.sdk.converter import decode
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FRAME = re.compile(r'File "(.+?)", line (\d+)')
+_NOT_USER_CODE = re.compile(r"^<frozen |[/\\](perdure[/\\]sdk|lib[/\\]python3\.\d+)[/\\]")
+
+
+class WorkflowRow(Struct, frozen=True, kw_only=True):
+    """One workflow of a listing. Times are in UTC."""
+
+    id: str
+    run_id: str
+    workflow_type: str
+    status: Status
+    start_time: datetime
+    close_time: datetime | None
+
+
+class ActivityDescription(Struct, frozen=True, kw_only=True):
+    """An activity that has no outcome yet. Times are in UTC."""
+
+    activity_id: str
+    activity_type: str
+    status: ActivityStatus
+    attempt: int
+    maximum_attempts: int | None
+    """None: without end."""
+    scheduled_time: datetime
+    started_time: datetime | None
+    next_attempt_time: datetime | None
+    """When it is tried again, while it is backing off."""
+    last_failure: str | None
+    """What the last attempt failed with, as "type: message"."""
+    hold_reason: str | None
+    """Why it waits for a person, while it is held."""
+    held_since: datetime | None
+    heartbeat_details: tuple[object, ...]
+    worker: str | None
+    cancel_requested: bool
+
+
+class WorkflowTaskDescription(Struct, frozen=True, kw_only=True):
+    """News that the workflow's code has not taken yet, or that it fails on. Times are in UTC."""
+
+    attempt: int
+    scheduled_time: datetime
+    next_attempt_time: datetime | None
+    failure: str | None
+    """The bug that the last attempt failed with, as "type: message"."""
+    location: str | None
+    """The last line of the user's code in the bug's traceback, as "file:line"."""
+    traceback: str | None
+
+
+class WorkflowDescription(Struct, frozen=True, kw_only=True):
+    """A run, as it is now. Times are in UTC."""
+
+    id: str
+    run_id: str
+    workflow_type: str
+    task_queue: str
+    status: Status
+    start_time: datetime
+    close_time: datetime | None
+    history_length: int
+    history_bytes: int
+    activities: tuple[ActivityDescription, ...]
+    timers: tuple[datetime, ...]
+    """When its timers fire, the next one first."""
+    workflow_task: WorkflowTaskDescription | None
+    pending_updates: tuple[str, ...]
+    buffered: int
+    """Messages and outcomes that wait for the workflow task that is open."""
+    hold_reason: str | None
+    """Why the run itself waits for a person: it reached a hard limit."""
+    parent_id: str | None
+    memo: dict[str, object]
+    search_attributes: dict[str, SearchValue]
+
+
+def describe(reply: Description) -> WorkflowDescription:
+    """A description for people."""
+    return WorkflowDescription(
+        id=reply.workflow_id,
+        run_id=reply.run_id,
+        workflow_type=reply.workflow_type,
+        task_queue=reply.task_queue,
+        status=reply.status,
+        start_time=_time(reply.start_time),
+        close_time=_time_or_none(reply.close_time),
+        history_length=reply.history_events,
+        history_bytes=reply.history_bytes,
+        activities=tuple([_activity(each) for each in reply.activities]),
+        timers=tuple([_time(each) for each in reply.timers]),
+        workflow_task=None if reply.workflow_task is None else _workflow_task(reply.workflow_task),
+        pending_updates=reply.pending_updates,
+        buffered=reply.buffered,
+        hold_reason=reply.held or None,
+        parent_id=None if reply.parent is None else reply.parent.workflow_id,
+        memo={name: decode(payload, object, f"memo {name!r}") for name, payload in (reply.memo or {}).items()},
+        search_attributes=reply.search_attributes or {},
+    )
+
+
+def row(listed: ListedWorkflow) -> WorkflowRow:
+    """A row of a listing for people."""
+    return WorkflowRow(
+        id=listed.workflow_id,
+        run_id=listed.run_id,
+        workflow_type=listed.workflow_type,
+        status=listed.status,
+        start_time=_time(listed.start_time),
+        close_time=_time_or_none(listed.close_time),
+    )
+
+
+def _activity(info: PendingActivityInfo) -> ActivityDescription:
+    return ActivityDescription(
+        activity_id=info.activity_id,
+        activity_type=info.activity_type,
+        status=info.status,
+        attempt=info.attempt,
+        maximum_attempts=info.maximum_attempts or None,
+        scheduled_time=_time(info.scheduled_at),
+        started_time=_time_or_none(info.started_at),
+        next_attempt_time=_time_or_none(info.next_attempt_at),
+        last_failure=_text(info.last_failure),
+        hold_reason=info.hold_reason or None,
+        held_since=_time_or_none(info.held_at),
+        heartbeat_details=tuple([decode(each, object, "a heartbeat detail") for each in info.heartbeat_details]),
+        worker=info.worker or None,
+        cancel_requested=info.cancel_requested,
+    )
+
+
+def _workflow_task(info: WorkflowTaskInfo) -> WorkflowTaskDescription:
+    traceback = info.failure.traceback if info.failure is not None else ""
+    return WorkflowTaskDescription(
+        attempt=info.attempt,
+        scheduled_time=_time(info.scheduled_at),
+        next_attempt_time=_time_or_none(info.next_attempt_at),
+        failure=_text(info.failure),
+        location=_location(traceback),
+        traceback=traceback or None,
+    )
+
+
+def _location(traceback: str) -> str | None:
+    frames = [match.groups() for match in _FRAME.finditer(traceback)]
+    users = [frame for frame in frames if not _NOT_USER_CODE.search(frame[0])]
+    return ":".join((users or frames)[-1]) if frames else None
+
+
+def _text(failure: Failure | None) -> str | None:
+    return None if failure is None else f"{failure.type}: {failure.message}"
+
+
+def _time(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def _time_or_none(microseconds: int) -> datetime | None:
+    return _time(microseconds) if microseconds else None

@@ -1,0 +1,366 @@
+"""One workflow, as seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, cast, overload
+
+from typing_extensions import ParamSpec, TypeVar
+
+from perdure.clock import SECOND
+from perdure.errors import (
+    ApplicationError,
+    QueryFailed,
+    WorkflowCancelled,
+    WorkflowFailed,
+    WorkflowTerminated,
+    WorkflowTimedOut,
+)
+from perdure.model.events import HistoryEvent
+from perdure.model.payloads import Payload, Payloads
+from perdure.model.requests import (
+    CancelWorkflowRequest,
+    CompleteActivity,
+    DescribeWorkflow,
+    FailActivity,
+    GetHistory,
+    GetResult,
+    Outcome,
+    QueryWorkflow,
+    ReleaseActivity,
+    Reply,
+    Request,
+    SignalWorkflow,
+    Status,
+    TerminateWorkflow,
+    UpdateWorkflow,
+)
+from perdure.sdk.client.description import WorkflowDescription, describe
+from perdure.sdk.client.requests import send
+from perdure.sdk.converter import decode, encode, encode_all
+from perdure.sdk.durations import Duration, microseconds, optional_microseconds
+from perdure.sdk.failures import exception_of, failure_of
+from perdure.sdk.retry import RetryPolicy
+from perdure.sdk.unknown import unknown_name
+from perdure.sdk.workflow.definition import HandlerDefinition, HandlerKind, WorkflowDefinition
+from perdure.sdk.workflow.handlers import Handler, Query, Signal, Update
+
+if TYPE_CHECKING:
+    from perdure.sdk.client.client import Client
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+
+_ENDS: Final[Mapping[Status, tuple[type[WorkflowFailed], str]]] = {
+    "Canceled": (WorkflowCancelled, "was cancelled"),
+    "Terminated": (WorkflowTerminated, "was terminated"),
+    "TimedOut": (WorkflowTimedOut, "took longer than its timeout"),
+}
+
+
+class WorkflowHandle(Generic[R_co]):
+    """A workflow that was started, by this process or any other. Made by `Client.start` and `Client.get`.
+
+    Messages go to the workflow's latest run, so that they arrive also after it has continued as new; unless the
+    handle was got for one run.
+
+    Every method raises `NotFound` where there is no such workflow (`NotRunning` where it is closed and takes no
+    messages), and `Unavailable` where the engine could not be reached for an hour.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        id: str,
+        run_id: str | None,
+        definition: WorkflowDefinition | None = None,
+        *,
+        messages_to: str = "",
+    ) -> None:
+        self.id: Final = id
+        self.run_id: Final = run_id
+        """The run that `result` begins with and `history` shows; None: the latest."""
+        self._client = client
+        self._definition = definition
+        self._messages_to = messages_to
+        self._timeout: float | None = None
+
+    def options(self, *, timeout: Duration | None = None) -> Self:
+        """The same workflow, with options for what is called on the returned handle.
+
+        Args:
+            timeout: how long an answer may take; after it `TimeoutError` is raised. What was sent may still take
+                effect.
+        """
+        other = copy.copy(self)
+        other._timeout = None if timeout is None else microseconds(timeout, "timeout") / SECOND
+        return other
+
+    # --- The end ------------------------------------------------------------------------------------
+    async def result(self) -> R_co:
+        """Wait for the workflow's end, that of its last run if it continues as new, and return its result.
+
+        Raises:
+            Exception: what failed the workflow, as itself; `ApplicationError` where its class isn't known here.
+            WorkflowCancelled, WorkflowTerminated, WorkflowTimedOut: it ended that way.
+            DecodeError: the result doesn't fit the type that the workflow has here.
+        """
+        return await self._in_time(self._result())
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask the workflow to stop: its code sees `CancelledError` and may clean up."""
+        client = self._client
+        await self._call(
+            CancelWorkflowRequest(
+                client.namespace, self.id, self._messages_to, reason, client.identity, client.ids.new_id()
+            )
+        )
+
+    async def terminate(self, reason: str = "") -> None:
+        """End the workflow at once. Its code has no say, and cleans nothing up."""
+        client = self._client
+        await self._call(TerminateWorkflow(client.namespace, self.id, self._messages_to, reason, client.identity))
+
+    # --- Messages -----------------------------------------------------------------------------------
+    @overload
+    async def signal(self, signal: Signal[P], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+    @overload
+    async def signal(self, signal: str, /, *args: object) -> None: ...
+    async def signal(self, signal: object, /, *args: object, **kwargs: object) -> None:
+        """Send a message that has no answer. When this returns, it is on disk.
+
+        Args:
+            signal: the handler, such as `Onboarding.approve`; or the signal's name.
+
+        Raises:
+            TypeError: the handler is not of this workflow, or doesn't take these arguments.
+            EncodeError, PayloadTooLarge: an argument can't be stored.
+        """
+        name, input, _ = self._message("signal", signal, args, kwargs)
+        client = self._client
+        await self._call(
+            SignalWorkflow(
+                client.namespace, self.id, self._messages_to, name, input, client.ids.new_id(), client.identity
+            )
+        )
+
+    @overload
+    async def query(self, query: Query[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def query(self, query: str, /, *args: object) -> object: ...
+    async def query(self, query: object, /, *args: object, **kwargs: object) -> object:
+        """Ask the workflow something. Changes nothing; a closed workflow answers too.
+
+        Args:
+            query: the handler, such as `Onboarding.status`; or the query's name.
+
+        Raises:
+            QueryFailed: the handler raised, or there is none; its own exception is the cause.
+            TypeError: the handler is not of this workflow, or doesn't take these arguments.
+            EncodeError, PayloadTooLarge: an argument can't be sent.
+        """
+        name, input, handler = self._message("query", query, args, kwargs)
+        reply = await self._call(QueryWorkflow(self._client.namespace, self.id, self._messages_to, name, input))
+        if reply.failure is not None:
+            error = exception_of(reply.failure, of="workflow")
+            if isinstance(error, QueryFailed):
+                raise error
+            text = f"query {name!r} of workflow {self.id!r} failed: {reply.failure.type}: {reply.failure.message}"
+            raise QueryFailed(text) from error
+        return _decoded(handler, reply.result, name)
+
+    @overload
+    async def update(self, update: Update[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def update(self, update: str, /, *args: object) -> object: ...
+    async def update(self, update: object, /, *args: object, **kwargs: object) -> object:
+        """Change something in the workflow, and wait for its answer.
+
+        Args:
+            update: the handler, such as `Onboarding.resize`; or the update's name.
+
+        Raises:
+            Exception: what the validator or the handler raised, as itself.
+            TypeError: the handler is not of this workflow, or doesn't take these arguments.
+            EncodeError, PayloadTooLarge: an argument can't be stored.
+        """
+        name, input, handler = self._message("update", update, args, kwargs)
+        client = self._client
+        request = UpdateWorkflow(
+            client.namespace, self.id, self._messages_to, client.ids.new_id(), name, input, client.identity
+        )
+        reply = await self._call(request)
+        while reply.stage == "accepted":  # an answer before its time, as a gateway may give
+            reply = await self._call(request)
+        if reply.failure is not None:
+            raise exception_of(reply.failure, of="workflow")
+        return _decoded(handler, reply.result, name)
+
+    # --- Looking ------------------------------------------------------------------------------------
+    async def describe(self) -> WorkflowDescription:
+        """How the workflow is now: its status, what it waits for, what it fails on."""
+        return describe(await self._call(DescribeWorkflow(self._client.namespace, self.id, self._messages_to)))
+
+    async def history(self) -> AsyncIterator[HistoryEvent]:
+        """The events of one run, in order. They are read page by page."""
+        run_id, token = self.run_id or "", 0
+        while True:
+            page = await self._call(GetHistory(self._client.namespace, self.id, run_id, token))
+            for event in page.events:
+                yield event
+            if not page.next:
+                return
+            run_id, token = page.run_id, page.next
+
+    # --- What waits for a person --------------------------------------------------------------------
+    async def release(
+        self,
+        activity_id: str = "",
+        *,
+        note: str = "",
+        retry_policy: RetryPolicy | None = None,
+        start_to_close_timeout: Duration | None = None,
+        schedule_to_close_timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
+    ) -> None:
+        """Let held activities go on: they are tried again at once.
+
+        Args:
+            activity_id: which one; by default all that are held.
+            note: what was done about it; it stands in the journal, with who and when.
+            retry_policy: replaces the activity's own from now on, as do the timeouts.
+        """
+        client = self._client
+        await self._call(
+            ReleaseActivity(
+                client.namespace,
+                self.id,
+                self._messages_to,
+                activity_id,
+                note,
+                client.identity,
+                None if retry_policy is None else retry_policy.for_engine,
+                optional_microseconds(start_to_close_timeout, "start_to_close_timeout"),
+                optional_microseconds(schedule_to_close_timeout, "schedule_to_close_timeout"),
+                optional_microseconds(heartbeat_timeout, "heartbeat_timeout"),
+            )
+        )
+
+    async def complete_activity(self, activity_id: str, result: object = None, *, note: str = "") -> None:
+        """Give an activity its result, in place of whatever it is doing.
+
+        Args:
+            activity_id: which one; `describe` tells them.
+            result: what the workflow's code gets.
+            note: why; it stands in the journal, with who and when.
+
+        Raises:
+            EncodeError, PayloadTooLarge: the result can't be stored.
+        """
+        client = self._client
+        payload = encode(result, "the result")
+        await self._call(
+            CompleteActivity(client.namespace, self.id, self._messages_to, activity_id, payload, note, client.identity)
+        )
+
+    async def fail_activity(self, activity_id: str, error: Exception | str, *, note: str = "") -> None:
+        """Fail an activity for good, in place of whatever it is doing. No policy tries it again.
+
+        Args:
+            activity_id: which one; `describe` tells them.
+            error: what the workflow's code sees; a text becomes an `ApplicationError`.
+            note: why; it stands in the journal, with who and when.
+        """
+        client = self._client
+        failure = failure_of(ApplicationError(error) if isinstance(error, str) else error)
+        await self._call(
+            FailActivity(client.namespace, self.id, self._messages_to, activity_id, failure, note, client.identity)
+        )
+
+    def __repr__(self) -> str:
+        return f"<WorkflowHandle {self.id!r}>"
+
+    # --- Parts --------------------------------------------------------------------------------------
+    async def _result(self) -> R_co:
+        client, definition = self._client, self._definition
+        run_id = self.run_id or ""
+        while True:
+            outcome = await send(client.service, GetResult(client.namespace, self.id, run_id), client.ids)
+            status = outcome.status
+            if status == "Completed" and outcome.result is not None:
+                if definition is None:
+                    return cast("R_co", decode(outcome.result, object, f"the result of workflow {self.id!r}"))
+                return cast("R_co", definition.signature.decode_result(outcome.result))
+            if status == "ContinuedAsNew":
+                run_id = outcome.new_run_id
+            elif status != "Running":  # an answer before its time, as a gateway may give
+                raise self._error(outcome)
+
+    def _error(self, outcome: Outcome) -> Exception:
+        failure = outcome.failure
+        if outcome.status == "Failed" and failure is not None:
+            return exception_of(failure, of="workflow")
+        error, text = _ENDS.get(outcome.status, (WorkflowFailed, f"ended as {outcome.status}"))
+        reason = f": {failure.message}" if failure is not None and failure.message else ""
+        return error(f"workflow {self.id!r} {text}{reason}")
+
+    async def _call(self, request: Request[Reply]) -> Reply:
+        sent = send(self._client.service, request, self._client.ids)
+        return await (sent if self._timeout is None else self._in_time(sent))
+
+    async def _in_time(self, answer: Coroutine[Any, Any, T]) -> T:
+        if self._timeout is None:
+            return await answer
+        limit = asyncio.timeout(self._timeout)
+        try:
+            async with limit:
+                return await answer
+        except TimeoutError:
+            if not limit.expired():
+                raise  # it is itself the answer
+            raise TimeoutError(f"no answer of workflow {self.id!r} within {self._timeout:g} s") from None
+
+    def _message(
+        self, kind: HandlerKind, handler: object, args: Sequence[object], kwargs: Mapping[str, object]
+    ) -> tuple[str, Payloads, HandlerDefinition | None]:
+        if isinstance(handler, str):
+            return handler, encode_all(args, f"an argument of {kind} {handler!r}"), None
+        if not isinstance(handler, Handler):
+            raise TypeError(f"{handler!r} is not a {kind}: decorate the method with @workflow.{kind}, or give its name")
+        definition = cast("Handler[...]", handler).definition
+        if definition.kind != kind:
+            raise TypeError(f"{definition.name} is a {definition.kind}, not a {kind}")
+        if self._definition is not None:
+            self._check_handler(self._definition, definition)
+        return definition.name, definition.signature.encode(args, kwargs), definition
+
+    def _check_handler(self, workflow: WorkflowDefinition, handler: HandlerDefinition) -> None:
+        own = workflow.handlers
+        if (handler.kind, handler.name) in own and id(handler) in _handler_ids(workflow.target):
+            return
+        known = [name for kind, name in own if kind == handler.kind]
+        where = f"workflow {workflow.name}"
+        if handler.name not in known:
+            raise TypeError(unknown_name(where, handler.kind, handler.name, known))
+        place = handler.function.__qualname__
+        raise TypeError(f"{place} is a {handler.kind} of another class; this handle is for {where}")
+
+
+@lru_cache(maxsize=1024)
+def _handler_ids(cls: type[object]) -> frozenset[int]:
+    """The definitions of all handlers of a class and its bases, overridden ones included, by identity."""
+    found = [value for base in cls.__mro__ for value in vars(base).values() if isinstance(value, Handler)]
+    return frozenset([id(handler.definition) for handler in found])
+
+
+def _decoded(handler: HandlerDefinition | None, result: Payload | None, name: str) -> object:
+    if result is None:
+        return None
+    if handler is None:
+        return decode(result, object, f"the answer of {name!r}")
+    return handler.signature.decode_result(result)

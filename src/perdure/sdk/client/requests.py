@@ -1,0 +1,50 @@
+"""Sending a request until it is answered.
+
+A request that the engine can't take now is sent again, the same one, with the same request id; so it takes
+effect once, however often it had to be sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from perdure.clock import SECOND
+from perdure.errors import Unavailable
+from perdure.ids import IdSource
+from perdure.limits import CLIENT_RETRY_LIFETIME
+from perdure.model.requests import GetResult, Reply, Request, Service, UpdateWorkflow
+
+RETRY_INITIAL: Final = 0.05
+RETRY_MAXIMUM: Final = 5.0
+"""Seconds between two attempts: soon enough not to be noticed after a short outage, seldom enough not to be
+part of a long one."""
+
+_WAITING: Final = (GetResult, UpdateWorkflow)
+
+
+async def send(service: Service, request: Request[Reply], ids: IdSource) -> Reply:
+    """The reply. Raises `Unavailable` where there was none for `limits.CLIENT_RETRY_LIFETIME`."""
+    try:
+        return await service.call(request)
+    except Unavailable:
+        return await _send_again(service, request, ids)
+
+
+async def _send_again(service: Service, request: Request[Reply], ids: IdSource) -> Reply:
+    now = asyncio.get_running_loop().time
+    deadline = now() + CLIENT_RETRY_LIFETIME / SECOND
+    backoff = RETRY_INITIAL
+    while True:
+        # Up to half of it is left to chance, so that clients that failed together don't return together.
+        await asyncio.sleep(backoff * (1 - int(ids.new_id()[:4], 16) / 0x20000))
+        backoff = min(backoff * 2, RETRY_MAXIMUM)
+        sent = now()
+        try:
+            return await service.call(request)
+        except Unavailable:
+            if type(request) in _WAITING and now() - sent > RETRY_MAXIMUM:
+                # It was taken, and waited for something that may take a year: the outage began just now.
+                deadline, backoff = now() + CLIENT_RETRY_LIFETIME / SECOND, RETRY_INITIAL
+            if now() + backoff > deadline:
+                raise

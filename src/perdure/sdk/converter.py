@@ -1,0 +1,259 @@
+"""Values as payloads, and back: JSON by msgspec, typed by the annotations of the user's functions.
+
+::
+
+    value → Codec(hint).encode → Payload(json) → Codec(hint).decode → value of the hinted type
+
+A value is refused where it is sent if what arrives would not fit the hint: a wrong argument must not get into a
+journal. Builtins that obviously fit are not looked at twice. `bytes` travel as they are, everything else as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import PurePath
+from types import NoneType, UnionType
+from typing import Any, Final, Never, NoReturn, Union, cast, get_args, get_origin
+
+import msgspec
+
+from perdure.errors import DecodeError, EncodeError, PayloadTooLarge
+from perdure.limits import MAX_PAYLOAD
+from perdure.model.payloads import ENCODING, NULL, Payload, Payloads
+
+BINARY: Final = "binary"
+"""Value of the `encoding` metadata: `data` is the bytes themselves."""
+
+_BINARY_METADATA: Final = {ENCODING: BINARY}
+_MAX_DEPTH: Final = 100  # of the search for what can't be encoded; msgspec gives up on deep values before
+_SCALARS: Final[dict[type[object], Callable[..., object]]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+}
+"""Builtins that users derive classes from, each with what makes a plain one of such a value."""
+
+
+class Codec:
+    """Encodes and decodes values of one hinted type. Get one from `codec`."""
+
+    __slots__ = ("_decode", "_fits", "_hint")
+
+    def __init__(self, hint: object) -> None:
+        if hint is NoReturn or hint is Never:  # what never returns has no result that could be checked
+            hint = Any
+        self._hint = hint
+        self._fits = _fitting_types(hint)
+        try:
+            self._decode: Callable[[bytes], object] = msgspec.json.Decoder(
+                cast("type[object]", hint), dec_hook=_decode_hook
+            ).decode
+        except (TypeError, ValueError, NameError) as error:
+            raise TypeError(f"values of type {_shown(hint)} can't be stored: {error}") from None
+
+    def encode(self, value: object, where: str) -> Payload:
+        """A value as a payload.
+
+        Args:
+            value: what to encode.
+            where: what it is to the user, such as "argument 'region' of activity create_vpc".
+
+        Raises:
+            EncodeError: it has no encoding, or doesn't fit the hint.
+            PayloadTooLarge: it is over `limits.MAX_PAYLOAD`.
+        """
+        kind = type(value)
+        if kind is bytes:
+            return self._encode_binary(cast(bytes, value), where)
+        try:
+            data = _encode(value)
+        except Exception as error:
+            raise _encode_error(value, where, error) from None
+        if len(data) > MAX_PAYLOAD:
+            raise _too_large(len(data), where)
+        if kind not in self._fits:
+            self._check(value, data, where)
+        return Payload(data)
+
+    def decode(self, payload: Payload, where: str) -> object:
+        """A payload as a value of the hinted type. Raises DecodeError naming `where` and the field."""
+        try:
+            if payload.metadata is not None and ENCODING in payload.metadata:
+                return self._decode_binary(payload)
+            return self._decode(payload.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise DecodeError(f"{where} doesn't fit {_shown(self._hint)}: {_reason(error)}") from None
+
+    def _encode_binary(self, value: bytes, where: str) -> Payload:
+        if len(value) > MAX_PAYLOAD:
+            raise _too_large(len(value), where)
+        payload = Payload(value, _BINARY_METADATA)
+        if bytes not in self._fits:
+            try:
+                self._decode_binary(payload)
+            except msgspec.DecodeError as error:
+                raise EncodeError(f"{where} doesn't fit {_shown(self._hint)}: {_reason(error)}") from None
+        return payload
+
+    def _decode_binary(self, payload: Payload) -> object:
+        encoding = (payload.metadata or {})[ENCODING]
+        if encoding != BINARY:
+            raise msgspec.DecodeError(f"it is encoded as {encoding!r}, which this version can't read")
+        if bytes in self._fits:
+            return payload.data
+        hint = cast("type[object]", self._hint)
+        return msgspec.convert(payload.data, hint, builtin_types=(bytes,), dec_hook=_decode_hook)
+
+    def _check(self, value: object, data: bytes, where: str) -> None:
+        if b"null" in data:
+            # JSON has no such numbers; msgspec writes null for them.
+            found = _find(value, lambda part: isinstance(part, float) and not math.isfinite(part))
+            if found is not None:
+                path, number = found
+                raise EncodeError(f"{where} holds {number} at `${path}`, which JSON can't have: send None or text")
+        try:
+            self._decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise EncodeError(f"{where} doesn't fit {_shown(self._hint)}: {_reason(error)}") from None
+
+
+@lru_cache(maxsize=4096)
+def _cached_codec(hint: object) -> Codec:
+    return Codec(hint)
+
+
+def codec(hint: object) -> Codec:
+    """The codec of a type. Raises TypeError where values of that type can't be stored."""
+    try:
+        return _cached_codec(hint)
+    except TypeError:  # an annotation that can't be hashed, or one that can't be stored
+        return Codec(hint)
+
+
+def _encode_hook(value: object) -> object:
+    if isinstance(value, PurePath):
+        return str(value)
+    for scalar, plain in _SCALARS.items():
+        if isinstance(value, scalar):
+            return plain(value)
+    raise NotImplementedError
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=_encode_hook).encode
+
+
+def _decode_hook(hint: object, value: object) -> object:
+    cls: object = get_origin(hint) or hint
+    if cls is Iterable and isinstance(value, list):
+        item = (*get_args(hint), Any)[0]
+        return msgspec.convert(value, list[item], dec_hook=_decode_hook)
+    if isinstance(cls, type):
+        if issubclass(cls, PurePath) and isinstance(value, str):
+            return cls(value)
+        for scalar in _SCALARS:
+            if issubclass(cls, scalar) and type(value) is scalar:
+                return cast("Callable[[object], object]", cls)(value)
+    raise ValueError(f"values of type {_shown(hint)} can't be stored: use a dataclass, or a msgspec.Struct")
+
+
+def _fitting_types(hint: object) -> frozenset[type[object]]:
+    """Types whose every value, encoded, fits the hint without being looked at."""
+    if hint is Any or hint is object:
+        return frozenset({str, int, bool, NoneType, bytes})
+    if hint is None or hint is NoneType:
+        return frozenset({NoneType})
+    if hint is float:
+        return frozenset({int})  # a float may be without a JSON form
+    if hint is str or hint is int or hint is bool or hint is bytes:
+        return frozenset({cast("type[object]", hint)})
+    if get_origin(hint) in (Union, UnionType):
+        return frozenset[type[object]]().union(*map(_fitting_types, get_args(hint)))
+    return frozenset()
+
+
+ANY: Final = codec(Any)
+"""For what has no hint: decodes to plain JSON types."""
+
+
+def encode(value: object, where: str) -> Payload:
+    """A value as a payload, of whatever type it is. Raises EncodeError or PayloadTooLarge."""
+    return NULL if value is None else ANY.encode(value, where)
+
+
+def encode_all(values: Iterable[object], where: str) -> Payloads:
+    """Several values, as `encode` does each."""
+    return tuple([encode(value, where) for value in values])
+
+
+def decode(payload: Payload, hint: object, where: str) -> object:
+    """A payload as a value of a type. Raises DecodeError, or TypeError where the type can't be stored."""
+    return codec(hint).decode(payload, where)
+
+
+def _children(value: object) -> Iterator[tuple[str, object]]:
+    """What a container holds, each with how its path goes on."""
+    if isinstance(value, Mapping):
+        for key, item in cast("Mapping[object, object]", value).items():
+            yield f"[{key!r}]", item
+    elif isinstance(value, list | tuple | set | frozenset):
+        for index, item in enumerate(cast("Iterable[object]", value)):
+            yield f"[{index}]", item
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            yield f".{name}", getattr(value, name)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield f".{field.name}", getattr(value, field.name, None)
+
+
+def _find(value: object, wanted: Callable[[object], bool], depth: int = 0) -> tuple[str, object] | None:
+    """The path of the first innermost part that is wanted, and the part."""
+    if depth == _MAX_DEPTH:
+        return None
+    for step, child in _children(value):
+        found = _find(child, wanted, depth + 1)
+        if found is not None:
+            return step + found[0], found[1]
+    return ("", value) if wanted(value) else None
+
+
+def _unencodable(value: object) -> bool:
+    try:
+        _encode(value)
+    except Exception:
+        return True
+    return False
+
+
+def _encode_error(value: object, where: str, error: Exception) -> EncodeError:
+    if isinstance(error, RecursionError):
+        return EncodeError(f"{where} is nested too deeply, or contains itself")
+    path, part = _find(value, _unencodable) or ("", value)
+    at = f" at `${path}`" if path else ""
+    if isinstance(error, UnicodeEncodeError):
+        return EncodeError(f"{where} holds text that is not valid Unicode{at}: {error}")
+    if isinstance(part, Mapping):
+        return EncodeError(f"{where} holds a dict{at} with keys that JSON can't have: use text or numbers as keys")
+    kind = f"{type(part).__module__}.{type(part).__qualname__}"
+    return EncodeError(
+        f"{where} holds a {kind}{at}, which can't be stored: use builtins, dataclasses or msgspec structs"
+    )
+
+
+def _too_large(size: int, where: str) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"{where} is {size:,} bytes when encoded; the limit is {MAX_PAYLOAD:,}. Put it into a file or an object "
+        f"store, and pass its name"
+    )
+
+
+def _reason(error: Exception) -> str:
+    message = str(error).replace(" - at ", " at ")
+    return message[:1].lower() + message[1:]
+
+
+def _shown(hint: object) -> str:
+    return f"`{hint.__name__}`" if isinstance(hint, type) and not get_args(hint) else f"`{hint}`"

@@ -1,0 +1,169 @@
+"""The worker: attaches to a Service, and hands the node's messages to what answers them.
+
+The same in every size. In embedded mode the node calls `receive` in its own turn, and a workflow task is answered
+before `receive` returns: nothing here waits for the loop, except activities.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Final, Self
+
+from perdure.ids import IdSource, RandomIds
+from perdure.limits import DEFAULT_CONCURRENT_ACTIVITIES
+from perdure.model.requests import Service, WorkerLink
+from perdure.model.tasks import (
+    ActivityTask,
+    CancelActivity,
+    EvictWorkflow,
+    FromWorker,
+    QueryTask,
+    ToWorker,
+    WorkerHello,
+    WorkflowTask,
+    WorkflowTaskAcknowledged,
+)
+from perdure.sdk.activity.api import definition_of as activity_definition
+from perdure.sdk.activity.executor import ActivityExecutor
+from perdure.sdk.client.client import Client
+from perdure.sdk.identity import identity
+from perdure.sdk.registry import REGISTRY, Registry
+from perdure.sdk.worker.workflows import WorkflowTasks
+from perdure.sdk.workflow.calls import definition_of as workflow_definition
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Worker:
+    """Serves workflows and activities of one task queue, from `start` to `stop`, or in an `async with`.
+
+    Args:
+        client: whose Service and namespace it serves; or a Service.
+        task_queue: the queue that it takes its work from.
+        max_concurrent_activities: how many activities run at once at most.
+        workflows: functions and classes decorated with `@workflow`; by default all that have been imported, also
+            later ones.
+        activities: functions decorated with `@activity`; by default all, in the same way.
+        build_id: names the version of the code.
+        namespace: whose workflows it serves, where `client` is a Service.
+        ids: where its own name comes from.
+
+    Raises:
+        TypeError: something in the lists is not decorated.
+        ValueError: `max_concurrent_activities` is less than 1.
+    """
+
+    def __init__(
+        self,
+        client: Client | Service,
+        *,
+        task_queue: str = "default",
+        max_concurrent_activities: int = DEFAULT_CONCURRENT_ACTIVITIES,
+        workflows: Iterable[object] | None = None,
+        activities: Iterable[object] | None = None,
+        build_id: str = "",
+        namespace: str = "default",
+        ids: IdSource | None = None,
+    ) -> None:
+        if max_concurrent_activities < 1:
+            raise ValueError(f"max_concurrent_activities must be at least 1, not {max_concurrent_activities}")
+        if isinstance(client, Client):
+            self._service, self._namespace = client.service, client.namespace
+        else:
+            self._service, self._namespace = client, namespace
+        self._task_queue = task_queue
+        self._slots = max_concurrent_activities
+        self._build_id = build_id
+        self._registry = _registry(workflows, activities)
+        self.instance: Final = f"{identity()}/{(ids or RandomIds()).new_id()[:12]}"
+        """Names this worker in histories and descriptions: "pid@host/…"."""
+        self._link: WorkerLink | None = None
+        self._early: list[FromWorker] = []
+        self._executor: ActivityExecutor | None = None
+        self._tasks: WorkflowTasks | None = None
+        self._stopping = False
+        self._handlers: dict[type[ToWorker], Callable[[Any], None]] = {}
+
+    async def start(self) -> None:
+        """Attach to the Service. From now on work comes in."""
+        if self._executor is not None:
+            raise RuntimeError("this worker was started already; make another one")
+        self._executor = executor = ActivityExecutor(self._registry.activities, self._send, slots=self._slots)
+        self._tasks = tasks = WorkflowTasks(self._registry.workflows, self._send)
+        self._handlers = {
+            WorkflowTask: tasks.activate,
+            QueryTask: tasks.query,
+            ActivityTask: executor.start,
+            CancelActivity: executor.cancel,
+            EvictWorkflow: tasks.evict,
+            WorkflowTaskAcknowledged: tasks.acknowledged,
+        }
+        hello = WorkerHello(
+            self._namespace,
+            self.instance,
+            (self._task_queue,),
+            self._slots,
+            self._build_id,
+            tuple(self._registry.workflows),
+            tuple(self._registry.activities),
+        )
+        try:
+            self._link = await self._service.attach(hello, self.receive)
+        except BaseException:
+            self._executor = None
+            self._handlers.clear()
+            raise
+        early, self._early = self._early, []
+        for message in early:
+            self._link.send(message)
+
+    async def stop(self) -> None:
+        """Cancel the activities that run, take no more work, and detach. What had no outcome runs again."""
+        link, executor, tasks = self._link, self._executor, self._tasks
+        if link is None or executor is None or tasks is None or self._stopping:
+            return
+        self._stopping = True
+        try:
+            await executor.stop()
+        finally:
+            self._handlers.clear()
+            tasks.stop()
+            await link.detach()
+
+    def receive(self, message: ToWorker) -> None:
+        """Take a message of the node. Called by it, in order; answers may be sent before this returns."""
+        handler = self._handlers.get(type(message))
+        if handler is None:  # on its way when the worker stopped
+            return
+        try:
+            handler(message)
+        except Exception:
+            _log.exception("the worker could not take a %s", type(message).__name__)
+
+    def _send(self, message: FromWorker) -> None:
+        if self._link is None:  # the node sends work before `attach` has returned
+            self._early.append(message)
+        else:
+            self._link.send(message)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+def _registry(workflows: Iterable[object] | None, activities: Iterable[object] | None) -> Registry:
+    """What a worker serves. The process-wide tables themselves where no list is given: they may grow."""
+    registry = Registry()
+    registry.workflows, registry.activities = REGISTRY.workflows, REGISTRY.activities
+    if workflows is not None:
+        registry.workflows = {each.name: each for each in map(workflow_definition, workflows)}
+    if activities is not None:
+        registry.activities = {each.name: each for each in map(activity_definition, activities)}
+    return registry

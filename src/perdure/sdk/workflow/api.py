@@ -1,0 +1,354 @@
+"""The `workflow` namespace: the decorators, and what workflow code may ask for."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import random
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, Protocol, TypeVar, cast, overload
+
+from typing_extensions import ParamSpec, deprecated
+
+from perdure.sdk.durations import Duration, optional_microseconds
+from perdure.sdk.registry import REGISTRY
+from perdure.sdk.signatures import Signature
+from perdure.sdk.workflow.calls import (
+    ChildHandle,
+    WorkflowCall,
+    WorkflowFunction,
+    recorded,
+    start_child,
+    warn_unused,
+)
+from perdure.sdk.workflow.classes import define_class
+from perdure.sdk.workflow.context import WorkflowInfo, current, require
+from perdure.sdk.workflow.definition import WorkflowDefinition
+from perdure.sdk.workflow.handlers import AsyncSignal, AsyncUpdate, PlainQuery, PlainSignal, PlainUpdate
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
+T = TypeVar("T")
+
+__all__ = [
+    "ChildHandle",
+    "ClassWorkflow",
+    "NotAWorkflow",
+    "PlainClassWorkflow",
+    "WorkflowCall",
+    "WorkflowFunction",
+    "WorkflowNamespace",
+    "workflow",
+]
+
+_OUTSIDE: Final = logging.LoggerAdapter(logging.getLogger("perdure.workflow"), {})
+
+
+class ClassWorkflow(Protocol[R_co]):
+    """What `@workflow` needs of a class."""
+
+    def run(self) -> Coroutine[Any, Any, R_co]: ...
+
+
+class PlainClassWorkflow(Protocol[R_co]):
+    """The same with a plain `run`. An async one fits it too, so it comes second where both are possible."""
+
+    def run(self) -> R_co: ...
+
+
+class NotAWorkflow:
+    """What the type checkers take a class without `run` for: nothing can be done with it."""
+
+
+_Class = TypeVar("_Class", bound=type[PlainClassWorkflow[object]])
+
+
+class _Decorator(Protocol):
+    """`@workflow(…)`."""
+
+    @overload
+    def __call__(self, target: _Class, /) -> _Class: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+    @overload
+    def __call__(self, target: Callable[P, Coroutine[Any, Any, R]], /) -> WorkflowFunction[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    @deprecated("a workflow class needs `async def run(self)`, without parameters")
+    def __call__(self, target: type[object], /) -> NotAWorkflow: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, target: Callable[P, R], /) -> WorkflowFunction[P, R]: ...
+
+
+class _SignalDecorator(Protocol):
+    """`@workflow.signal(…)`."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, None]], /) -> AsyncSignal[P]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[S, P], None], /) -> PlainSignal[P]: ...
+
+
+class _QueryDecorator(Protocol):
+    """`@workflow.query(…)`."""
+
+    def __call__(self, function: Callable[Concatenate[S, P], R], /) -> PlainQuery[P, R]: ...
+
+
+class _UpdateDecorator(Protocol):
+    """`@workflow.update(…)`."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> AsyncUpdate[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[Concatenate[S, P], R], /) -> PlainUpdate[P, R]: ...
+
+
+class WorkflowNamespace:
+    """`perdure.workflow`: the decorator `@workflow`, those of messages, and functions for use inside workflows.
+
+    The functions raise RuntimeError outside a workflow.
+    """
+
+    @overload
+    def __call__(self, target: _Class, /) -> _Class: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+    @overload
+    def __call__(self, target: Callable[P, Coroutine[Any, Any, R]], /) -> WorkflowFunction[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    @deprecated("a workflow class needs `async def run(self)`, without parameters")
+    def __call__(self, target: type[object], /) -> NotAWorkflow: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, target: Callable[P, R], /) -> WorkflowFunction[P, R]: ...
+    @overload
+    def __call__(
+        self,
+        *,
+        name: str | None = None,
+        task_queue: str | None = None,
+        failure_exceptions: Sequence[type[BaseException]] = (),
+    ) -> _Decorator: ...
+    def __call__(
+        self,
+        target: object = None,
+        *,
+        name: str | None = None,
+        task_queue: str | None = None,
+        failure_exceptions: Sequence[type[BaseException]] = (),
+    ) -> object:
+        """Make a function, or a class with a method `run`, a workflow.
+
+        Args:
+            target: an `async def`; or a class, whose `__init__` takes the input.
+            name: its name on the wire; by default the function's or class's.
+            task_queue: whose workers run it; by default the client's, or the parent's.
+            failure_exceptions: exceptions that fail the workflow, beside ApplicationError. Any other is a bug: the
+                workflow waits for a version that doesn't raise it.
+
+        Raises:
+            TypeError, ValueError: it can't be a workflow, an option is not what it should be, or the name is taken.
+        """
+        failures = _exception_classes(failure_exceptions)
+
+        def decorate(target: object) -> object:
+            if isinstance(target, type):
+                definition = define_class(target, name or target.__name__, task_queue or "", failures, warn_unused)
+                REGISTRY.add_workflow(definition)
+                return target
+            definition = _define_function(target, name, task_queue or "", failures)
+            REGISTRY.add_workflow(definition)
+            return WorkflowFunction[..., object](definition)
+
+        return decorate if target is None else decorate(target)
+
+    # --- Messages ---------------------------------------------------------------------------------------
+    @overload
+    def signal(self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, None]], /) -> AsyncSignal[P]: ...
+    @overload
+    def signal(self, function: Callable[Concatenate[S, P], None], /) -> PlainSignal[P]: ...
+    @overload
+    def signal(self, *, name: str | None = None) -> _SignalDecorator: ...
+    def signal(self, function: object = None, *, name: str | None = None) -> object:
+        """Make a method take a signal: a message that has no answer.
+
+        Args:
+            function: the method, plain or `async`; it runs beside `run`.
+            name: the signal's name on the wire; by default the method's.
+        """
+
+        def decorate(function: object) -> object:
+            method = _method(function, "signal")
+            kind = AsyncSignal[...] if inspect.iscoroutinefunction(method) else PlainSignal[...]
+            return kind(method, name)
+
+        return decorate if function is None else decorate(function)
+
+    @overload
+    def query(self, function: Callable[Concatenate[S, P], R], /) -> PlainQuery[P, R]: ...
+    @overload
+    def query(self, *, name: str | None = None) -> _QueryDecorator: ...
+    def query(self, function: object = None, *, name: str | None = None) -> object:
+        """Make a method answer a query: a question, which must not change anything.
+
+        Args:
+            function: the method, not `async`.
+            name: the query's name on the wire; by default the method's.
+
+        Raises:
+            TypeError: the method is `async`.
+        """
+
+        def decorate(function: object) -> object:
+            return PlainQuery[..., object](_method(function, "query"), name)
+
+        return decorate if function is None else decorate(function)
+
+    @overload
+    def update(self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> AsyncUpdate[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def update(self, function: Callable[Concatenate[S, P], R], /) -> PlainUpdate[P, R]: ...
+    @overload
+    def update(self, *, name: str | None = None) -> _UpdateDecorator: ...
+    def update(self, function: object = None, *, name: str | None = None) -> object:
+        """Make a method take an update: a message that changes something and has an answer.
+
+        What it makes has a decorator `validator`, for a method that may refuse the update.
+
+        Args:
+            function: the method, plain or `async`; it runs beside `run`.
+            name: the update's name on the wire; by default the method's.
+        """
+
+        def decorate(function: object) -> object:
+            method = _method(function, "update")
+            kind = AsyncUpdate[..., object] if inspect.iscoroutinefunction(method) else PlainUpdate[..., object]
+            return kind(method, name)
+
+        return decorate if function is None else decorate(function)
+
+    # --- Children ---------------------------------------------------------------------------------------
+    @overload
+    def start(self, call: WorkflowCall[R] | ClassWorkflow[R], /, *, id: str | None = None) -> ChildHandle[R]: ...
+    @overload
+    def start(self, call: PlainClassWorkflow[R], /, *, id: str | None = None) -> ChildHandle[R]: ...
+    def start(self, call: object, /, *, id: str | None = None) -> object:
+        """Start a child workflow.
+
+        Args:
+            call: what to run, such as `Onboarding(request)`.
+            id: the child's workflow id; by default one that is made up.
+
+        Returns:
+            A handle to await or cancel.
+
+        Raises:
+            TypeError, EncodeError, PayloadTooLarge: it is no call, or its arguments are not what the workflow takes.
+        """
+        return start_child(call, id)
+
+    @overload
+    async def run(self, call: WorkflowCall[R] | ClassWorkflow[R], /, *, id: str | None = None) -> R: ...
+    @overload
+    async def run(self, call: PlainClassWorkflow[R], /, *, id: str | None = None) -> R: ...
+    async def run(self, call: object, /, *, id: str | None = None) -> object:
+        """Run a child workflow, and wait for its result. See `start`."""
+        return await start_child(call, id)
+
+    def continue_as_new(self, call: WorkflowCall[object] | PlainClassWorkflow[object], /) -> NoReturn:
+        """End this run, and go on in a new one with the call's input and an empty history. Never returns."""
+        context = require("workflow.continue_as_new()")
+        definition, args, kwargs = recorded(call)
+        context.continue_as_new(definition, args, kwargs)
+
+    # --- Time, chance, waiting --------------------------------------------------------------------------
+    def now(self) -> datetime:
+        """The workflow's time, in UTC. It stands still between two awaits that wait for something."""
+        return require("workflow.now()").now()
+
+    def info(self) -> WorkflowInfo:
+        """Facts about the run."""
+        return require("workflow.info()").info()
+
+    def random(self) -> random.Random:
+        """Random numbers that are the same in a replay."""
+        return require("workflow.random()").random()
+
+    def uuid4(self) -> uuid.UUID:
+        """A random UUID that is the same in a replay."""
+        return require("workflow.uuid4()").uuid4()
+
+    async def wait_until(self, predicate: Callable[[], bool], *, timeout: Duration | None = None) -> None:
+        """Wait until a condition on the workflow's own state holds.
+
+        Args:
+            predicate: looked at after everything that happens to the workflow; must not change anything.
+            timeout: how long to wait at most.
+
+        Raises:
+            TimeoutError: the time is over.
+        """
+        context = require("workflow.wait_until()")
+        await context.wait_until(predicate, optional_microseconds(timeout, "timeout"))
+
+    async def receive(self, name: str, type: TypeForm[T], *, timeout: Duration | None = None) -> T:
+        """Wait for the next signal of a name that has no handler.
+
+        Args:
+            name: the signal's name.
+            type: what its one argument is decoded to.
+            timeout: how long to wait at most.
+
+        Raises:
+            TimeoutError: the time is over.
+            DecodeError: the argument doesn't fit the type.
+        """
+        context = require("workflow.receive()")
+        return cast(T, await context.receive(name, type, optional_microseconds(timeout, "timeout")))
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """Logs with the run's identity, and not again in a replay. Outside a workflow, a plain logger."""
+        context = current()
+        return _OUTSIDE if context is None else context.logger
+
+
+workflow: WorkflowNamespace = WorkflowNamespace()
+
+
+def _define_function(
+    target: object, name: str | None, task_queue: str, failure_exceptions: tuple[type[BaseException], ...]
+) -> WorkflowDefinition:
+    if not inspect.isroutine(target):
+        raise TypeError(f"@workflow is for functions and classes, not for {target!r}")
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        raise TypeError(f"workflow {target.__name__}: a generator can't be a workflow")
+    function = cast("Callable[..., object]", target)
+    name = name or function.__name__
+    return WorkflowDefinition(
+        name=name,
+        target=function,
+        is_class=False,
+        is_async=inspect.iscoroutinefunction(function),
+        signature=Signature(function, f"workflow {name}"),
+        make=function,
+        task_queue=task_queue,
+        failure_exceptions=failure_exceptions,
+    )
+
+
+def _method(function: object, kind: str) -> Callable[..., object]:
+    if not inspect.isfunction(function):
+        raise TypeError(f"@workflow.{kind} is for methods of a workflow class, not for {function!r}")
+    return function
+
+
+def _exception_classes(classes: object) -> tuple[type[BaseException], ...]:
+    if not isinstance(classes, Sequence):
+        raise TypeError(f"failure_exceptions must be a tuple of exception classes, not {classes!r}")
+    for cls in cast("Sequence[object]", classes):
+        if not (isinstance(cls, type) and issubclass(cls, BaseException)):
+            raise TypeError(f"failure_exceptions must hold exception classes, not {cls!r}")
+    return tuple(cast("Sequence[type[BaseException]]", classes))

@@ -1,0 +1,259 @@
+"""Workflows as they are called: a call records what is to be run, and runs nothing.
+
+`provision("payments")` is a call, as a coroutine function's call is a coroutine. A client starts it; awaiting it
+inside a workflow runs it as a child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import warnings
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, cast
+
+from typing_extensions import ParamSpec
+
+from perdure.sdk.durations import Duration, optional_microseconds
+from perdure.sdk.workflow.classes import call_record, class_definition
+from perdure.sdk.workflow.context import ChildOptions, WorkflowContext, current, require
+from perdure.sdk.workflow.definition import WorkflowDefinition
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+ChildHandle: TypeAlias = asyncio.Future[R]
+"""A child workflow: await it for the result, cancel it to ask for its end."""
+
+Recorded: TypeAlias = tuple[WorkflowDefinition, Sequence[object], dict[str, object]]
+"""What a call records: the workflow and its arguments."""
+
+_DEFAULTS: Final = ChildOptions()
+
+
+class UnusedCallWarning(RuntimeWarning):
+    """A workflow made a call of another workflow, and neither awaited nor started it: nothing was run."""
+
+
+class WorkflowCall(Coroutine[Any, Any, R_co]):
+    """What calling a workflow function makes: the workflow and its arguments."""
+
+    __slots__ = ("_child", "_fresh", "args", "definition", "kwargs", "options")
+
+    def __init__(
+        self,
+        definition: WorkflowDefinition,
+        options: ChildOptions,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> None:
+        self.definition = definition
+        self.options = options
+        self.args = args
+        self.kwargs = kwargs
+        self._child: Coroutine[Any, Any, R_co] | None = None
+        self._fresh = current() is not None
+
+    @property
+    def __name__(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.definition.target.__name__
+
+    def use(self) -> None:
+        """The call is being carried out, or given up on purpose: no warning when it goes."""
+        self._fresh = False
+
+    def send(self, value: Any, /) -> Any:
+        return (self._child or self._begin()).send(value)
+
+    def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None, /) -> Any:
+        if self._child is None:
+            self.use()
+        return (self._child or self._begin()).throw(val if isinstance(val, BaseException) else typ)
+
+    def close(self) -> None:
+        self.use()
+        if self._child is not None:
+            self._child.close()
+
+    def __await__(self) -> Generator[Any, None, R_co]:
+        if self._child is not None:
+            raise RuntimeError(f"{self!r} was awaited already: call {self.__name__}() again")
+        return self._begin().__await__()
+
+    def _begin(self) -> Coroutine[Any, Any, R_co]:
+        self.use()
+        context = current()
+        if context is None:
+            raise RuntimeError(
+                f"{self!r} can be awaited inside a workflow only; elsewhere use `await client.run({self.__name__}(…))`"
+            )
+        child = _run(context, self.definition, self.options, self.args, self.kwargs)
+        self._child = cast("Coroutine[Any, Any, R_co]", child)
+        return self._child
+
+    def __repr__(self) -> str:
+        return f"<call of workflow {self.definition.name}>"
+
+    def __del__(self) -> None:
+        if self._fresh:
+            warn_unused(self.definition)
+
+
+class WorkflowFunction(Generic[P, R_co]):
+    """A function decorated with `@workflow`."""
+
+    __name__: str
+    __qualname__: str
+    __wrapped__: Callable[..., object]
+
+    def __init__(self, definition: WorkflowDefinition, options: ChildOptions = _DEFAULTS) -> None:
+        functools.update_wrapper(self, definition.target)
+        self.definition = definition
+        self._options = options
+
+    @property
+    def name(self) -> str:
+        """The workflow's name on the wire."""
+        return self.definition.name
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowCall[R_co]:
+        return WorkflowCall(self.definition, self._options, args, kwargs)
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> ChildHandle[R_co]:
+        """Start a child at once, from a workflow.
+
+        Returns:
+            A handle to await or cancel.
+
+        Raises:
+            RuntimeError: outside a workflow.
+            TypeError, EncodeError, PayloadTooLarge: the arguments are not what the workflow takes.
+        """
+        context = current() or require(f"{self.__name__}.start()")
+        return cast("ChildHandle[R_co]", context.start_child(self.definition, self._options, args, kwargs))
+
+    def options(
+        self,
+        *,
+        id: str | None = None,
+        task_queue: str | None = None,
+        execution_timeout: Duration | None = None,
+        run_timeout: Duration | None = None,
+    ) -> Self:
+        """The same workflow with options for the children that are started through what this returns.
+
+        Args:
+            id: the child's workflow id; by default one that is made up.
+            task_queue: whose workers run it; by default the definition's, or the parent's.
+            execution_timeout: how long the child may take, all its runs together.
+            run_timeout: how long one run of it may take.
+
+        Raises:
+            TypeError, ValueError: an option is not what it should be.
+        """
+        options = _changed(
+            self._options,
+            id=id,
+            task_queue=task_queue,
+            execution_timeout=optional_microseconds(execution_timeout, "execution_timeout"),
+            run_timeout=optional_microseconds(run_timeout, "run_timeout"),
+        )
+        return type(self)(self.definition, options)
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name}>"
+
+
+def call_of(call: object) -> Recorded:
+    """What a call records, to start it from outside.
+
+    Raises:
+        TypeError: it is no call of a workflow, or one with options for a child; the message says what to write.
+    """
+    if _options_of(call) != _DEFAULTS:
+        raise TypeError(f"{call!r} has options for a child: give them to the client, as in client.start(…, id=…)")
+    return recorded(call)
+
+
+def definition_of(workflow: object) -> WorkflowDefinition:
+    """The definition of a function or class decorated with `@workflow`. Raises TypeError for anything else."""
+    if isinstance(workflow, WorkflowFunction):
+        return cast("WorkflowFunction[..., object]", workflow).definition
+    definition = class_definition(workflow) if isinstance(workflow, type) else None
+    if definition is None:
+        raise TypeError(f"{_shown(workflow)} is not a workflow: decorate it with @workflow")
+    return definition
+
+
+def start_child(call: object, id: str | None) -> asyncio.Future[object]:
+    """Start what a call records as a child of the current run."""
+    context = current() or require("workflow.start()")
+    definition, args, kwargs = recorded(call)
+    return context.start_child(definition, _changed(_options_of(call), id=id), args, kwargs)
+
+
+def recorded(call: object) -> Recorded:
+    """What a call records, whatever options it has; it then counts as used. Raises TypeError as `call_of` does."""
+    if isinstance(call, WorkflowCall):
+        made = cast("WorkflowCall[object]", call)
+        made.use()
+        return made.definition, made.args, made.kwargs
+    record = call_record(call)
+    if record is not None:
+        record.fresh = False
+        return record.definition, record.args, record.kwargs
+    raise TypeError(_not_a_call(call))
+
+
+def _options_of(call: object) -> ChildOptions:
+    return cast("WorkflowCall[object]", call).options if isinstance(call, WorkflowCall) else _DEFAULTS
+
+
+def _not_a_call(call: object) -> str:
+    if isinstance(call, WorkflowFunction):
+        name = cast("WorkflowFunction[..., object]", call).__name__
+        return f"{name} is the workflow itself: call it with its arguments, as in client.start({name}(…))"
+    if isinstance(call, type) and class_definition(call) is not None:
+        return (
+            f"{call.__name__} is the class itself: call it with its arguments, as in client.start({call.__name__}(…))"
+        )
+    if class_definition(type(call)) is not None:
+        return (
+            f"{type(call).__name__}(…) made an object instead of a call: put @workflow above all other decorators "
+            f"of the class"
+        )
+    if asyncio.iscoroutine(call):
+        call.close()
+        return f"{_shown(call)}(…) is a coroutine, not a call of a workflow: decorate the function with @workflow"
+    return f"{_shown(call)} is not a call of a workflow, such as provision(…)"
+
+
+def _shown(value: object) -> str:
+    name = getattr(value, "__qualname__", None)
+    return cast(str, name) if name else f"{value!r}"
+
+
+def _changed(options: ChildOptions, **changes: object) -> ChildOptions:
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    return replace(options, **given) if given else options
+
+
+async def _run(
+    context: WorkflowContext,
+    definition: WorkflowDefinition,
+    options: ChildOptions,
+    args: Sequence[object],
+    kwargs: dict[str, object],
+) -> object:
+    return await context.start_child(definition, options, args, kwargs)
+
+
+def warn_unused(definition: WorkflowDefinition) -> None:
+    """Warn of a call that dies unused."""
+    name = definition.target.__name__
+    warnings.warn(
+        f"the call {name}(…) was neither awaited nor started, so nothing was run", UnusedCallWarning, stacklevel=3
+    )

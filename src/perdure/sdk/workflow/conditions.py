@@ -1,0 +1,72 @@
+"""`workflow.wait_until`: conditions on the workflow's own state, looked at whenever it may have changed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from contextvars import Context
+from typing import NamedTuple
+
+from perdure.clock import SECOND
+from perdure.sdk.workflow.loop import DeterministicLoop
+
+
+class _Waiter(NamedTuple):
+    predicate: Callable[[], bool]
+    context: Context
+    future: asyncio.Future[None]
+
+
+class Conditions:
+    """The conditions that a run's tasks wait for, in the order in which they began to."""
+
+    def __init__(self, loop: DeterministicLoop) -> None:
+        self._loop = loop
+        self._waiters: dict[asyncio.Future[None], _Waiter] = {}
+
+    async def wait(self, predicate: Callable[[], bool], timeout: int | None) -> None:
+        """Return when the predicate is true. Raises TimeoutError after `timeout` microseconds, and whatever
+        the predicate raises."""
+        if predicate():
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        timer = None
+        if timeout is not None:
+            timer = self._loop.call_later(timeout / SECOND, _expire, future, timeout)
+        self._waiters[future] = _Waiter(predicate, contextvars.copy_context(), future)
+        try:
+            await future
+        finally:
+            self._waiters.pop(future, None)
+            if timer is not None:
+                timer.cancel()
+
+    def settle(self) -> None:
+        """Let go on, one at a time, whose condition is true, until nobody's is.
+
+        One at a time, since the first to go on may make the condition of the next one false again.
+        """
+        changed = True
+        while changed and self._waiters:
+            changed = False
+            for waiter in list(self._waiters.values()):
+                if not waiter.future.done() and self._is_met(waiter):
+                    changed = True
+                    self._loop.run_until_idle()
+
+    def _is_met(self, waiter: _Waiter) -> bool:
+        """Whether the waiter goes on: because the predicate is true, or because it raises."""
+        try:
+            met = waiter.context.run(waiter.predicate)
+        except Exception as error:
+            waiter.future.set_exception(error)
+            return True
+        if met:
+            waiter.future.set_result(None)
+        return bool(met)
+
+
+def _expire(future: asyncio.Future[None], timeout: int) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError(f"wait_until: the condition did not come true within {timeout / SECOND:g} s"))

@@ -1,0 +1,275 @@
+"""What a run has asked for, and what of it is still open.
+
+A command that makes something (an activity, a timer, a child) has a live side: the future or timer that ends when
+the history says so. The ledger numbers the live sides, and finds them again by the events that record them.
+
+::
+
+    issued → collect() → sent → bind() → open, by event id → resolve / fire / cancel
+       └─ cancelled in the same workflow task: dropped, nobody hears of either
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from typing import Any, Final, NoReturn
+
+from perdure.errors import Evicted
+from perdure.model import events as e
+from perdure.model.commands import (
+    CancelTimer,
+    Command,
+    RequestCancelActivity,
+    RequestCancelExternalWorkflow,
+    ScheduleActivity,
+    StartChildWorkflow,
+    StartTimer,
+)
+from perdure.model.payloads import Payload, Payloads
+from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.sdk.workflow.context import ChildOptions
+from perdure.sdk.workflow.definition import WorkflowDefinition
+from perdure.sdk.workflow.loop import DeterministicLoop, LoopFuture, LoopTimer
+from perdure.sdk.workflow.matching import Issued, Pair, Subject
+from perdure.sdk.workflow.source import user_line
+
+EVICTED: Final = "evicted"
+"""The refusal while a run is taken out of memory."""
+
+
+class ActivityFuture(LoopFuture[object]):
+    """The outcome of an activity. Cancelling it asks for its end, and waits no more for it."""
+
+    __slots__ = ("_ledger", "decode", "dropped", "event_id", "name")
+
+    def __init__(self, ledger: Ledger, name: str, decode: Callable[[Payload], object]) -> None:
+        super().__init__(ledger.loop)
+        self._ledger = ledger
+        self.name = name
+        self.decode = decode
+        self.event_id = 0
+        self.dropped = False
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if self.done():
+            return False
+        self._ledger.cancel(self, RequestCancelActivity(self.name))
+        return super().cancel(msg)
+
+
+class ChildFuture(LoopFuture[object]):
+    """The outcome of a child workflow. Cancelling it asks the child to stop, and waits no more for it."""
+
+    __slots__ = ("_ledger", "decode", "dropped", "event_id", "name", "run_id")
+
+    def __init__(self, ledger: Ledger, name: str, decode: Callable[[Payload], object]) -> None:
+        super().__init__(ledger.loop)
+        self._ledger = ledger
+        self.name = name
+        self.decode = decode
+        self.event_id = 0
+        self.run_id = ""
+        self.dropped = False
+
+    @property
+    def id(self) -> str:
+        """The child's workflow id."""
+        return self.name
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if self.done():
+            return False
+        self._ledger.cancel(self, RequestCancelExternalWorkflow(self.name, self.run_id))
+        return super().cancel(msg)
+
+
+class Ledger:
+    """The commands and open futures of one run, and its loop.
+
+    Args:
+        workflow_id: ids of children that are made up begin with it.
+        seed: a number that differs from run to run.
+    """
+
+    def __init__(self, workflow_id: str, seed: int) -> None:
+        self.loop = DeterministicLoop(self, seed)
+        self.refusal = ""
+        """Why nothing may be asked for at present; "" where it may."""
+        self._workflow_id = workflow_id
+        self._issued: list[Issued] = []
+        self._dropped = False
+        self._open: dict[int, Subject] = {}
+        self._activities = self._timers = self._children = 0
+        self._news: list[e.HistoryEvent] = []
+        self._resolved: set[int] | None = None
+
+    def begin(self, news: list[e.HistoryEvent], *, replaying: bool) -> None:
+        """A workflow task begins, with the events that it delivers."""
+        self._news = news
+        self._resolved = None
+        self.loop.replaying = replaying
+
+    # --- Asking -----------------------------------------------------------------------------------------
+    def issue(self, command: Command, subject: Subject | None = None) -> None:
+        """Ask for something, with the live side of it."""
+        self._issued.append((command, subject, user_line() if self.loop.replaying else ""))
+
+    def check(self, what: str) -> None:
+        """Raises RuntimeError where `what` may not be done now, Evicted while the run is torn down."""
+        if self.refusal:
+            self._refuse(what)
+
+    def schedule(
+        self, definition: ActivityDefinition, options: ActivityOptions, payloads: Payloads
+    ) -> ActivityFuture:
+        """Ask for an activity."""
+        self._activities += 1
+        future = ActivityFuture(self, str(self._activities), definition.signature.decode_result)
+        command = ScheduleActivity(
+            future.name,
+            definition.name,
+            options.task_queue,
+            payloads,
+            options.schedule_to_close_timeout,
+            options.schedule_to_start_timeout,
+            options.start_to_close_timeout,
+            options.heartbeat_timeout,
+            options.retry_policy,
+            options.priority,
+        )
+        self.issue(command, future)
+        return future
+
+    def start_child(self, definition: WorkflowDefinition, options: ChildOptions, payloads: Payloads) -> ChildFuture:
+        """Ask for a child workflow."""
+        self._children += 1
+        id = options.id or f"{self._workflow_id}/{self._children}"
+        future = ChildFuture(self, id, definition.signature.decode_result)
+        command = StartChildWorkflow(
+            id,
+            definition.name,
+            options.task_queue or definition.task_queue,
+            payloads,
+            execution_timeout=options.execution_timeout,
+            run_timeout=options.run_timeout,
+        )
+        self.issue(command, future)
+        return future
+
+    def start_timer(self, timer: LoopTimer) -> None:
+        """Ask for a timer (the loop does)."""
+        if self.refusal:
+            self._refuse("a timer can't be started")
+        self._timers += 1
+        timer.name = str(self._timers)
+        self.issue(StartTimer(timer.name, timer.duration), timer)
+
+    def cancel_timer(self, timer: LoopTimer) -> None:
+        """A timer is not wanted any more (the loop says so)."""
+        self.cancel(timer, CancelTimer(timer.name))
+
+    def cancel(self, subject: Subject, command: Command) -> None:
+        """Something is not wanted any more: ask for its end, unless nobody heard of it or it is over."""
+        if self.refusal:
+            if self.refusal != EVICTED:
+                self._refuse("nothing can be cancelled")
+        elif subject.event_id == 0:
+            subject.dropped = self._dropped = True
+        elif self._open.pop(subject.event_id, None) is not None and not self._is_over(subject.event_id):
+            self.issue(command, subject)
+
+    def _refuse(self, what: str) -> NoReturn:
+        if self.refusal == EVICTED:
+            raise Evicted(f"{what}: the workflow is being taken out of memory")
+        raise RuntimeError(f"{what} in {self.refusal}, which must only read")
+
+    def _is_over(self, event_id: int) -> bool:
+        """Whether this very task's events, perhaps later ones, tell its end."""
+        if self._resolved is None:
+            endings = ((event, _ENDED.get(type(event))) for event in self._news)
+            self._resolved = {ended(event) for event, ended in endings if ended is not None}
+        return event_id in self._resolved
+
+    # --- Recording --------------------------------------------------------------------------------------
+    def collect(self) -> list[Issued]:
+        """What was asked for since the last call, without what was dropped."""
+        issued, self._issued = self._issued, []
+        if self._dropped:
+            self._dropped = False
+            issued = [item for item in issued if item[1] is None or not item[1].dropped]
+        return issued
+
+    def bind(self, pairs: Iterable[Pair]) -> None:
+        """Take over which event records which command; what the history calls it is its name."""
+        opened = self._open
+        for (_, subject, _), event in pairs:
+            if subject is not None and subject.event_id == 0:
+                subject.event_id = event.id
+                opened[event.id] = subject
+                name = _NAMED[type(event)](event)
+                if name != subject.name:
+                    self._rename(subject, name)
+
+    def _rename(self, subject: Subject, name: str) -> None:
+        """A replay that asks in another order: later names must not repeat those of the history."""
+        subject.name = name
+        number = name.rpartition("/")[2]
+        if number.isdecimal():
+            if isinstance(subject, ActivityFuture):
+                self._activities = max(self._activities, int(number))
+            elif isinstance(subject, ChildFuture):
+                self._children = max(self._children, int(number))
+            else:
+                self._timers = max(self._timers, int(number))
+
+    # --- Ending -----------------------------------------------------------------------------------------
+    def fire(self, event_id: int) -> None:
+        """A timer's time has come."""
+        timer = self._open.pop(event_id, None)
+        if isinstance(timer, LoopTimer):
+            self.loop.fire(timer)
+
+    def child_started(self, event: e.ChildWorkflowExecutionStarted) -> None:
+        """A child exists."""
+        child = self._open.get(event.initiated_event_id)
+        if isinstance(child, ChildFuture):
+            child.run_id = event.run_id
+
+    def complete(self, event_id: int, result: Payload) -> None:
+        """An activity or a child has returned. A result that doesn't fit the hint is raised where it is awaited."""
+        future = self._open.pop(event_id, None)
+        if isinstance(future, ActivityFuture | ChildFuture):
+            try:
+                value = future.decode(result)
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+    def fail(self, event_id: int, make: Callable[[], BaseException]) -> None:
+        """An activity or a child has ended otherwise; `make` is called if anybody is to hear of it."""
+        future = self._open.pop(event_id, None)
+        if isinstance(future, asyncio.Future):
+            future.set_exception(make())
+
+
+_NAMED: Final[dict[type[Any], Callable[[Any], str]]] = {
+    e.ActivityTaskScheduled: attrgetter("activity_id"),
+    e.TimerStarted: attrgetter("timer_id"),
+    e.StartChildWorkflowExecutionInitiated: attrgetter("workflow_id"),
+}
+"""What the history calls the things that it records the beginning of."""
+
+_ENDED: Final[dict[type[Any], Callable[[Any], int]]] = {
+    e.ActivityTaskCompleted: attrgetter("scheduled_event_id"),
+    e.ActivityTaskFailed: attrgetter("scheduled_event_id"),
+    e.ActivityTaskTimedOut: attrgetter("scheduled_event_id"),
+    e.ActivityTaskCanceled: attrgetter("scheduled_event_id"),
+    e.TimerFired: attrgetter("started_event_id"),
+    e.ChildWorkflowExecutionCompleted: attrgetter("initiated_event_id"),
+    e.ChildWorkflowExecutionFailed: attrgetter("initiated_event_id"),
+    e.StartChildWorkflowExecutionFailed: attrgetter("initiated_event_id"),
+}
+"""Events that end something, and what: the event that began it."""

@@ -1,0 +1,314 @@
+"""An asyncio event loop without time, I/O or threads.
+
+It runs callbacks in the order in which they became ready, and stops when there are none. Time stands still
+while it runs; a timer is a command to the engine. Everything is numbered in the order of its creation, and
+tasks and futures hash by that number, so that the sets which asyncio and users make of them iterate in the
+same order in every process.
+
+::
+
+    call_soon   → ready queue → run_until_idle
+    call_later  → TimerHost.start_timer → (durable) → fire → ready queue
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextvars import Context
+from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+from perdure.clock import SECOND
+from perdure.sdk.durations import microseconds
+from perdure.sdk.workflow.source import user_line
+
+T = TypeVar("T")
+
+_Callback = Callable[..., object]
+_Code = Generator[Any, None, T] | Coroutine[Any, Any, T]
+
+_logger = logging.getLogger("perdure.workflow")
+
+
+class TimerHost(Protocol):
+    """What makes timers durable."""
+
+    def start_timer(self, timer: LoopTimer) -> None:
+        """Take a timer that is not due yet. Raises RuntimeError where none may be started."""
+        ...
+
+    def cancel_timer(self, timer: LoopTimer) -> None:
+        """A timer that was taken is not wanted any more."""
+        ...
+
+
+class LoopHandle(asyncio.Handle):
+    """A callback that is ready to run."""
+
+    # The base's __init__ is not called: this runs for every step of every task.
+    __slots__ = ("args", "callback", "context")
+
+    def __init__(self, callback: _Callback | None, args: tuple[object, ...], context: Context) -> None:  # pyright: ignore[reportMissingSuperCall]
+        self.callback = callback
+        self.args = args
+        self.context = context
+
+    def __repr__(self) -> str:
+        return f"<LoopHandle {self.callback!r}>"
+
+    def cancel(self) -> None:
+        self.callback = None
+        self.args = ()
+
+    def cancelled(self) -> bool:
+        return self.callback is None
+
+    def get_context(self) -> Context:
+        return self.context
+
+
+class LoopTimer(asyncio.TimerHandle):
+    """A callback that runs when the engine says that its time has come.
+
+    name: its id in the history. event_id: the event that started it; 0 until that is recorded.
+    dropped: it was cancelled before anybody heard of it.
+    """
+
+    __slots__ = ("args", "callback", "context", "dropped", "due", "duration", "event_id", "host", "name")
+
+    def __init__(  # pyright: ignore[reportMissingSuperCall]
+        self,
+        due: float,
+        duration: int,
+        callback: _Callback,
+        args: tuple[object, ...],
+        context: Context,
+        host: TimerHost | None,
+    ) -> None:
+        self.due = due
+        self.duration = duration
+        self.callback: _Callback | None = callback
+        self.args = args
+        self.context = context
+        self.host = host
+        self.name = ""
+        self.event_id = 0
+        self.dropped = False
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+    def __repr__(self) -> str:
+        return f"<LoopTimer {self.name} of {self.duration / SECOND} s>"
+
+    def when(self) -> float:
+        return self.due
+
+    def cancel(self) -> None:
+        host, self.host = self.host, None
+        if self.callback is not None:
+            self.callback = None
+            self.args = ()
+            if host is not None:
+                host.cancel_timer(self)
+
+    def cancelled(self) -> bool:
+        return self.callback is None
+
+    def get_context(self) -> Context:
+        return self.context
+
+
+class LoopFuture(asyncio.Future[T]):
+    """A future that hashes by its number."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self, loop: DeterministicLoop) -> None:
+        self._number = loop.next_number()
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class LoopTask(asyncio.Task[T]):
+    """A task that hashes by its number. `origin` is the user's line that made it, known in a replay only."""
+
+    __slots__ = ("_number", "origin")
+
+    def __init__(
+        self,
+        coro: _Code[T],
+        loop: DeterministicLoop,
+        name: str | None,
+        context: Context | None,
+        options: dict[str, Any],
+    ) -> None:
+        self.origin = user_line() if loop.replaying else ""
+        number = loop.next_number()
+        self._number = number  # asyncio hashes the task while it is being made
+        super().__init__(coro, loop=loop, name=name or f"Task-{number - loop.salt}", context=context, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class DeterministicLoop(asyncio.AbstractEventLoop):
+    """The event loop of one workflow run.
+
+    Args:
+        host: where timers become durable.
+        seed: a number that differs from run to run. Numbers start behind it: asyncio keeps the tasks of all
+            loops in one set, which would be slow if every run's first task had the same hash.
+    """
+
+    def __init__(self, host: TimerHost, seed: int) -> None:
+        self.salt = (seed & 0xFFFF_FFFF) << 24
+        self._number = self.salt
+        self._host = host
+        self._ready: deque[LoopHandle | LoopTimer] = deque()
+        self._tasks: list[LoopTask[Any]] = []
+        self._prune_at = 32
+        self.clock = 0.0
+        """What `time()` tells: seconds since the run began."""
+        self.replaying = False
+        self.running = False
+        """Whether the run's code is being executed."""
+        self.silent = False
+        """Whether asyncio's complaints about forgotten tasks and exceptions are dropped."""
+
+    def __repr__(self) -> str:
+        return f"<DeterministicLoop at {self.clock} s>"
+
+    # --- Running ----------------------------------------------------------------------------------------
+    def run_until_idle(self) -> None:
+        """Run what is ready, and what that makes ready. Raises what a callback raises."""
+        ready = self._ready
+        while ready:
+            handle = ready.popleft()
+            callback = handle.callback
+            if callback is not None:
+                handle.context.run(callback, *handle.args)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is ready to run."""
+        return not self._ready
+
+    def clear(self) -> None:
+        """Forget what is ready to run."""
+        self._ready.clear()
+
+    def fire(self, timer: LoopTimer) -> None:
+        """A timer's time has come."""
+        timer.host = None
+        self._ready.append(timer)
+
+    def live_tasks(self) -> list[LoopTask[Any]]:
+        """The tasks that are not done, in the order of their creation."""
+        return [task for task in self._tasks if not task.done()]
+
+    def next_number(self) -> int:
+        self._number = number = self._number + 1
+        return number
+
+    # --- asyncio's interface ----------------------------------------------------------------------------
+    def time(self) -> float:
+        return self.clock
+
+    def call_soon(self, callback: _Callback, *args: object, context: Context | None = None) -> LoopHandle:
+        handle = LoopHandle(callback, args, context or contextvars.copy_context())
+        self._ready.append(handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: _Callback, *args: object, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        context = context or contextvars.copy_context()
+        if delay > 0:
+            duration = microseconds(delay, "the delay of a timer")
+            timer = LoopTimer(self.clock + delay, duration, callback, args, context, self._host)
+            self._host.start_timer(timer)
+        else:
+            timer = LoopTimer(self.clock, 0, callback, args, context, None)
+            self._ready.append(timer)
+        return timer
+
+    def call_at(
+        self, when: float, callback: _Callback, *args: object, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_later(when - self.clock, callback, *args, context=context)
+
+    def create_future(self) -> LoopFuture[Any]:
+        return LoopFuture(self)
+
+    def create_task(
+        self, coro: _Code[T], *, name: str | None = None, context: Context | None = None, **options: object
+    ) -> LoopTask[T]:
+        task = LoopTask(coro, self, name, context, options)
+        # asyncio holds its tasks weakly; here one that were collected would run its `finally` at any time.
+        self._tasks.append(task)
+        if len(self._tasks) > self._prune_at:
+            self._tasks = self.live_tasks()
+            self._prune_at = 2 * len(self._tasks) + 32
+        return task
+
+    def is_running(self) -> bool:
+        return self.running
+
+    def is_closed(self) -> bool:
+        return False
+
+    def get_debug(self) -> bool:
+        return False
+
+    def get_task_factory(self) -> None:
+        return None
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self.silent:
+            _logger.error(context["message"], exc_info=context.get("exception"))
+
+    # --- Asynchronous generators ------------------------------------------------------------------------
+    def generator_begins(self, generator: AsyncGenerator[object, object]) -> None:
+        """Nothing to do, but the hook of the loop outside must not be called."""
+
+    def generator_dropped(self, generator: AsyncGenerator[object, object]) -> None:
+        """User code left a generator in its middle: run its `finally`, unless that comes at a random time."""
+        if self.running:
+            self.create_task(generator.aclose())
+
+
+_INSTEAD: Final = {
+    "Use an activity, and await its result": (
+        "run_in_executor set_default_executor create_connection create_server create_unix_connection "
+        "create_unix_server create_datagram_endpoint start_tls connect_accepted_socket connect_read_pipe "
+        "connect_write_pipe subprocess_shell subprocess_exec sendfile getaddrinfo getnameinfo sock_recv "
+        "sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept "
+        "sock_sendfile add_reader remove_reader add_writer remove_writer"
+    ),
+    "Send the workflow a signal from outside": "call_soon_threadsafe add_signal_handler remove_signal_handler",
+    "The workflow runs already: await, or asyncio.create_task": (
+        "run_forever run_until_complete stop close shutdown_asyncgens shutdown_default_executor"
+    ),
+    "The workflow's loop can't be configured": (
+        "set_debug set_task_factory set_exception_handler get_exception_handler default_exception_handler"
+    ),
+}
+
+
+def _refusal(name: str, instead: str) -> Callable[..., NoReturn]:
+    def method(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError(f"loop.{name}() doesn't work inside a workflow, which must replay exactly. {instead}")
+
+    method.__name__ = name
+    return method
+
+
+for _instead, _names in _INSTEAD.items():
+    for _name in _names.split():
+        setattr(DeterministicLoop, _name, _refusal(_name, _instead))

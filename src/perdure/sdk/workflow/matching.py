@@ -1,0 +1,228 @@
+"""What the code asks for in a replay, against what its history records that it asked for.
+
+Commands and events of one workflow task are matched as a set: by kind, name and content (the encoded input, or
+what is aimed at), in order only among those that are the same in all three. So a `gather` whose calls were put
+into another order replays, and each result still goes to the call that it belongs to.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from perdure.clock import SECOND
+from perdure.errors import NondeterminismError
+from perdure.model import commands as c
+from perdure.model import events as e
+from perdure.model.payloads import Payload, Payloads
+
+_SHOWN: Final = 100  # characters of an input in an error
+
+
+class Subject(Protocol):
+    """The live side of what was asked for: a future or a timer.
+
+    event_id: the event that records it, 0 until there is one. name: its id in the history. dropped: it was
+    cancelled before anybody heard of it.
+    """
+
+    event_id: int
+    name: str
+    dropped: bool
+
+
+Issued = tuple[c.Command, Subject | None, str]
+"""A command, what it makes or aims at, and the user's line that asked for it ("" where that isn't known)."""
+
+Pair = tuple[Issued, e.HistoryEvent]
+
+
+class Key(NamedTuple):
+    """What must be the same on both sides. An empty name of a cancelled activity: one that had just ended."""
+
+    kind: str
+    name: str
+    content: Hashable = None
+    payloads: Payloads = ()
+
+
+class Match(NamedTuple):
+    """Which command each event records, and complaints about inputs that have changed."""
+
+    pairs: list[Pair]
+    changed: list[str]
+
+
+def match(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent], time: int) -> Match:
+    """Find the command for each recorded event.
+
+    Args:
+        issued: what the code asked for in one workflow task.
+        recorded: the events of that task's commands.
+        time: the workflow's time during the task.
+
+    Raises:
+        NondeterminismError: they don't fit; it shows both sides.
+    """
+    ours = [(_COMMANDS[type(item[0])](item[0], item[1]), item) for item in issued]
+    theirs = [(_event_key(event, time), event) for event in recorded]
+    if [key[:3] for key, _ in ours] == [key[:3] for key, _ in theirs]:
+        return Match(list(zip(issued, recorded, strict=True)), [])
+    waiting: defaultdict[tuple[str, str, Hashable], deque[tuple[Key, Issued]]] = defaultdict(deque)
+    for key, item in ours:
+        waiting[key[:3]].append((key, item))
+    pairs: list[Pair] = []
+    unmatched: list[tuple[Key, e.HistoryEvent]] = []
+    for key, event in theirs:
+        same = waiting[key[:3]]
+        if same:
+            pairs.append((same.popleft()[1], event))
+        else:
+            unmatched.append((key, event))
+    left = [entry for same in waiting.values() for entry in same]
+    return Match(pairs, _match_changed(pairs, left, unmatched))
+
+
+def _match_changed(
+    pairs: list[Pair], left: list[tuple[Key, Issued]], unmatched: list[tuple[Key, e.HistoryEvent]]
+) -> list[str]:
+    """Match what is the only one of its kind and name on both sides; its input has changed."""
+    ours = Counter((key.kind, key.name) for key, _ in left)
+    theirs = Counter((key.kind, key.name) for key, _ in unmatched)
+    changed: list[str] = []
+    missing: list[tuple[Key, e.HistoryEvent]] = []
+    for key, event in unmatched:
+        alike = [entry for entry in left if entry[0].kind == key.kind and entry[0].name == key.name]
+        if alike and ours[key.kind, key.name] == theirs[key.kind, key.name] == 1:
+            changed.append(f"{_shown(key)} (event {event.id}) is now {_shown(alike[0][0])}{_at(alike[0][1])}")
+        elif key.kind == _CANCEL_ACTIVITY and not key.name:
+            alike = [entry for entry in left if entry[0].kind == key.kind]
+        else:
+            alike = []
+        if alike:
+            left.remove(alike[0])
+            pairs.append((alike[0][1], event))
+        else:
+            missing.append((key, event))
+    if left or missing:
+        raise NondeterminismError(_complaint(left, missing))
+    return changed
+
+
+def _complaint(left: list[tuple[Key, Issued]], missing: list[tuple[Key, e.HistoryEvent]]) -> str:
+    lines = ["the workflow's code does something else than its history says"]
+    if missing:
+        lines.append("recorded, but the code doesn't ask for it:")
+        lines += [f"  event {event.id}: {_shown(key)}" for key, event in missing]
+    if left:
+        lines.append("asked for by the code, but not recorded:")
+        lines += [f"  {_shown(key)}{_at(item)}" for key, item in left]
+    lines.append("Workflow code must do the same when it is replayed: put the change back, then the run goes on")
+    return "\n".join(lines)
+
+
+def _at(item: Issued) -> str:
+    return f" at {item[2]}" if item[2] else ""
+
+
+def _shown(key: Key) -> str:
+    text = f"{key.kind} {key.name}".rstrip()
+    if key.payloads:
+        inputs = ", ".join(payload.data[: 2 * _SHOWN].decode(errors="replace") for payload in key.payloads)
+        text += f"({inputs if len(inputs) <= _SHOWN else inputs[:_SHOWN] + '…'})"
+    elif isinstance(key.content, int):
+        text += f" of {key.content / SECOND} s"
+    return text
+
+
+# --- Keys -----------------------------------------------------------------------------------------------
+_CANCEL_ACTIVITY: Final = "cancellation of the activity of event"
+
+
+def _content(payloads: Payloads) -> Hashable:
+    return tuple([(p.data, tuple(sorted(p.metadata.items())) if p.metadata else ()) for p in payloads])
+
+
+def _call(kind: str, name: str, payloads: Payloads, aim: str = "") -> Key:
+    return Key(kind, name, (aim, _content(payloads)), payloads)
+
+
+def _child(own: str, name: str, payloads: Payloads) -> Key:
+    # An id that was made up is a number in the order of the calls, which may have changed.
+    return _call("child workflow", name, payloads, "" if is_made_up(own) else own)
+
+
+def is_made_up(child_id: str) -> bool:
+    """Whether a child's workflow id was made by the runtime, not given by the user."""
+    return child_id.rpartition("/")[2].isdecimal()
+
+
+def _result(kind: str, name: str, result: Payload | None, failure: object) -> Key:
+    if result is not None:
+        return _call(kind, name, (result,))
+    return Key(kind, name, getattr(failure, "type", ""))
+
+
+_COMMANDS: Final[dict[type[Any], Callable[[Any, Any], Key]]] = {
+    c.ScheduleActivity: lambda x, _: _call("activity", x.activity_type, x.input),
+    c.RequestCancelActivity: lambda _, subject: Key(_CANCEL_ACTIVITY, str(subject.event_id)),
+    c.StartTimer: lambda x, _: Key("timer", "", x.duration),
+    c.CancelTimer: lambda x, _: Key("cancellation of timer", x.timer_id),
+    c.CompleteWorkflow: lambda x, _: _result("completion of the workflow", "", x.result, None),
+    c.FailWorkflow: lambda x, _: _result("failure of the workflow", "", None, x.failure),
+    c.CancelWorkflow: lambda _, __: Key("cancellation of the workflow", ""),
+    c.ContinueAsNew: lambda x, _: _call("continue-as-new", x.workflow_type, x.input),
+    c.AcceptUpdate: lambda x, _: Key("acceptance of update", x.update_id),
+    c.CompleteUpdate: lambda x, _: _result("completion of update", x.update_id, x.result, x.failure),
+    c.StartChildWorkflow: lambda x, _: _child(x.workflow_id, x.workflow_type, x.input),
+    c.RequestCancelExternalWorkflow: lambda x, _: Key("cancellation of workflow", x.workflow_id),
+}
+
+_EVENTS: Final[dict[type[Any], Callable[[Any, int], Key]]] = {
+    e.ActivityTaskScheduled: lambda x, _: _call("activity", x.activity_type, x.input),
+    e.ActivityTaskCancelRequested: lambda x, _: Key(
+        _CANCEL_ACTIVITY, str(x.scheduled_event_id) if x.scheduled_event_id else ""
+    ),
+    e.TimerStarted: lambda x, time: Key("timer", "", x.fire_at - time),
+    e.TimerCanceled: lambda x, _: Key("cancellation of timer", x.timer_id),
+    e.WorkflowExecutionCompleted: lambda x, _: _result("completion of the workflow", "", x.result, None),
+    e.WorkflowExecutionFailed: lambda x, _: _result("failure of the workflow", "", None, x.failure),
+    e.WorkflowExecutionCanceled: lambda _, __: Key("cancellation of the workflow", ""),
+    e.WorkflowExecutionContinuedAsNew: lambda x, _: _call("continue-as-new", x.workflow_type, x.input),
+    e.WorkflowExecutionUpdateAccepted: lambda x, _: Key("acceptance of update", x.update_id),
+    e.WorkflowExecutionUpdateCompleted: lambda x, _: _result(
+        "completion of update", x.update_id, x.result, x.failure
+    ),
+    e.StartChildWorkflowExecutionInitiated: lambda x, _: _child(x.workflow_id, x.workflow_type, x.input),
+    e.RequestCancelExternalWorkflowExecutionInitiated: lambda x, _: Key("cancellation of workflow", x.workflow_id),
+}
+
+
+def _event_key(event: e.HistoryEvent, time: int) -> Key:
+    key = _EVENTS.get(type(event))
+    return Key(type(event).__name__, "") if key is None else key(event, time)
+
+
+RECORDS: Final[dict[type[Any], type[Any]]] = {
+    c.ScheduleActivity: e.ActivityTaskScheduled,
+    c.RequestCancelActivity: e.ActivityTaskCancelRequested,
+    c.StartTimer: e.TimerStarted,
+    c.CancelTimer: e.TimerCanceled,
+    c.CompleteWorkflow: e.WorkflowExecutionCompleted,
+    c.FailWorkflow: e.WorkflowExecutionFailed,
+    c.CancelWorkflow: e.WorkflowExecutionCanceled,
+    c.ContinueAsNew: e.WorkflowExecutionContinuedAsNew,
+    c.AcceptUpdate: e.WorkflowExecutionUpdateAccepted,
+    c.CompleteUpdate: e.WorkflowExecutionUpdateCompleted,
+    c.StartChildWorkflow: e.StartChildWorkflowExecutionInitiated,
+    c.RequestCancelExternalWorkflow: e.RequestCancelExternalWorkflowExecutionInitiated,
+}
+"""The event that records each command."""
+
+
+def in_order(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent]) -> bool:
+    """Whether the events are of the commands' types, in order: enough for commands that were just sent."""
+    return len(issued) == len(recorded) and all(
+        [RECORDS.get(type(item[0])) is type(event) for item, event in zip(issued, recorded, strict=True)]
+    )

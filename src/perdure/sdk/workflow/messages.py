@@ -1,0 +1,230 @@
+"""Signals, updates and queries of one run, and the handlers that take them.
+
+Handlers run beside the workflow's main task: an `async def` as a task of its own, a plain function at once.
+
+::
+
+    signal → its handler, or a mailbox that `workflow.receive` empties
+    update → validator (reads only) → rejected | accepted → handler → completed
+    query  → handler (reads only) → answer
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from typing import Protocol, cast
+
+from perdure.clock import SECOND
+from perdure.errors import DecodeError, NondeterminismError, NotFound, NotRunning
+from perdure.model.commands import AcceptUpdate, CompleteUpdate, RejectUpdate
+from perdure.model.events import WorkflowExecutionSignaled
+from perdure.model.payloads import NULL, Payload, Payloads
+from perdure.model.tasks import AdmittedUpdate
+from perdure.sdk.converter import codec
+from perdure.sdk.failures import failure_of
+from perdure.sdk.workflow.definition import HandlerDefinition, HandlerKind, WorkflowDefinition
+from perdure.sdk.workflow.ledger import Ledger
+from perdure.sdk.workflow.logs import WorkflowLogger
+
+
+class Ending(Protocol):
+    """What the handlers of a run need of it."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether the run has ended, in this very task."""
+        ...
+
+    def end_with(self, error: BaseException) -> None:
+        """A handler has raised. Raises the error where it is a bug, else ends the run with it."""
+        ...
+
+    def is_failure(self, error: BaseException) -> bool:
+        """Whether an exception is an outcome, not a bug."""
+        ...
+
+
+class Messages:
+    """What others send to a run.
+
+    Args:
+        run: what ends by an exception of a handler.
+        definition: the workflow's handlers.
+        target: the live object that they are methods of; None for a function.
+    """
+
+    def __init__(
+        self,
+        run: Ending,
+        definition: WorkflowDefinition,
+        target: object,
+        ledger: Ledger,
+        context: Context,
+        logger: WorkflowLogger,
+    ) -> None:
+        self._run = run
+        self._definition = definition
+        self._target = target
+        self._ledger = ledger
+        self._context = context
+        self._logger = logger
+        self._mailboxes: defaultdict[str, asyncio.Queue[Payloads]] = defaultdict(asyncio.Queue)
+        self._running: dict[asyncio.Task[object], str] = {}
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The handlers that still run."""
+        return list(self._running.values())
+
+    # --- Signals ----------------------------------------------------------------------------------------
+    def signal(self, event: WorkflowExecutionSignaled) -> None:
+        """A signal has arrived. One that can't be decoded is logged and dropped: it must not stop the run."""
+        handler = self._definition.handlers.get(("signal", event.signal_name))
+        if handler is None:
+            self._mailboxes[event.signal_name].put_nowait(event.input)
+            return
+        try:
+            args, kwargs = handler.signature.decode(event.input)
+        except DecodeError as error:
+            self._dropped(event.signal_name, error)
+            return
+        self._start(handler, args, kwargs, self._signal_done, None)
+
+    def _signal_done(self, error: BaseException | None, result: object) -> None:
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            self._run.end_with(error)
+
+    def _dropped(self, name: str, error: DecodeError) -> None:
+        self._logger.warning("signal %r is dropped: %s", name, error)
+
+    async def receive(self, name: str, type: object, timeout: int | None) -> object:
+        """The next signal of that name, as a value of that type; signals that don't fit it are dropped.
+        Raises TimeoutError after `timeout` microseconds."""
+        mailbox = self._mailboxes[name]
+        async with asyncio.timeout(None if timeout is None else timeout / SECOND):
+            while True:
+                payloads = await mailbox.get()
+                try:
+                    return _value(payloads, type, f"signal {name!r}")
+                except DecodeError as error:
+                    self._dropped(name, error)
+
+    # --- Updates ----------------------------------------------------------------------------------------
+    def admit(self, update: AdmittedUpdate) -> None:
+        """Reject an update, or accept it and start its handler."""
+        rejection = self._rejection(update)
+        if rejection is not None:
+            self._ledger.issue(RejectUpdate(update.update_id, failure_of(rejection)))
+        else:
+            self.accept(update.update_id, update.name, update.input)
+
+    def _rejection(self, update: AdmittedUpdate) -> Exception | None:
+        if self._run.closing:
+            return NotRunning("the workflow ended before it could take the update")
+        handler = self._definition.handlers.get(("update", update.name))
+        if handler is None:
+            return NotFound(self._unknown("update", update.name))
+        try:
+            args, kwargs = handler.signature.decode(update.input)
+        except DecodeError as error:
+            return error
+        if handler.validator is not None:
+            with self.reading(f"the validator of update {update.name}"):
+                try:
+                    self._context.copy().run(handler.validator, self._target, *args, **kwargs)
+                except Exception as error:
+                    return error
+        return None
+
+    def accept(self, update_id: str, name: str, payloads: Payloads) -> None:
+        """Start the handler of an update that was let through, now or when this was recorded."""
+        handler = self._definition.handlers.get(("update", name))
+        if handler is None:
+            raise NondeterminismError(f"the history has an accepted update, but {self._unknown('update', name)}")
+        args, kwargs = handler.signature.decode(payloads)
+        self._ledger.issue(AcceptUpdate(update_id))
+
+        def done(error: BaseException | None, result: object) -> None:
+            if error is None:
+                self._ledger.issue(CompleteUpdate(update_id, handler.signature.encode_result(result)))
+            elif isinstance(error, asyncio.CancelledError) or self._run.is_failure(error):
+                self._ledger.issue(CompleteUpdate(update_id, None, failure_of(error)))
+            else:
+                self._run.end_with(error)
+
+        self._start(handler, args, kwargs, done, update_id)
+
+    def _start(
+        self,
+        handler: HandlerDefinition,
+        args: list[object],
+        kwargs: dict[str, object],
+        done: Callable[[BaseException | None, object], None],
+        update_id: str | None,
+    ) -> None:
+        context = self._context.copy()
+        if not handler.is_async:
+            try:
+                result = context.run(handler.function, self._target, *args, **kwargs)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                done(error, None)
+            else:
+                done(None, result)
+            return
+        coroutine = cast("Coroutine[object, object, object]", handler.function(self._target, *args, **kwargs))
+        name = f"{handler.kind} {handler.name}" + (f" ({update_id})" if update_id else "")
+        task = self._ledger.loop.create_task(coroutine, name=name, context=context)
+        self._running[task] = name
+
+        def finish(task: asyncio.Task[object]) -> None:
+            del self._running[task]
+            if task.cancelled():
+                done(asyncio.CancelledError(f"the handler of {name} was cancelled"), None)
+            else:
+                error = task.exception()
+                done(error, None if error is not None else task.result())
+
+        task.add_done_callback(finish)
+
+    # --- Queries ----------------------------------------------------------------------------------------
+    def query(self, name: str, payloads: Payloads) -> Payload:
+        """The answer to a query. Raises NotFound, DecodeError, or what the handler raises."""
+        handler = self._definition.handlers.get(("query", name))
+        if handler is None:
+            raise NotFound(self._unknown("query", name))
+        args, kwargs = handler.signature.decode(payloads)
+        with self.reading(f"query {name}"):
+            value = self._context.copy().run(handler.function, self._target, *args, **kwargs)
+            return handler.signature.encode_result(value)
+
+    @contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """For code that must not change anything: what it asks for is refused, and what it wakes is noticed."""
+        self._ledger.refusal = what
+        try:
+            yield
+        finally:
+            self._ledger.refusal = ""
+            if not self._ledger.loop.idle:
+                raise ChangedByReader(f"{what} woke or started a task of the workflow: it must only read")
+
+    def _unknown(self, kind: HandlerKind, name: str) -> str:
+        known = sorted(n for k, n in self._definition.handlers if k == kind)
+        return f"workflow {self._definition.name} has no {kind} {name!r}; it has {', '.join(known) or 'none'}"
+
+
+class ChangedByReader(BaseException):
+    """A query or a validator changed the workflow: the live copy can't be used any more."""
+
+
+def _value(payloads: Payloads, hint: object, where: str) -> object:
+    """A signal's input as one value; None where it has none."""
+    if len(payloads) > 1:
+        raise DecodeError(f"{where} has {len(payloads)} arguments, but `receive` takes one")
+    return codec(hint).decode(payloads[0] if payloads else NULL, where)

@@ -1,0 +1,111 @@
+"""A history, read as workflow tasks: what each was told, and what it asked for.
+
+::
+
+    news* → WorkflowTaskScheduled → news* → WorkflowTaskStarted → WorkflowTaskCompleted → commands' events*
+            (Scheduled → Started → Failed | TimedOut: no task; the next one is told the same news)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from perdure.model import events as e
+from perdure.model.journal import encode_event
+
+
+class RecordedTask(NamedTuple):
+    """A workflow task that was completed.
+
+    news: the events that it was told of. asked: the events of its commands. time: the workflow's time.
+    history_length: the id of the last event before it.
+    """
+
+    news: list[e.HistoryEvent]
+    completed: e.WorkflowTaskCompleted
+    asked: Sequence[e.HistoryEvent]
+    time: int
+    history_length: int
+
+
+NEWS: Final[frozenset[type[Any]]] = frozenset(
+    {
+        e.WorkflowExecutionStarted,
+        e.WorkflowExecutionSignaled,
+        e.WorkflowExecutionCancelRequested,
+        e.ActivityTaskCompleted,
+        e.ActivityTaskFailed,
+        e.ActivityTaskTimedOut,
+        e.ActivityTaskCanceled,
+        e.TimerFired,
+        e.ChildWorkflowExecutionStarted,
+        e.StartChildWorkflowExecutionFailed,
+        e.ChildWorkflowExecutionCompleted,
+        e.ChildWorkflowExecutionFailed,
+    }
+)
+"""Events that the workflow's code hears of."""
+
+
+class HistoryReader:
+    """Reads a history as it comes, in one piece or several.
+
+    news: what no completed workflow task was told yet.
+    """
+
+    def __init__(self) -> None:
+        self.news: list[e.HistoryEvent] = []
+        self._last = 0
+        self._late = False
+        self._started: e.WorkflowTaskStarted | None = None
+        self._events: Sequence[e.HistoryEvent] = ()
+        self._counted = self._bytes = 0
+
+    def read(self, events: Sequence[e.HistoryEvent]) -> Iterator[RecordedTask]:
+        """The completed workflow tasks among these events; those that were read before are skipped.
+
+        Raises ValueError where events are missing before them.
+        """
+        if not events:
+            return
+        index, count = self._last + 1 - events[0].id, len(events)
+        if index < 0:
+            raise ValueError(f"the events begin at {events[0].id}, but the last that were seen end at {self._last}")
+        self._events = events
+        while index < count:
+            event = events[index]
+            index += 1
+            kind = type(event)
+            if kind in NEWS:
+                self.news.append(event)
+            elif isinstance(event, e.WorkflowTaskScheduled):
+                self._late = event.attempt > 1  # then it was written after the code had run
+            elif isinstance(event, e.WorkflowTaskStarted):
+                self._started = event
+            elif isinstance(event, e.WorkflowTaskCompleted):
+                end = index
+                while end < count and getattr(events[end], "workflow_task_completed_event_id", 0) == event.id:
+                    end += 1
+                yield self._task(event, events[index:end])
+                index = end
+        self._last = max(self._last, events[-1].id)
+        self._events = ()
+
+    def _task(self, completed: e.WorkflowTaskCompleted, asked: Sequence[e.HistoryEvent]) -> RecordedTask:
+        assert self._started is not None  # they are written together
+        news, self.news = self.news, []
+        length = self._started.id - (2 if self._late else 1)
+        return RecordedTask(news, completed, asked, self._started.time, length)
+
+    def take_news(self) -> list[e.HistoryEvent]:
+        """The news, for the task that is open."""
+        news, self.news = self.news, []
+        return news
+
+    def bytes_until(self, event_id: int) -> int:
+        """The size of a history that is being read, up to an event: what the engine said at that time."""
+        for event in self._events[self._counted : event_id]:
+            self._bytes += len(encode_event(event))
+        self._counted = max(self._counted, event_id)
+        return self._bytes

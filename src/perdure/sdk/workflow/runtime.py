@@ -1,0 +1,490 @@
+"""One workflow run, live in memory: a workflow task goes in, what the code asks for comes out.
+
+::
+
+    activate(task):  read the events → for each recorded task: run it again, match what it asks for with the
+                     history → run the open task → completion
+    query(task):     the same without an open task → answer
+    evict():         throw Evicted into what still waits
+
+One path serves a whole history and the few events since the last task: there the first recorded task is the one
+that this run has just done, so that only the ids of its events are taken over.
+
+A task's events apply in their order. After each, the loop runs until idle, then conditions are looked at; updates
+follow. All of this is frozen: recorded histories depend on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import random
+import uuid
+import zlib
+from asyncio import CancelledError
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextvars import Context
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final, NoReturn, cast
+
+from perdure.clock import SECOND
+from perdure.errors import ApplicationError, Evicted, NotFound
+from perdure.limits import SUGGEST_CONTINUE_AS_NEW_BYTES, SUGGEST_CONTINUE_AS_NEW_EVENTS
+from perdure.model import events as e
+from perdure.model.commands import CancelWorkflow, Command, CompleteWorkflow, ContinueAsNew, FailWorkflow, RejectUpdate
+from perdure.model.failures import Failure
+from perdure.model.flags import CURRENT
+from perdure.model.payloads import Payload, Payloads
+from perdure.model.tasks import (
+    START,
+    Position,
+    QueryAnswer,
+    QueryTask,
+    RunRef,
+    WorkflowTask,
+    WorkflowTaskCompletion,
+    WorkflowTaskFailure,
+)
+from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.sdk.failures import Ended, ExceptionResolver, exception_of, failure_of, origin_of
+from perdure.sdk.workflow import determinism
+from perdure.sdk.workflow.activation import Activation
+from perdure.sdk.workflow.conditions import Conditions
+from perdure.sdk.workflow.context import ChildOptions, WorkflowInfo
+from perdure.sdk.workflow.definition import WorkflowDefinition
+from perdure.sdk.workflow.ledger import EVICTED, ActivityFuture, ChildFuture, Ledger
+from perdure.sdk.workflow.logs import WorkflowLogger
+from perdure.sdk.workflow.loop import LoopTask
+from perdure.sdk.workflow.matching import Issued, in_order, match
+from perdure.sdk.workflow.messages import ChangedByReader, Messages
+from perdure.sdk.workflow.queries import STACK_TRACE, stack_trace
+from perdure.sdk.workflow.replay import HistoryReader, RecordedTask
+
+PYTHON: Final = ".".join(platform.python_version_tuple()[:2])
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+_MAX_THROWS: Final = 100
+"""How often a task may answer its eviction by waiting for something else."""
+
+
+class WorkflowRun:
+    """The live copy of one run. It implements `context.WorkflowContext` for the code that it runs.
+
+    Args:
+        ref: which run.
+        definitions: the workflows that may be run, by name.
+
+    Attributes:
+        position: how far the history was seen: `activate` takes the task whose `previous` this is.
+        closed: the code has ended; queries are still answered.
+        broken: the code and its history are of no use any more: evict the run.
+        logger: what the code logs with.
+    """
+
+    def __init__(self, ref: RunRef, definitions: Mapping[str, WorkflowDefinition]) -> None:
+        determinism.install()
+        self.ref = ref
+        self.position: Position = START
+        self.closed = False
+        self.broken = False
+        facts = {"workflow_id": ref.workflow_id, "run_id": ref.run_id, "workflow_type": ""}
+        self._facts = facts
+        self.logger: WorkflowLogger = WorkflowLogger(facts)
+        self._definitions = definitions
+        self._resolver = ExceptionResolver()
+        self._ledger = Ledger(ref.workflow_id, zlib.crc32(ref.run_id.encode()))
+        self._loop = self._ledger.loop
+        self._conditions = Conditions(self._loop)
+        self._reader = HistoryReader()
+        self._context = Context()
+        self._sent: list[Issued] | None = None  # what the last live task asked for, until its events are seen
+        self._closing: Command | None = None
+        self._cancel_requested = False
+        self._main: LoopTask[object] | None = None
+        self._random: random.Random | None = None
+        self._time = 0
+        self._history_length = 0
+        self._history_bytes: int | None = None
+        # Set by the first event.
+        self._started: e.WorkflowExecutionStarted
+        self._definition: WorkflowDefinition
+        self._messages: Messages | None = None
+
+    # --- What the worker calls --------------------------------------------------------------------------
+    def activate(self, task: WorkflowTask) -> WorkflowTaskCompletion | WorkflowTaskFailure:
+        """Run the workflow's code on a task's news, after what this copy has not seen of the history.
+
+        `task.previous` must be `position`. What goes wrong is the answer, not an exception; then the run is
+        `broken`. Only KeyboardInterrupt and SystemExit pass through, and break it too.
+        """
+        if self.broken or self.closed or task.previous != self.position:
+            raise RuntimeError(f"run {self.ref.run_id} can't take this task: it is broken, closed or elsewhere")
+        try:
+            with Activation(self, self._loop):
+                self._catch_up(task.events)
+                issued = self._run_live(task)
+        except (KeyboardInterrupt, SystemExit):
+            self.broken = True
+            raise
+        except BaseException as error:
+            self.broken = True
+            return WorkflowTaskFailure(self.ref, task.attempt, task.position, failure_of(error))
+        self.position = task.position
+        return WorkflowTaskCompletion(
+            self.ref,
+            task.attempt,
+            task.position,
+            tuple([command for command, _, _ in issued]),
+            PYTHON,
+            CURRENT,
+            self._resolver.take(),
+            bool(self.logger.records),
+        )
+
+    def query(self, task: QueryTask) -> QueryAnswer:
+        """Answer a question about the workflow's state.
+
+        The run is at `task.position`, or is new and `task.events` bring it there. What goes wrong is the
+        answer; `broken` tells whether the run is of use after it.
+        """
+        if self.broken or task.position != self.position and not (task.events and self.position == START):
+            raise RuntimeError(f"run {self.ref.run_id} can't answer: it is broken or elsewhere")
+        result, failure = None, None
+        records, self.logger.records = self.logger.records, []
+        try:
+            with Activation(self, self._loop):
+                self._bring_to(task)
+                self._begin([], task.time, replaying=False)
+                result = self._answer(task)
+        except (KeyboardInterrupt, SystemExit):
+            self.broken = True
+            raise
+        except BaseException as error:
+            self.broken = self.broken or isinstance(error, ChangedByReader)
+            failure = failure_of(error)
+        # A query commits nothing that its own log lines could wait for.
+        said, self.logger.records = self.logger.records, records
+        for record in said:
+            logging.getLogger(record.name).handle(record)
+        return QueryAnswer(self.ref, task.query_id, result, failure)
+
+    def evict(self) -> None:
+        """Take the run out of memory: `finally` blocks run now, on this thread, and can't ask for anything.
+
+        Every run must be evicted before it is dropped. A second call does nothing.
+        """
+        if self._ledger.refusal == EVICTED:
+            return
+        self.broken = True
+        self._ledger.refusal = EVICTED
+        self._loop.silent = self.logger.silent = True
+        self.logger.records.clear()
+        self._loop.clear()
+        with Activation(self, self._loop):
+            for task in reversed(self._loop.live_tasks()):
+                _tear_down(task)
+        self._loop.clear()
+
+    def take_log_records(self) -> list[logging.LogRecord]:
+        """What the code has logged since the last call. It may be handed to `logging` when the task's
+        completion is on disk (`logging.getLogger(record.name).handle(record)`)."""
+        return self.logger.take()
+
+    # --- Workflow tasks ---------------------------------------------------------------------------------
+    def _catch_up(self, events: Sequence[e.HistoryEvent]) -> None:
+        for recorded in self._reader.read(events):
+            asked = recorded.asked
+            sent, self._sent = self._sent, None
+            if sent is not None and in_order(sent, asked):
+                self._ledger.bind(zip(sent, asked, strict=True))
+                continue
+            issued = self._replay(recorded) if sent is None else sent
+            matched = match(issued, asked, recorded.time)
+            for changed in matched.changed:
+                self.logger.logger.warning("in the replay of workflow %s: %s", self.ref.workflow_id, changed)
+            self._ledger.bind(matched.pairs)
+
+    def _replay(self, recorded: RecordedTask) -> list[Issued]:
+        """Run a recorded task again; what the code asks for."""
+        self._resolver.replay(recorded.completed.exceptions)
+        self._history_length, self._history_bytes = recorded.history_length, None
+        self._begin(recorded.news, recorded.time, replaying=True)
+        self._tell(recorded.news)
+        for event in recorded.asked:
+            if isinstance(event, e.WorkflowExecutionUpdateAccepted):
+                self._listener().accept(event.update_id, event.name, event.input)
+                self._settle()
+        return self._finish()
+
+    def _run_live(self, task: WorkflowTask) -> list[Issued]:
+        news = self._reader.take_news()
+        self._resolver.take()  # what a replay has met, its history records
+        self._history_length, self._history_bytes = task.position.event_id, task.history_bytes
+        self._begin(news, task.time, replaying=False)
+        self._tell(news)
+        for update in task.updates:
+            self._listener().admit(update)
+            self._settle()
+        issued = self._finish()
+        self._sent = [item for item in issued if type(item[0]) is not RejectUpdate] if task.updates else issued
+        return issued
+
+    def _begin(self, news: list[e.HistoryEvent], time: int, *, replaying: bool) -> None:
+        self._time = time
+        self.logger.silent = replaying
+        self._ledger.begin(news, replaying=replaying)
+        if self._messages is not None:
+            self._loop.clock = (time - self._started.time) / SECOND
+
+    def _tell(self, news: Sequence[e.HistoryEvent]) -> None:
+        for event in news:
+            if self._closing is not None:
+                break  # the code has ended: it hears no more
+            _APPLY[type(event)](self, event)
+            self._settle()
+
+    def _settle(self) -> None:
+        """Let everything run that can, and see whether the run has ended."""
+        self._loop.run_until_idle()
+        self._conditions.settle()
+        main = self._main
+        if main is not None and self._closing is None and main.done():
+            self._main_done(main)
+
+    def _finish(self) -> list[Issued]:
+        """The end of a workflow task: what was asked for."""
+        issued = self._ledger.collect()
+        if self._closing is not None:
+            unfinished = self._listener().unfinished
+            if unfinished:
+                self.logger.warning("the workflow ends while handlers still run: %s", ", ".join(unfinished))
+            issued.append((self._closing, None, ""))
+            self.closed = True
+        return issued
+
+    # --- The end of the run -----------------------------------------------------------------------------
+    @property
+    def closing(self) -> bool:
+        """Whether the code has ended in this task."""
+        return self._closing is not None
+
+    def _main_done(self, main: LoopTask[object]) -> None:
+        if main.cancelled():
+            if not self._cancel_requested:
+                raise RuntimeError("the workflow cancelled its own main task, though nobody asked it to stop")
+            self._closing = CancelWorkflow()
+            return
+        error = main.exception()
+        if error is not None:
+            self.end_with(error)
+        else:
+            self._closing = CompleteWorkflow(self._definition.signature.encode_result(main.result()))
+
+    def end_with(self, error: BaseException) -> None:
+        """The code has raised: end the run with it where it is an outcome; raise it where it is a bug."""
+        if isinstance(error, ContinueAsNewRequested):
+            closing: Command = error.command
+        elif self.is_failure(error):
+            closing = FailWorkflow(failure_of(error))
+        else:
+            raise error
+        if self._closing is None:
+            self._closing = closing
+
+    def is_failure(self, error: BaseException) -> bool:
+        """Whether an exception is an outcome: raised as one, listed by the workflow, or the end of an activity
+        or a child; or a group of such."""
+        if isinstance(error, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", error)
+            if all(self.is_failure(member) for member in group.exceptions):
+                return True
+        return isinstance(error, (ApplicationError, *self._definition.failure_exceptions)) or (
+            origin_of(error) is not None
+        )
+
+    # --- Queries ----------------------------------------------------------------------------------------
+    def _bring_to(self, task: QueryTask) -> None:
+        if task.position != self.position:
+            try:
+                self._catch_up(task.events)
+            except BaseException:
+                self.broken = True
+                raise
+            self.position = task.position
+
+    def _answer(self, task: QueryTask) -> Payload:
+        if task.name == STACK_TRACE:
+            return stack_trace(self._loop)
+        return self._listener().query(task.name, task.input)
+
+    def _listener(self) -> Messages:
+        if self._messages is None:
+            raise NotFound("the workflow has not begun: its first workflow task is not completed yet")
+        return self._messages
+
+    # --- Events -----------------------------------------------------------------------------------------
+    def _begin_run(self, event: e.WorkflowExecutionStarted) -> None:
+        definition = self._definitions.get(event.workflow_type)
+        if definition is None:
+            known = ", ".join(sorted(self._definitions)) or "none"
+            raise NotFound(f"this worker has no workflow {event.workflow_type!r}; it has {known}")
+        self._started, self._definition = event, definition
+        self._facts["workflow_type"] = definition.name
+        args, kwargs = definition.signature.decode(event.input)
+        context = self._context
+        target = None
+        function = definition.make
+        if definition.is_class:
+            target = context.run(definition.make, *args, **kwargs)
+            function, args, kwargs = cast("Any", target).run, [], {}
+        self._messages = Messages(self, definition, target, self._ledger, context, self.logger)
+        coroutine = function(*args, **kwargs) if definition.is_async else _called(function, args, kwargs)
+        self._main = self._loop.create_task(
+            cast("Coroutine[Any, Any, object]", coroutine), name=definition.name, context=context.copy()
+        )
+
+    def _signaled(self, event: e.WorkflowExecutionSignaled) -> None:
+        self._listener().signal(event)
+
+    def _cancel(self, _: e.WorkflowExecutionCancelRequested) -> None:
+        self._cancel_requested = True
+        if self._main is not None:
+            self._main.cancel()
+
+    def _activity_completed(self, event: e.ActivityTaskCompleted) -> None:
+        self._ledger.complete(event.scheduled_event_id, event.result)
+
+    def _activity_failed(self, event: e.ActivityTaskFailed | e.ActivityTaskTimedOut) -> None:
+        self._ledger.fail(event.scheduled_event_id, self._exception(event.failure, "activity"))
+
+    def _activity_cancelled(self, event: e.ActivityTaskCanceled) -> None:
+        failure = Failure("the activity was cancelled from outside the workflow", kind="cancelled")
+        self._ledger.fail(event.scheduled_event_id, self._exception(failure, "activity"))
+
+    def _timer_fired(self, event: e.TimerFired) -> None:
+        self._ledger.fire(event.started_event_id)
+
+    def _child_started(self, event: e.ChildWorkflowExecutionStarted) -> None:
+        self._ledger.child_started(event)
+
+    def _child_completed(self, event: e.ChildWorkflowExecutionCompleted) -> None:
+        self._ledger.complete(event.initiated_event_id, event.result)
+
+    def _child_failed(self, event: e.ChildWorkflowExecutionFailed | e.StartChildWorkflowExecutionFailed) -> None:
+        self._ledger.fail(event.initiated_event_id, self._exception(event.failure, "workflow"))
+
+    def _exception(self, failure: Failure, of: Ended) -> Callable[[], BaseException]:
+        return lambda: exception_of(failure, self._resolver, of=of)
+
+    # --- context.WorkflowContext ------------------------------------------------------------------------
+    def start_activity(
+        self,
+        definition: ActivityDefinition,
+        options: ActivityOptions,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> ActivityFuture:
+        self._ledger.check("an activity can't be started")
+        return self._ledger.schedule(definition, options, definition.signature.encode(args, kwargs))
+
+    def start_child(
+        self,
+        definition: WorkflowDefinition,
+        options: ChildOptions,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> ChildFuture:
+        self._ledger.check("a child workflow can't be started")
+        return self._ledger.start_child(definition, options, definition.signature.encode(args, kwargs))
+
+    async def wait_until(self, predicate: Callable[[], bool], timeout: int | None) -> None:
+        self._ledger.check("workflow.wait_until can't be used")
+        await self._conditions.wait(predicate, timeout)
+
+    async def receive(self, name: str, type: object, timeout: int | None) -> object:
+        self._ledger.check("workflow.receive can't be used")
+        return await self._listener().receive(name, type, timeout)
+
+    def info(self) -> WorkflowInfo:
+        started, parent, length = self._started, self._started.parent, self._history_length
+        size = self._history_bytes if self._history_bytes is not None else self._reader.bytes_until(length)
+        return WorkflowInfo(
+            namespace=self.ref.namespace,
+            workflow_id=self.ref.workflow_id,
+            run_id=self.ref.run_id,
+            workflow_type=started.workflow_type,
+            task_queue=started.task_queue,
+            attempt=1,
+            start_time=EPOCH + timedelta(microseconds=started.time),
+            history_length=length,
+            history_bytes=size,
+            continue_as_new_suggested=(
+                length >= SUGGEST_CONTINUE_AS_NEW_EVENTS or size >= SUGGEST_CONTINUE_AS_NEW_BYTES
+            ),
+            parent_workflow_id=parent.workflow_id if parent is not None else None,
+            is_replaying=self._loop.replaying,
+        )
+
+    def now(self) -> datetime:
+        return EPOCH + timedelta(microseconds=self._time)
+
+    def time(self) -> float:
+        return self._time / SECOND
+
+    def random(self) -> random.Random:
+        self._ledger.check("the workflow's random numbers can't be used")
+        if self._random is None:
+            self._random = random.Random(self.ref.run_id)
+        return self._random
+
+    def uuid4(self) -> uuid.UUID:
+        return uuid.UUID(int=self.random().getrandbits(128), version=4)
+
+    def continue_as_new(
+        self, definition: WorkflowDefinition, args: Sequence[object], kwargs: dict[str, object]
+    ) -> NoReturn:
+        self._ledger.check("workflow.continue_as_new can't be used")
+        payloads: Payloads = definition.signature.encode(args, kwargs)
+        raise ContinueAsNewRequested(ContinueAsNew(definition.name, definition.task_queue, payloads))
+
+
+class ContinueAsNewRequested(BaseException):
+    """Ends the code of a run that goes on as a new one. Not an Exception: no `except` should swallow it."""
+
+    def __init__(self, command: ContinueAsNew) -> None:
+        super().__init__("workflow.continue_as_new() must end the workflow's run, or one of its handlers")
+        self.command = command
+
+
+async def _called(function: Callable[..., object], args: list[object], kwargs: dict[str, object]) -> object:
+    return function(*args, **kwargs)
+
+
+def _tear_down(task: LoopTask[Any]) -> None:
+    """Throw Evicted into a task until it ends."""
+    coroutine = cast("Coroutine[object, object, object]", task.get_coro())
+    for _ in range(_MAX_THROWS):
+        try:
+            coroutine.throw(Evicted("the workflow is being taken out of memory"))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            return  # it ended, one way or another
+    logging.getLogger("perdure.workflow").warning("%s doesn't end when its workflow is evicted", task.get_name())
+
+
+_APPLY: Final[dict[type[Any], Callable[[WorkflowRun, Any], None]]] = {
+    e.WorkflowExecutionStarted: WorkflowRun._begin_run,
+    e.WorkflowExecutionSignaled: WorkflowRun._signaled,
+    e.WorkflowExecutionCancelRequested: WorkflowRun._cancel,
+    e.ActivityTaskCompleted: WorkflowRun._activity_completed,
+    e.ActivityTaskFailed: WorkflowRun._activity_failed,
+    e.ActivityTaskTimedOut: WorkflowRun._activity_failed,
+    e.ActivityTaskCanceled: WorkflowRun._activity_cancelled,
+    e.TimerFired: WorkflowRun._timer_fired,
+    e.ChildWorkflowExecutionStarted: WorkflowRun._child_started,
+    e.StartChildWorkflowExecutionFailed: WorkflowRun._child_failed,
+    e.ChildWorkflowExecutionCompleted: WorkflowRun._child_completed,
+    e.ChildWorkflowExecutionFailed: WorkflowRun._child_failed,
+}
+"""What each of `replay.NEWS` does."""

@@ -1,0 +1,60 @@
+"""Where in the user's code something happened.
+
+Frames of Perdure's SDK and of asyncio are not what a person looks for; these functions skip them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from types import CodeType, CoroutineType, TracebackType
+from typing import Final, cast
+
+_SDK: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_ASYNCIO: Final = os.path.dirname(os.path.abspath(asyncio.__file__)) + os.sep
+
+_ours: dict[str, bool] = {}
+
+
+def is_ours(code: CodeType) -> bool:
+    """Whether a function is part of the SDK or of asyncio, not of the user's code."""
+    ours = _ours.get(code.co_filename)
+    if ours is None:
+        file = os.path.abspath(code.co_filename)
+        ours = _ours[code.co_filename] = file.startswith(_SDK) or file.startswith(_ASYNCIO)
+    return ours
+
+
+def user_line() -> str:
+    """The innermost line of user code that is executing, as "file:line"; empty where there is none."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # inspect's way costs 100 times as much
+    while frame is not None:
+        if not is_ours(frame.f_code):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def trimmed(traceback: TracebackType | None) -> TracebackType | None:
+    """A traceback without the frames of the SDK and of asyncio that led to the user's code.
+
+    One that has no user code at all stays as it is.
+    """
+    found = traceback
+    while found is not None and is_ours(found.tb_frame.f_code):
+        found = found.tb_next
+    return found or traceback
+
+
+def awaited_lines(coroutine: object) -> list[str]:
+    """The lines at which a suspended coroutine waits, outermost first, without the SDK's and asyncio's."""
+    lines: list[str] = []
+    while isinstance(coroutine, CoroutineType):
+        awaited = cast("CoroutineType[object, object, object]", coroutine)
+        frame = awaited.cr_frame
+        if frame is not None and not is_ours(frame.f_code):
+            code = frame.f_code
+            lines.append(f'  File "{code.co_filename}", line {frame.f_lineno}, in {code.co_qualname}')
+        coroutine = awaited.cr_await
+    return lines

@@ -1,0 +1,573 @@
+"""The executor: real coroutines and threads, against a node that only listens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import msgspec
+import pytest
+
+from perdure.clock import SECOND
+from perdure.errors import Hold
+from perdure.model.failures import Failure
+from perdure.model.payloads import Payload
+from perdure.model.tasks import (
+    ActivityCancellation,
+    ActivityCompletion,
+    ActivityEvicted,
+    ActivityFailure,
+    ActivityHeartbeat,
+    ActivityTask,
+    ActivityToken,
+    CancelActivity,
+    FromWorker,
+    RunRef,
+)
+from perdure.sdk.activity.context import ActivityContext, current
+from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.sdk.activity.executor import ActivityExecutor
+from perdure.sdk.signatures import Signature
+
+RUN = RunRef("default", "wf", "run-1")
+M = TypeVar("M", bound=FromWorker)
+
+
+class Node:
+    """Keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.messages: list[FromWorker] = []
+        self._arrived = asyncio.Event()
+
+    def send(self, message: FromWorker) -> None:
+        self.messages.append(message)
+        self._arrived.set()
+
+    async def message(self, type: type[M]) -> M:
+        """The first message of a type; waits for it."""
+        while True:
+            for message in self.messages:
+                if isinstance(message, type):
+                    return message
+            await self.count(len(self.messages) + 1)
+
+    async def count(self, messages: int) -> None:
+        """Wait for that many messages."""
+        while len(self.messages) < messages:
+            self._arrived.clear()
+            await self._arrived.wait()
+
+
+class Bench:
+    """An executor, the node that it talks to, and functions to be run as activities."""
+
+    def __init__(self, slots: int = 10) -> None:
+        self.node = Node()
+        self.definitions: dict[str, ActivityDefinition] = {}
+        self.executor = ActivityExecutor(self.definitions, self.node.send, slots=slots)
+        self._tasks = 0
+
+    def task(
+        self,
+        function: Callable[..., object] | str,
+        *args: object,
+        heartbeat_timeout: int = 0,
+        heartbeat_details: tuple[Payload, ...] = (),
+        last_failure: Failure | None = None,
+    ) -> ActivityTask:
+        """A task for a function, which becomes an activity; or for an activity of that name."""
+        if isinstance(function, str):
+            name = function
+        else:
+            name = function.__name__
+            is_async = inspect.iscoroutinefunction(function)
+            signature = Signature(function, f"activity {name}")
+            self.definitions[name] = ActivityDefinition(name, function, is_async, signature, ActivityOptions())
+        self._tasks += 1
+        return ActivityTask(
+            ActivityToken(RUN, self._tasks, 1),
+            f"a{self._tasks}",
+            name,
+            "flow",
+            "default",
+            tuple(Payload(msgspec.json.encode(each)) for each in args),
+            1_700_000_000 * SECOND,
+            1_700_000_001 * SECOND,
+            30 * SECOND,
+            heartbeat_timeout,
+            heartbeat_details,
+            last_failure,
+        )
+
+    def start(self, function: Callable[..., object] | str, *args: object) -> ActivityToken:
+        task = self.task(function, *args)
+        self.executor.start(task)
+        return task.token
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    await bench.executor.stop(grace=0)
+
+
+def context() -> ActivityContext:
+    """The attempt that calls this."""
+    found = current()
+    assert found is not None
+    return found
+
+
+# --- Outcomes -------------------------------------------------------------------------------------------
+@dataclass
+class Point:
+    x: int
+    y: int
+
+
+async def test_a_coroutine_returns(bench: Bench) -> None:
+    async def shift(point: Point, by: int) -> Point:
+        await asyncio.sleep(0)
+        return Point(point.x + by, point.y + by)
+
+    token = bench.start(shift, {"x": 1, "y": 2}, 10)
+    assert await bench.node.message(ActivityCompletion) == ActivityCompletion(token, Payload(b'{"x":11,"y":12}'))
+
+
+async def test_a_plain_function_returns_from_a_thread(bench: Bench) -> None:
+    def where(name: str) -> str:
+        return f"{name} in {threading.current_thread().name}"
+
+    token = bench.start(where, "ann")
+    message = await bench.node.message(ActivityCompletion)
+    assert message == ActivityCompletion(token, Payload(b'"ann in perdure-activity-1"'))
+
+
+async def fails_async() -> None:
+    raise LookupError("no such region")
+
+
+def fails_plain() -> None:
+    raise LookupError("no such region")
+
+
+@pytest.mark.parametrize("function", [fails_async, fails_plain])
+async def test_an_exception_crosses_with_its_classes(bench: Bench, function: Callable[..., object]) -> None:
+    token = bench.start(function)
+    message = await bench.node.message(ActivityFailure)
+    assert message.token == token
+    assert message.failure.types == ("builtins.LookupError", "builtins.Exception")
+    assert message.failure.message == "no such region"
+    assert not message.failure.non_retryable
+
+
+async def test_hold_asks_for_a_person(bench: Bench) -> None:
+    async def hold() -> None:
+        raise Hold("the quota is used up")
+
+    bench.start(hold)
+    failure = (await bench.node.message(ActivityFailure)).failure
+    assert (failure.kind, failure.message) == ("hold", "the quota is used up")
+
+
+async def test_an_unknown_activity_is_tried_again_and_says_what_there_is(bench: Bench) -> None:
+    bench.task(fails_async)
+    bench.task(fails_plain)
+    bench.start("fails_asinc")
+    failure = (await bench.node.message(ActivityFailure)).failure
+    assert failure.message == "this worker has no activity 'fails_asinc'; it has: fails_async, fails_plain"
+    assert not failure.non_retryable
+
+
+async def test_wrong_arguments_are_not_tried_again(bench: Bench) -> None:
+    ran: list[object] = []
+
+    async def shift(point: Point) -> None:
+        ran.append(point)
+
+    bench.start(shift, {"x": 1, "y": "two"})
+    failure = (await bench.node.message(ActivityFailure)).failure
+    assert (failure.kind, failure.non_retryable) == ("encoding", True)
+    assert "'point'" in failure.message
+    assert "$.y" in failure.message
+    assert ran == []
+
+
+async def test_a_result_without_an_encoding_is_not_tried_again(bench: Bench) -> None:
+    async def lock() -> object:
+        return threading.Lock()
+
+    bench.start(lock)
+    failure = (await bench.node.message(ActivityFailure)).failure
+    assert (failure.kind, failure.non_retryable) == ("encoding", True)
+    assert "the result of activity lock" in failure.message
+
+
+async def test_annotations_that_cannot_be_read_may_be_mended_by_a_deploy(bench: Bench) -> None:
+    def broken(point: object) -> None: ...
+
+    broken.__annotations__["point"] = "Nowhere"
+
+    bench.start(broken, 1)
+    failure = (await bench.node.message(ActivityFailure)).failure
+    assert "Nowhere" in failure.message
+    assert not failure.non_retryable
+
+
+async def test_the_same_attempt_delivered_again_runs_once(bench: Bench) -> None:
+    release, ran = asyncio.Event(), list[int]()
+
+    async def once() -> None:
+        ran.append(1)
+        await release.wait()
+
+    task = bench.task(once)
+    bench.executor.start(task)
+    await asyncio.sleep(0)
+    bench.executor.start(task)
+    release.set()
+    await bench.node.message(ActivityCompletion)
+    assert ran == [1]
+    assert len(bench.node.messages) == 1
+
+
+async def test_threads_are_no_more_than_the_slots() -> None:
+    bench = Bench(slots=2)
+    names, gate = set[str](), threading.Barrier(2)
+
+    def work() -> None:
+        gate.wait()
+        names.add(threading.current_thread().name)
+
+    for _ in range(8):
+        bench.start(work)
+    await bench.node.count(8)
+    assert len(names) == 2
+    await bench.executor.stop()
+
+
+# --- Context --------------------------------------------------------------------------------------------
+async def test_info_tells_about_the_attempt(bench: Bench) -> None:
+    seen: list[ActivityContext] = []
+
+    async def look() -> None:
+        seen.append(context())
+
+    bench.executor.start(bench.task(look, last_failure=Failure("full", ("app.Full", "builtins.Exception"))))
+    await bench.node.message(ActivityCompletion)
+    info = seen[0].info
+    assert (info.workflow_id, info.run_id, info.namespace) == ("wf", "run-1", "default")
+    assert (info.activity_id, info.activity_type, info.attempt) == ("a1", "look", 1)
+    assert info.scheduled_time == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+    assert info.start_to_close_timeout == timedelta(seconds=30)
+    assert info.heartbeat_timeout is None
+    assert info.last_failure == "app.Full: full"
+    assert current() is None
+
+
+caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="nobody")
+
+
+async def test_an_attempt_does_not_see_the_context_of_what_caused_it(bench: Bench) -> None:
+    seen: list[str] = []
+
+    async def look() -> None:
+        seen.append(caller.get())
+
+    caller.set("whoever happened to start it")
+    bench.start(look)
+    await bench.node.message(ActivityCompletion)
+    assert seen == ["nobody"]
+
+
+async def test_the_context_is_there_in_threads_of_a_coroutine(bench: Bench) -> None:
+    seen: list[str] = []
+
+    async def outer() -> None:
+        await asyncio.to_thread(lambda: seen.append(context().info.activity_id))
+
+    bench.start(outer)
+    await bench.node.message(ActivityCompletion)
+    assert seen == ["a1"]
+
+
+# --- Cancellation ---------------------------------------------------------------------------------------
+async def test_a_cancelled_coroutine_cleans_up_and_says_so(bench: Bench) -> None:
+    started, cleaned = asyncio.Event(), list[bool]()
+
+    async def wait() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned.append(context().cancelled)
+
+    token = bench.start(wait)
+    await started.wait()
+    bench.executor.cancel(CancelActivity(token, "cancel_requested"))
+    assert await bench.node.message(ActivityCancellation) == ActivityCancellation(token)
+    assert cleaned == [True]
+
+
+async def test_cancelled_before_it_began_it_does_not_run(bench: Bench) -> None:
+    ran: list[int] = []
+
+    async def never() -> None:
+        ran.append(1)
+
+    token = bench.start(never)
+    bench.executor.cancel(CancelActivity(token, "cancel_requested"))
+    assert bench.node.messages == [ActivityCancellation(token)]
+    await asyncio.sleep(0)
+    assert ran == []
+
+
+async def test_a_plain_function_cancelled_before_it_began_does_not_run() -> None:
+    bench = Bench(slots=1)
+    gate, ran = threading.Event(), list[int]()
+
+    def first() -> None:
+        gate.wait()
+
+    def never() -> None:
+        ran.append(1)
+
+    bench.start(first)
+    token = bench.start(never)
+    bench.executor.cancel(CancelActivity(token, "cancel_requested"))
+    assert bench.node.messages == [ActivityCancellation(token)]
+    gate.set()
+    await bench.node.message(ActivityCompletion)
+    await bench.executor.stop()
+    assert ran == []
+
+
+async def test_a_plain_function_sees_that_it_is_cancelled(bench: Bench) -> None:
+    started, told = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def poll() -> None:
+        loop.call_soon_threadsafe(started.set)
+        told.wait()
+        if context().cancelled:
+            raise asyncio.CancelledError
+
+    token = bench.start(poll)
+    await started.wait()
+    bench.executor.cancel(CancelActivity(token, "cancel_requested"))
+    told.set()
+    assert await bench.node.message(ActivityCancellation) == ActivityCancellation(token)
+
+
+async def test_a_coroutine_that_finishes_in_spite_of_the_cancellation_completes(bench: Bench) -> None:
+    started = asyncio.Event()
+
+    async def stubborn() -> str:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "done anyway"
+
+    token = bench.start(stubborn)
+    await started.wait()
+    bench.executor.cancel(CancelActivity(token, "cancel_requested"))
+    assert (await bench.node.message(ActivityCompletion)).result == Payload(b'"done anyway"')
+
+
+@pytest.mark.parametrize("reason", ["timed_out", "closed", "paused"])
+async def test_an_attempt_that_was_given_up_frees_its_slot_when_it_ends(bench: Bench, reason: str) -> None:
+    started, release = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await release.wait()
+
+    token = bench.start(wait)
+    await started.wait()
+    bench.executor.cancel(CancelActivity(token, reason))
+    await asyncio.sleep(0)
+    assert bench.node.messages == []
+    release.set()
+    assert await bench.node.message(ActivityEvicted) == ActivityEvicted(token)
+
+
+async def test_cancelled_error_that_nobody_asked_for_is_a_failure(bench: Bench) -> None:
+    async def odd() -> None:
+        task = asyncio.create_task(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    bench.start(odd)
+    failure = (await bench.node.message(ActivityFailure)).failure
+    assert failure.type == "CancelledError"
+    assert "nobody asked" in failure.message
+
+
+async def test_an_attempt_whose_task_is_cancelled_by_the_loop_has_no_outcome(bench: Bench) -> None:
+    tasks: list[asyncio.Task[object] | None] = []
+
+    async def wait() -> None:
+        tasks.append(asyncio.current_task())
+        await asyncio.Event().wait()
+
+    token = bench.start(wait)
+    await asyncio.sleep(0)
+    assert tasks[0] is not None
+    tasks[0].cancel()
+    assert await bench.node.message(ActivityEvicted) == ActivityEvicted(token)
+
+
+# --- Heartbeats -----------------------------------------------------------------------------------------
+async def test_the_first_heartbeat_is_sent_at_once_and_later_ones_wait(bench: Bench) -> None:
+    beaten, release = asyncio.Event(), asyncio.Event()
+
+    async def beat() -> None:
+        for step in range(100):
+            context().heartbeat(step)
+        beaten.set()
+        await release.wait()
+        raise LookupError
+
+    bench.executor.start(bench.task(beat, heartbeat_timeout=3600 * SECOND))
+    await beaten.wait()
+    token = ActivityToken(RUN, 1, 1)
+    assert bench.node.messages == [ActivityHeartbeat(token, (Payload(b"0"),))]
+    release.set()
+    await bench.node.message(ActivityFailure)
+    # The latest details go before the failure, so that the next attempt has them.
+    assert [type(each) for each in bench.node.messages] == [ActivityHeartbeat, ActivityHeartbeat, ActivityFailure]
+    assert bench.node.messages[1] == ActivityHeartbeat(token, (Payload(b"99"),))
+
+
+async def test_a_heartbeat_that_waited_is_sent_when_its_time_comes(bench: Bench) -> None:
+    async def beat() -> None:
+        context().heartbeat("first")
+        context().heartbeat("second", 2)
+        await bench.node.count(2)
+
+    bench.executor.start(bench.task(beat, heartbeat_timeout=1))
+    await bench.node.message(ActivityCompletion)
+    assert bench.node.messages[1] == ActivityHeartbeat(ActivityToken(RUN, 1, 1), (Payload(b'"second"'), Payload(b"2")))
+    assert len(bench.node.messages) == 3
+
+
+async def test_heartbeats_from_a_thread_arrive_before_its_failure(bench: Bench) -> None:
+    def beat() -> None:
+        for step in range(1000):
+            context().heartbeat(step)
+        raise LookupError
+
+    bench.executor.start(bench.task(beat, heartbeat_timeout=3600 * SECOND))
+    await bench.node.message(ActivityFailure)
+    beats = [each for each in bench.node.messages if isinstance(each, ActivityHeartbeat)]
+    assert beats[-1].details == (Payload(b"999"),)
+    assert len(beats) <= 2
+    assert isinstance(bench.node.messages[-1], ActivityFailure)
+
+
+async def test_the_next_attempt_finds_the_details(bench: Bench) -> None:
+    seen: list[object] = []
+
+    async def look() -> None:
+        seen.append(context().heartbeat_details(Point))
+
+    async def look_at_several() -> None:
+        seen.append(context().heartbeat_details(tuple[Point, str]))
+
+    async def look_at_nothing() -> None:
+        seen.append(context().heartbeat_details(Point))
+
+    point = Payload(b'{"x":1,"y":2}')
+    bench.executor.start(bench.task(look, heartbeat_details=(point,)))
+    bench.executor.start(bench.task(look_at_several, heartbeat_details=(point, Payload(b'"b"'))))
+    bench.executor.start(bench.task(look_at_nothing))
+    await bench.node.count(3)
+    assert seen == [Point(1, 2), (Point(1, 2), "b"), None]
+
+
+async def test_a_heartbeat_that_cannot_be_encoded_fails_the_attempt(bench: Bench) -> None:
+    async def beat() -> None:
+        context().heartbeat(1, threading.Lock())
+
+    bench.start(beat)
+    assert "heartbeat detail 2" in (await bench.node.message(ActivityFailure)).failure.message
+
+
+# --- The end --------------------------------------------------------------------------------------------
+async def test_stop_lets_go_of_what_has_no_outcome() -> None:
+    bench = Bench()
+    gate, started = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def wait() -> None:
+        context().heartbeat("half")
+        context().heartbeat("nearly")
+        await asyncio.Event().wait()
+
+    async def finishes() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "just in time"
+
+    def hangs() -> None:
+        loop.call_soon_threadsafe(started.set)
+        gate.wait()
+
+    waiting, finishing, hanging = bench.start(wait), bench.start(finishes), bench.start(hangs)
+    await started.wait()
+    await bench.executor.stop(grace=0.01)
+    late = bench.start(wait)
+    gate.set()
+    assert bench.node.messages == [
+        ActivityHeartbeat(waiting, (Payload(b'"half"'),)),
+        ActivityHeartbeat(waiting, (Payload(b'"nearly"'),)),
+        ActivityEvicted(waiting),
+        ActivityCompletion(finishing, Payload(b'"just in time"')),
+        ActivityEvicted(hanging),
+        ActivityEvicted(late),
+    ]
+
+
+def _ignore(*_: object) -> None: ...
+
+
+async def exits_async() -> None:
+    raise SystemExit(3)
+
+
+def exits_plain() -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("function", [exits_async, exits_plain])
+def test_an_exit_is_never_an_outcome(function: Callable[..., object]) -> None:
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(_ignore)  # that nobody retrieves the exit from the task is no news
+    benches: list[Bench] = []
+
+    async def main() -> None:
+        benches.append(Bench())
+        benches[0].start(function)
+        await asyncio.Event().wait()
+
+    main_task = loop.create_task(main())
+    with pytest.raises(SystemExit):
+        loop.run_until_complete(main_task)
+    assert [type(each) for each in benches[0].node.messages] == [ActivityEvicted]
+    main_task.cancel()
+    loop.run_until_complete(asyncio.wait([main_task]))
+    loop.run_until_complete(benches[0].executor.stop())
+    loop.close()
