@@ -9,7 +9,9 @@
     workflow.py      the order in which they are made
     progress.py      what a run has done so far, from its history
     provisioner.py   the process that runs the workflow
+    messages.py      what it tells and is told
     proof.py         nothing was made twice, nothing was left behind
     screen.py        what the demo prints
+    processes.py     child processes
     demo.py          python -m examples.provision.demo
 """

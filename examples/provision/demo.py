@@ -20,10 +20,10 @@ from pathlib import Path
 import msgspec
 
 from examples.provision.cloud import ADDRESS, Cloud
+from examples.provision.messages import Failed, Finished, Progress, Release, messages
 from examples.provision.processes import Child, ChildDied
 from examples.provision.progress import Step, planned
 from examples.provision.proof import Kill, prove
-from examples.provision.provisioner import Failed, Finished, Progress, Release, messages
 from examples.provision.screen import Screen
 from examples.provision.spec import Specification, SpecificationError, read
 

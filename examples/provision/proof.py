@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from examples.provision.cloud import CallLog, Report
+from examples.provision.messages import Finished
 from examples.provision.progress import Step
-from examples.provision.provisioner import Finished
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from examples.provision.cloud import BadRequest
+from examples.provision.messages import Failed, Finished, Message, Progress, Release
 from examples.provision.progress import Step, begun
 from examples.provision.spec import Specification, read
 from examples.provision.workflow import Environment, provision
@@ -21,36 +23,6 @@ from perdure.errors import WorkflowAlreadyStarted, WorkflowFailed
 
 LOOK_EVERY = 0.1
 """Seconds between two looks at the run."""
-
-
-class Progress(msgspec.Struct, frozen=True, tag=True):
-    """How far each step is."""
-
-    steps: list[Step]
-
-
-class Finished(msgspec.Struct, frozen=True, tag=True):
-    """The run returned."""
-
-    environment: Environment
-    steps: list[Step]
-
-
-class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The run failed."""
-
-    problem: str
-
-
-Message = Progress | Finished | Failed
-messages: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
-"""Reads what this process tells."""
-
-
-class Release(msgspec.Struct, frozen=True):
-    """An order: let what is held go on."""
-
-    note: str
 
 
 async def main(file: Path, spec: Specification) -> None:
@@ -82,7 +54,7 @@ async def _report(handle: WorkflowHandle[Environment]) -> None:
         await asyncio.wait({result}, timeout=LOOK_EVERY)
     try:
         _tell(Finished(result.result(), await _steps(handle)))
-    except WorkflowFailed as error:
+    except (BadRequest, WorkflowFailed) as error:
         _tell(Failed(str(error)))
 
 

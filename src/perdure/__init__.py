@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from perdure.sdk.client.client import Client
     from perdure.sdk.client.handle import WorkflowHandle
 
+    __version__: str
+
 __all__ = [
     "ActivityCancelled",
     "ActivityError",
@@ -108,12 +110,16 @@ _LAZY: Final = {
 """Names that are imported when they are first asked for: what only defines workflows needs no engine."""
 
 
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # or the checkers would believe that every name is there
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            return import_module("importlib.metadata").version("perdure")
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

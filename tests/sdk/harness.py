@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import msgspec
+import pytest
 
+from perdure import activity
 from perdure.clock import SECOND
 from perdure.model import commands as c
 from perdure.model import events as e
@@ -25,6 +27,7 @@ from perdure.model.tasks import (
 )
 from perdure.sdk.converter import encode, encode_all
 from perdure.sdk.failures import failure_of
+from perdure.sdk.registry import REGISTRY
 from perdure.sdk.workflow.calls import WorkflowFunction
 from perdure.sdk.workflow.classes import class_definition
 from perdure.sdk.workflow.definition import WorkflowDefinition
@@ -32,6 +35,25 @@ from perdure.sdk.workflow.runtime import WorkflowRun
 
 BEGIN = 1_700_000_000 * SECOND
 REF = RunRef("default", "flow", "0123456789abcdef")
+
+
+# Names of their own, since a process has one registry for all test modules.
+@activity(name="sdk_fetch")
+async def fetch(name: str) -> str:
+    return name
+
+
+@activity(name="sdk_store")
+async def store(name: str) -> str:
+    return name
+
+
+@pytest.fixture(autouse=True)
+def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test defines is gone after it. For modules that import it."""
+    monkeypatch.setattr(REGISTRY, "workflows", {})
+    monkeypatch.setattr(REGISTRY, "activities", {})
+
 
 Outcome = WorkflowTaskCompletion | WorkflowTaskFailure
 
@@ -89,6 +111,9 @@ class Scenario:
         input = definition.signature.encode(args, {})
         self.add(e.WorkflowExecutionStarted(1, self.now, definition.name, "default", input, REF.run_id))
 
+    def __del__(self) -> None:
+        self.run.evict()
+
     # --- The history ------------------------------------------------------------------------------------
     @property
     def next_id(self) -> int:
@@ -111,7 +136,9 @@ class Scenario:
         ended = {
             getattr(event, field, 0)
             for event in self.history
-            if not isinstance(event, e.ActivityTaskStarted | e.ActivityTaskCancelRequested | e.ChildWorkflowExecutionStarted)
+            if not isinstance(
+                event, e.ActivityTaskStarted | e.ActivityTaskCancelRequested | e.ChildWorkflowExecutionStarted
+            )
             for field in ("scheduled_event_id", "started_event_id", "initiated_event_id")
             if not (field == "started_event_id" and not isinstance(event, e.TimerFired | e.TimerCanceled))
         }
@@ -125,7 +152,7 @@ class Scenario:
         ]
 
     # --- What happens -----------------------------------------------------------------------------------
-    def complete(self, result: object = None, name: str = "", which: int = 0) -> None:
+    def complete(self, result: object = "", name: str = "", which: int = 0) -> None:
         """An activity returns: by default the first that is open."""
         id = self.open(e.ActivityTaskScheduled, name)[which]
         self.add(e.ActivityTaskStarted(self.next_id, self.now, id, 1, "worker", self.now))

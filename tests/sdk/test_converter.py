@@ -236,7 +236,7 @@ def test_the_limit_of_a_payload_is_exact() -> None:
 
 
 def test_types_that_can_not_be_stored_are_refused_with_a_reason() -> None:
-    with pytest.raises(TypeError, match="can't be stored: .*more than one dataclass"):
+    with pytest.raises(TypeError, match=r"can't be stored: .*more than one dataclass"):
         codec(Subnet | Network)
 
 

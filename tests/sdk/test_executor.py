@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
+import random
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
-import msgspec
 import pytest
 
-from perdure.clock import SECOND
 from perdure.errors import Hold
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload
@@ -24,92 +22,11 @@ from perdure.model.tasks import (
     ActivityEvicted,
     ActivityFailure,
     ActivityHeartbeat,
-    ActivityTask,
     ActivityToken,
     CancelActivity,
-    FromWorker,
-    RunRef,
 )
 from perdure.sdk.activity.context import ActivityContext, current
-from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
-from perdure.sdk.activity.executor import ActivityExecutor
-from perdure.sdk.signatures import Signature
-
-RUN = RunRef("default", "wf", "run-1")
-M = TypeVar("M", bound=FromWorker)
-
-
-class Node:
-    """Keeps what it is sent."""
-
-    def __init__(self) -> None:
-        self.messages: list[FromWorker] = []
-        self._arrived = asyncio.Event()
-
-    def send(self, message: FromWorker) -> None:
-        self.messages.append(message)
-        self._arrived.set()
-
-    async def message(self, type: type[M]) -> M:
-        """The first message of a type; waits for it."""
-        while True:
-            for message in self.messages:
-                if isinstance(message, type):
-                    return message
-            await self.count(len(self.messages) + 1)
-
-    async def count(self, messages: int) -> None:
-        """Wait for that many messages."""
-        while len(self.messages) < messages:
-            self._arrived.clear()
-            await self._arrived.wait()
-
-
-class Bench:
-    """An executor, the node that it talks to, and functions to be run as activities."""
-
-    def __init__(self, slots: int = 10) -> None:
-        self.node = Node()
-        self.definitions: dict[str, ActivityDefinition] = {}
-        self.executor = ActivityExecutor(self.definitions, self.node.send, slots=slots)
-        self._tasks = 0
-
-    def task(
-        self,
-        function: Callable[..., object] | str,
-        *args: object,
-        heartbeat_timeout: int = 0,
-        heartbeat_details: tuple[Payload, ...] = (),
-        last_failure: Failure | None = None,
-    ) -> ActivityTask:
-        """A task for a function, which becomes an activity; or for an activity of that name."""
-        if isinstance(function, str):
-            name = function
-        else:
-            name = function.__name__
-            is_async = inspect.iscoroutinefunction(function)
-            signature = Signature(function, f"activity {name}")
-            self.definitions[name] = ActivityDefinition(name, function, is_async, signature, ActivityOptions())
-        self._tasks += 1
-        return ActivityTask(
-            ActivityToken(RUN, self._tasks, 1),
-            f"a{self._tasks}",
-            name,
-            "flow",
-            "default",
-            tuple(Payload(msgspec.json.encode(each)) for each in args),
-            1_700_000_000 * SECOND,
-            1_700_000_001 * SECOND,
-            30 * SECOND,
-            heartbeat_timeout,
-            heartbeat_details,
-            last_failure,
-        )
-
-    def start(self, function: Callable[..., object] | str, *args: object) -> ActivityToken:
-        task = self.task(function, *args)
-        self.executor.start(task)
-        return task.token
+from tests.sdk.attempts import Bench, context
 
 
 @pytest.fixture
@@ -117,13 +34,6 @@ async def bench() -> AsyncIterator[Bench]:
     bench = Bench()
     yield bench
     await bench.executor.stop(grace=0)
-
-
-def context() -> ActivityContext:
-    """The attempt that calls this."""
-    found = current()
-    assert found is not None
-    return found
 
 
 # --- Outcomes -------------------------------------------------------------------------------------------
@@ -372,10 +282,9 @@ async def test_a_coroutine_that_finishes_in_spite_of_the_cancellation_completes(
 
     async def stubborn() -> str:
         started.set()
-        try:
+        with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            return "done anyway"
+        return "done anyway"
 
     token = bench.start(stubborn)
     await started.wait()
@@ -429,82 +338,6 @@ async def test_an_attempt_whose_task_is_cancelled_by_the_loop_has_no_outcome(ben
     assert await bench.node.message(ActivityEvicted) == ActivityEvicted(token)
 
 
-# --- Heartbeats -----------------------------------------------------------------------------------------
-async def test_the_first_heartbeat_is_sent_at_once_and_later_ones_wait(bench: Bench) -> None:
-    beaten, release = asyncio.Event(), asyncio.Event()
-
-    async def beat() -> None:
-        for step in range(100):
-            context().heartbeat(step)
-        beaten.set()
-        await release.wait()
-        raise LookupError
-
-    bench.executor.start(bench.task(beat, heartbeat_timeout=3600 * SECOND))
-    await beaten.wait()
-    token = ActivityToken(RUN, 1, 1)
-    assert bench.node.messages == [ActivityHeartbeat(token, (Payload(b"0"),))]
-    release.set()
-    await bench.node.message(ActivityFailure)
-    # The latest details go before the failure, so that the next attempt has them.
-    assert [type(each) for each in bench.node.messages] == [ActivityHeartbeat, ActivityHeartbeat, ActivityFailure]
-    assert bench.node.messages[1] == ActivityHeartbeat(token, (Payload(b"99"),))
-
-
-async def test_a_heartbeat_that_waited_is_sent_when_its_time_comes(bench: Bench) -> None:
-    async def beat() -> None:
-        context().heartbeat("first")
-        context().heartbeat("second", 2)
-        await bench.node.count(2)
-
-    bench.executor.start(bench.task(beat, heartbeat_timeout=1))
-    await bench.node.message(ActivityCompletion)
-    assert bench.node.messages[1] == ActivityHeartbeat(ActivityToken(RUN, 1, 1), (Payload(b'"second"'), Payload(b"2")))
-    assert len(bench.node.messages) == 3
-
-
-async def test_heartbeats_from_a_thread_arrive_before_its_failure(bench: Bench) -> None:
-    def beat() -> None:
-        for step in range(1000):
-            context().heartbeat(step)
-        raise LookupError
-
-    bench.executor.start(bench.task(beat, heartbeat_timeout=3600 * SECOND))
-    await bench.node.message(ActivityFailure)
-    beats = [each for each in bench.node.messages if isinstance(each, ActivityHeartbeat)]
-    assert beats[-1].details == (Payload(b"999"),)
-    assert len(beats) <= 2
-    assert isinstance(bench.node.messages[-1], ActivityFailure)
-
-
-async def test_the_next_attempt_finds_the_details(bench: Bench) -> None:
-    seen: list[object] = []
-
-    async def look() -> None:
-        seen.append(context().heartbeat_details(Point))
-
-    async def look_at_several() -> None:
-        seen.append(context().heartbeat_details(tuple[Point, str]))
-
-    async def look_at_nothing() -> None:
-        seen.append(context().heartbeat_details(Point))
-
-    point = Payload(b'{"x":1,"y":2}')
-    bench.executor.start(bench.task(look, heartbeat_details=(point,)))
-    bench.executor.start(bench.task(look_at_several, heartbeat_details=(point, Payload(b'"b"'))))
-    bench.executor.start(bench.task(look_at_nothing))
-    await bench.node.count(3)
-    assert seen == [Point(1, 2), (Point(1, 2), "b"), None]
-
-
-async def test_a_heartbeat_that_cannot_be_encoded_fails_the_attempt(bench: Bench) -> None:
-    async def beat() -> None:
-        context().heartbeat(1, threading.Lock())
-
-    bench.start(beat)
-    assert "heartbeat detail 2" in (await bench.node.message(ActivityFailure)).failure.message
-
-
 # --- The end --------------------------------------------------------------------------------------------
 async def test_stop_lets_go_of_what_has_no_outcome() -> None:
     bench = Bench()
@@ -517,10 +350,9 @@ async def test_stop_lets_go_of_what_has_no_outcome() -> None:
         await asyncio.Event().wait()
 
     async def finishes() -> str:
-        try:
+        with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            return "just in time"
+        return "just in time"
 
     def hangs() -> None:
         loop.call_soon_threadsafe(started.set)
@@ -528,9 +360,14 @@ async def test_stop_lets_go_of_what_has_no_outcome() -> None:
 
     waiting, finishing, hanging = bench.start(wait), bench.start(finishes), bench.start(hangs)
     await started.wait()
+    problems: list[object] = []
+    loop.set_exception_handler(lambda _, problem: problems.append(problem))
     await bench.executor.stop(grace=0.01)
     late = bench.start(wait)
     gate.set()
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("perdure-activity")]
+    await asyncio.to_thread(lambda: [thread.join() for thread in threads])  # what comes now, comes too late
+    assert problems == []
     assert bench.node.messages == [
         ActivityHeartbeat(waiting, (Payload(b'"half"'),)),
         ActivityHeartbeat(waiting, (Payload(b'"nearly"'),)),
@@ -571,3 +408,58 @@ def test_an_exit_is_never_an_outcome(function: Callable[..., object]) -> None:
     loop.run_until_complete(asyncio.wait([main_task]))
     loop.run_until_complete(benches[0].executor.stop())
     loop.close()
+
+
+# --- Everything at once ---------------------------------------------------------------------------------
+OUTCOMES = (ActivityCompletion, ActivityFailure, ActivityCancellation, ActivityEvicted)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_each_attempt_has_exactly_one_outcome(seed: int) -> None:
+    """Coroutines and threads that return, raise, beat, wait and are cancelled at random, and then a stop."""
+    dice, bench, gate = random.Random(seed), Bench(slots=8), threading.Event()
+
+    async def returns(step: int) -> int:
+        context().heartbeat(step)
+        return step
+
+    async def waits(steps: int) -> None:
+        for step in range(steps):
+            context().heartbeat(step)
+            await asyncio.sleep(0)
+        await asyncio.Event().wait()
+
+    async def raises(steps: int) -> None:
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        raise LookupError
+
+    def returns_plain(step: int) -> int:
+        context().heartbeat(step)
+        return step
+
+    def polls(_: int) -> None:
+        while not context().cancelled and not gate.is_set():
+            gate.wait(0.001)
+        raise asyncio.CancelledError
+
+    kinds = (returns, waits, raises, returns_plain, polls)
+    tokens: list[ActivityToken] = []
+    for _ in range(200):
+        tokens.append(bench.start(dice.choice(kinds), dice.randrange(5)))
+        if dice.random() < 0.5:
+            reason = dice.choice(("cancel_requested", "timed_out", "closed"))
+            bench.executor.cancel(CancelActivity(dice.choice(tokens), reason))
+        if dice.random() < 0.3:
+            await asyncio.sleep(0)
+    await bench.executor.stop()
+    gate.set()
+    ended = [message.token for message in bench.node.messages if isinstance(message, OUTCOMES)]
+    assert sorted(token.scheduled_event_id for token in ended) == [token.scheduled_event_id for token in tokens]
+    beaten_after = {
+        message.token
+        for index, message in enumerate(bench.node.messages)
+        if isinstance(message, ActivityHeartbeat)
+        and any(isinstance(each, OUTCOMES) and each.token == message.token for each in bench.node.messages[:index])
+    }
+    assert beaten_after == set()  # no attempt beats after its end

@@ -57,6 +57,7 @@ class ActivityAttemptDue(Record, frozen=True, array_like=True, gc=False, tag=105
     """The backoff is over (backing off → scheduled)."""
 
     scheduled_event_id: int
+    time: int
 
 
 class ActivityHeld(Record, frozen=True, array_like=True, gc=False, tag=106):

@@ -36,7 +36,7 @@ class PendingActivity(Struct, array_like=True):
     status: ActivityStatus = "scheduled"
     attempt: int = 1
     attempts_before: int = 0  # those made before the last release; the policy doesn't count them
-    worker: str = ""
+    worker: str = ""  # of the last attempt that was started
     started_at: int = 0
     next_attempt_at: int = 0
     queued_at: int = 0
@@ -56,7 +56,8 @@ class PendingActivity(Struct, array_like=True):
 class OpenTask(Struct, array_like=True):
     """The open workflow task.
 
-    scheduled_event_id is 0 for attempts after the first, whose events are written with the outcome.
+    scheduled_event_id is 0 for attempts after the first, whose events are written with the outcome. began: how
+    far the history had gone when the attempt began; set when its events are written.
     """
 
     scheduled_event_id: int
@@ -64,6 +65,7 @@ class OpenTask(Struct, array_like=True):
     scheduled_at: int
     next_attempt_at: int = 0
     failure: Failure | None = None
+    began: Position = START
 
 
 class AcceptedUpdate(Struct, array_like=True):
@@ -125,6 +127,7 @@ class State(Struct):
 
     activities: dict[int, PendingActivity] = {}
     activity_ids: dict[str, int] = {}
+    ended_ids: dict[str, int] = {}  # as activity_ids, of those whose outcome is in the buffer
     timers: dict[str, TimerStarted] = {}
     children: dict[int, PendingChild] = {}
     signals_sent: dict[int, SignalExternalWorkflowExecutionInitiated] = {}

@@ -120,7 +120,8 @@ class ActivityTask(Struct, frozen=True, array_like=True, gc=False, tag=3):
 
 
 class CancelActivity(Struct, frozen=True, array_like=True, gc=False, tag=4):
-    """The attempt is not wanted any more. reason: "cancel_requested", "timed_out", "closed" or "paused"."""
+    """The attempt is not wanted any more. reason: "cancel_requested", "timed_out", "settled" (a person gave
+    it its outcome), "closed" or "paused"."""
 
     token: ActivityToken
     reason: str

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import CoroutineType
 from typing import Any, Final, Generic, NoReturn, Protocol, Self, TypeAlias, TypeVar, cast
 
 from typing_extensions import ParamSpec
 
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.sdk.coroutines import Coro
 from perdure.sdk.durations import Duration, optional_microseconds
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.context import WorkflowContext, current, require
@@ -151,9 +152,9 @@ class Activity(Generic[P, R_co]):
 class AsyncActivity(Activity[P, R_co]):
     """An `async def` decorated with `@activity`."""
 
-    _function: Callable[P, Coroutine[Any, Any, R_co]]
+    _function: Callable[P, Coro[R_co]]
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coro[R_co]:
         context = current()
         if context is None:
             return self._function(*args, **kwargs)
@@ -203,7 +204,7 @@ class ActivityMap(Generic[R]):
         self._handles = map(start, items)
         self._concurrency = concurrency
 
-    def __await__(self) -> Generator[Any, None, list[R]]:
+    def __await__(self) -> Generator[object, None, list[R]]:
         return self._all().__await__()
 
     def __aiter__(self) -> _InOrder[R]:

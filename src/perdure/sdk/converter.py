@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import PurePath
-from types import NoneType, UnionType
+from types import GenericAlias, NoneType, UnionType
 from typing import Any, Final, Never, NoReturn, Union, cast, get_args, get_origin
 
 import msgspec
@@ -139,17 +139,19 @@ def _encode_hook(value: object) -> object:
     for scalar, plain in _SCALARS.items():
         if isinstance(value, scalar):
             return plain(value)
-    raise NotImplementedError
+    raise TypeError(f"values of type {_shown(type(value))} can't be stored")
 
 
 _encode: Final = msgspec.json.Encoder(enc_hook=_encode_hook).encode
 
 
 def _decode_hook(hint: object, value: object) -> object:
+    if hint is object:
+        return value
     cls: object = get_origin(hint) or hint
     if cls is Iterable and isinstance(value, list):
-        item = (*get_args(hint), Any)[0]
-        return msgspec.convert(value, list[item], dec_hook=_decode_hook)
+        items = GenericAlias(list, get_args(hint))
+        return msgspec.convert(value, cast("type[object]", items), dec_hook=_decode_hook)
     if isinstance(cls, type):
         if issubclass(cls, PurePath) and isinstance(value, str):
             return cls(value)

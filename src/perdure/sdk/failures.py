@@ -10,12 +10,13 @@ replay does the same.
 from __future__ import annotations
 
 import asyncio
+import linecache
 import os
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Final, Literal, cast, get_type_hints
 
 import msgspec
@@ -150,8 +151,9 @@ class _Writer:
         types, args, state = mro_names(type(exception)), self._args(exception), self._state(exception)
         non_retryable, delay = False, -1
         if isinstance(exception, ApplicationError):
-            non_retryable = bool(exception.non_retryable)
-            delay, complaint = _delay(exception.next_retry_delay)
+            # A class of the user's may not have called this one's __init__.
+            non_retryable = bool(getattr(exception, "non_retryable", False))
+            delay, complaint = _delay(getattr(exception, "next_retry_delay", None))
             message += complaint
             if type(exception) is ApplicationError and exception.type != "ApplicationError":
                 types = (exception.type, *types)
@@ -195,33 +197,38 @@ class _Writer:
     def _state(self, exception: BaseException) -> Payload | None:
         carried = _CARRIED if isinstance(exception, ApplicationError) else frozenset[str]()
         state = {k: v for k, v in exception.__dict__.items() if k not in carried and not k.startswith("__")}
-        notes = [n for n in getattr(exception, "__notes__", ()) if isinstance(n, str) and not n.startswith(_NOTE)]
+        notes = _notes(exception)
         if notes:
             state["__notes__"] = notes
         if not state:
             return None
         payload = self._encoded(state)
         if payload is None:
-            state = {k: v for k, v in state.items() if _encodable(v)}
+            state = {k: v for k, v in state.items() if _encoded(v) is not None}
             payload = self._encoded(state) if state else None
         return payload
 
     def _encoded(self, value: object) -> Payload | None:
-        if not _encodable(value):
-            return None
-        payload = encode(value, "")
-        if len(payload.data) > self._bytes:
+        payload = _encoded(value)
+        if payload is None or len(payload.data) > self._bytes:
             return None
         self._bytes -= len(payload.data)
         return payload
 
 
-def _encodable(value: object) -> bool:
+def _encoded(value: object) -> Payload | None:
     try:
-        encode(value, "")
+        return encode(value, "")
     except Exception:
-        return False
-    return True
+        return None
+
+
+def _notes(exception: BaseException) -> list[str]:
+    """The user's notes, without the one that a rebuilt exception has from us."""
+    notes: object = getattr(exception, "__notes__", None)
+    if not isinstance(notes, list):
+        return []
+    return [n for n in cast("list[object]", notes) if isinstance(n, str) and not n.startswith(_NOTE)]
 
 
 def _kind(exception: BaseException) -> FailureKind:
@@ -233,7 +240,9 @@ def _kind(exception: BaseException) -> FailureKind:
 
 def _message(exception: BaseException) -> str:
     try:
-        text = str(exception.message if isinstance(exception, ApplicationError | BaseExceptionGroup) else exception)
+        # Without an ApplicationError's type, and without the number of a group's members.
+        short = isinstance(exception, ApplicationError | BaseExceptionGroup)
+        text = str(getattr(cast(object, exception), "message", "") if short else exception)
     except Exception as error:
         return f"(its __str__ raised {type(error).__name__})"
     return text.encode(errors="replace").decode()  # lone surrogates can't be stored
@@ -250,11 +259,21 @@ def _delay(value: object) -> tuple[int, str]:
 
 def _traceback(tb: TracebackType | None, origin: Failure | None) -> str:
     """The frames of the user's code. A rebuilt exception's begin where it was raised at first."""
-    frames = [f for f in traceback.extract_tb(tb) if not f.filename.startswith(_PACKAGE)]
-    here = "".join(traceback.StackSummary.from_list(frames).format())
+    here = "".join([_frame(frame, line) for frame, line in traceback.walk_tb(tb)])
     if origin is None or not origin.traceback:
         return here
     return f"{origin.traceback}\nwhich arrived at:\n\n{here}" if here else origin.traceback
+
+
+def _frame(frame: FrameType, line: int) -> str:
+    code = frame.f_code
+    if code.co_filename.startswith(_PACKAGE):
+        return ""
+    try:
+        source = linecache.getline(code.co_filename, line, frame.f_globals).strip()
+    except Exception:  # a file that can't be read, or not here
+        source = ""
+    return f'  File "{code.co_filename}", line {line}, in {code.co_qualname}\n' + (f"    {source}\n" if source else "")
 
 
 def _cut(text: str, limit: int) -> str:

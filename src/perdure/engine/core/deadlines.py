@@ -73,7 +73,7 @@ def activity_deadline(activity: PendingActivity, beat: Beat | None = None, stall
     """When an activity next needs attention, and why; (0, "") if it doesn't.
 
     The reason is the name of a timeout, or "retry". `beat` is a heartbeat that is not in the state yet. What
-    measures a worker's liveness is extended by the node's own stalls.
+    measures whether workers do their part is extended by the node's own stalls.
     """
     status = activity.status
     if status == "held":
@@ -84,7 +84,7 @@ def activity_deadline(activity: PendingActivity, beat: Beat | None = None, stall
         best, reason = activity.next_attempt_at, "retry"
     elif status == "scheduled":
         if limits.schedule_to_start:
-            best, reason = activity.queued_at + limits.schedule_to_start, "schedule_to_start"
+            best, reason = _extended(activity.queued_at, limits.schedule_to_start, stalls), "schedule_to_start"
     else:
         if limits.start_to_close:
             best, reason = _extended(activity.started_at, limits.start_to_close, stalls), "start_to_close"
@@ -115,14 +115,18 @@ def run_deadline(state: State) -> int:
 
 
 class Deadlines:
-    """The deadlines of one run, kept beside its state."""
+    """The deadlines of one run, kept beside its state.
 
-    __slots__ = ("_beats", "_heap", "_state", "retention")
+    stalls: intervals in which the node itself could not work, as far as they are known; they extend deadlines.
+    """
+
+    __slots__ = ("_beats", "_heap", "_state", "retention", "stalls")
 
     def __init__(self, state: State, beats: Mapping[int, Beat], retention: int) -> None:
         self._state = state
         self._beats = beats
         self.retention = retention
+        self.stalls: Stalls = ()
         self._heap: list[tuple[int, Key]] = []
         self._rebuild()
 
@@ -135,12 +139,14 @@ class Deadlines:
         self._heap = [(at, key) for key in keys if (at := self.at(key))]
         heapify(self._heap)
 
-    def at(self, key: Key, stalls: Stalls = ()) -> int:
+    def at(self, key: Key) -> int:
         """The deadline of one thing; 0: none (any more)."""
         state = self._state
         if key.kind == ACTIVITY:
             activity = state.activities.get(cast(int, key.id))
-            return activity_deadline(activity, self._beats.get(cast(int, key.id)), stalls)[0] if activity else 0
+            if activity is None:
+                return 0
+            return activity_deadline(activity, self._beats.get(cast(int, key.id)), self.stalls)[0]
         if key.kind == TIMER:
             timer = state.timers.get(cast(str, key.id))
             return timer.fire_at if timer is not None else 0
@@ -180,16 +186,9 @@ class Deadlines:
                 heappush(heap, (actual, key))
         return 0
 
-    def due(self, now: int, stalls: Stalls = ()) -> list[Key]:
+    def due(self, now: int) -> list[Key]:
         """What is due, the longest due first. What isn't acted on must be watched again."""
         due: dict[Key, None] = {}
-        stalled: list[tuple[int, Key]] = []
         while (at := self.next()) and at <= now:
-            entry = heappop(self._heap)
-            if stalls and self.at(entry[1], stalls) > now:
-                stalled.append(entry)  # late because of us, not of them
-            else:
-                due[entry[1]] = None
-        for entry in stalled:
-            heappush(self._heap, entry)
+            due[heappop(self._heap)[1]] = None
         return list(due)

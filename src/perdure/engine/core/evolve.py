@@ -85,6 +85,7 @@ def _closed(status: Status) -> Callable[[State, Any], None]:
         for pending in (
             state.activities,
             state.activity_ids,
+            state.ended_ids,
             state.timers,
             state.children,
             state.signals_sent,
@@ -114,13 +115,20 @@ def _task_scheduled(state: State, event: e.WorkflowTaskScheduled) -> None:
         # Written just before the outcome of a later attempt: the code had not seen it.
         assert state.task is not None
         state.task.scheduled_event_id = event.id
-        state.seen = Position(state.last_event_id, state.digest)
+        state.task.began = Position(state.last_event_id, state.digest)
 
 
 def _task_started(state: State, event: e.WorkflowTaskStarted) -> None:
     assert state.task is not None
     if state.task.attempt == 1:
-        state.seen = Position(state.last_event_id, state.digest)
+        state.task.began = Position(state.last_event_id, state.digest)
+
+
+def _task_completed(state: State, event: e.WorkflowTaskCompleted) -> None:
+    assert state.task is not None
+    state.seen = state.task.began
+    state.task = None
+    state.close_refusals = 0
 
 
 def _task_over(state: State, event: e.Event) -> None:
@@ -150,6 +158,7 @@ def _input_buffered(state: State, record: r.InputBuffered) -> None:
 
 def _buffer_flushed(state: State, record: r.BufferFlushed) -> None:
     state.buffered.clear()
+    state.ended_ids.clear()
 
 
 # --- Activities -----------------------------------------------------------------------------------------
@@ -181,7 +190,7 @@ def _attempt_failed(state: State, record: r.ActivityAttemptFailed) -> None:
 def _attempt_due(state: State, record: r.ActivityAttemptDue) -> None:
     activity = state.activities[record.scheduled_event_id]
     activity.status = "scheduled"
-    activity.queued_at = activity.next_attempt_at
+    activity.queued_at = record.time
     activity.next_attempt_at = 0
 
 
@@ -197,7 +206,7 @@ def _activity_held(state: State, record: r.ActivityHeld) -> None:
 def _activity_released(state: State, record: r.ActivityReleased) -> None:
     activity = state.activities[record.scheduled_event_id]
     if activity.status == "held":
-        activity.held_for += record.time - activity.held_at
+        activity.held_for += max(0, record.time - activity.held_at)
         activity.attempts_before = activity.attempt  # a person's word gives the policy a fresh start
         activity.attempt += 1
     activity.status = "scheduled"
@@ -233,13 +242,14 @@ def _activity_over(state: State, event: Any) -> None:
     activity = state.activities.pop(event.scheduled_event_id, None)
     if activity is not None:  # None: it was resolved when its event was buffered
         _stop_running(state, activity)
-        state.activity_ids.pop(activity.event.activity_id, None)
+        del state.activity_ids[activity.event.activity_id]
+        if not event.id:
+            state.ended_ids[activity.event.activity_id] = activity.event.id
 
 
 def _stop_running(state: State, activity: PendingActivity) -> None:
     if activity.status == "started":
         state.running -= 1
-        activity.worker, activity.started_at = "", 0
 
 
 # --- Timers ---------------------------------------------------------------------------------------------
@@ -247,8 +257,17 @@ def _timer_started(state: State, event: e.TimerStarted) -> None:
     state.timers[event.timer_id] = event
 
 
-def _timer_over(state: State, event: e.TimerFired | e.TimerCanceled) -> None:
-    state.timers.pop(event.timer_id, None)
+def _timer_fired(state: State, event: e.TimerFired) -> None:
+    state.timers.pop(event.timer_id, None)  # None: when its event was buffered
+
+
+def _timer_canceled(state: State, event: e.TimerCanceled) -> None:
+    if state.timers.pop(event.timer_id, None) is None:  # it fired, but the code will never hear of that
+        state.buffered = [
+            other
+            for other in state.buffered
+            if not (isinstance(other, e.TimerFired) and other.timer_id == event.timer_id)
+        ]
 
 
 # --- Updates --------------------------------------------------------------------------------------------
@@ -332,7 +351,7 @@ EVENTS: Final[dict[type[e.Event], Callable[[State, Any], None] | None]] = {
     e.WorkflowExecutionCancelRequested: _cancel_requested,
     e.WorkflowTaskScheduled: _task_scheduled,
     e.WorkflowTaskStarted: _task_started,
-    e.WorkflowTaskCompleted: _task_over,
+    e.WorkflowTaskCompleted: _task_completed,
     e.WorkflowTaskFailed: _task_over,
     e.WorkflowTaskTimedOut: _task_over,
     e.ActivityTaskScheduled: _activity_scheduled,
@@ -343,8 +362,8 @@ EVENTS: Final[dict[type[e.Event], Callable[[State, Any], None] | None]] = {
     e.ActivityTaskCancelRequested: _activity_cancel_requested,
     e.ActivityTaskCanceled: _activity_over,
     e.TimerStarted: _timer_started,
-    e.TimerFired: _timer_over,
-    e.TimerCanceled: _timer_over,
+    e.TimerFired: _timer_fired,
+    e.TimerCanceled: _timer_canceled,
     e.WorkflowExecutionUpdateAccepted: _update_accepted,
     e.WorkflowExecutionUpdateCompleted: _update_completed,
     e.StartChildWorkflowExecutionInitiated: _child_initiated,

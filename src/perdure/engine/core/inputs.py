@@ -22,7 +22,7 @@ class Start(NamedTuple):
 
 
 class TakeWorkflowTask(NamedTuple):
-    """A worker takes the open workflow task. Changes memory only; replies with a WorkflowTask's facts."""
+    """A worker takes the open workflow task. Changes memory only."""
 
     worker: str
 
@@ -76,8 +76,12 @@ class OutboxUndelivered(NamedTuple):
 
 
 class ChildReported(NamedTuple):
-    """A child has ended; exactly one of `result` and `failure` is set. Idempotent: a child reports once."""
+    """A child has ended; exactly one of `result` and `failure` is set. Idempotent: a child reports once.
+
+    run_id: the child's run that ended.
+    """
 
     initiated_event_id: int
     result: Payload | None
     failure: Failure | None
+    run_id: str

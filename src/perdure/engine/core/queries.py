@@ -44,19 +44,20 @@ def describe(execution: Execution) -> Description:
 def _activity(activity: PendingActivity) -> PendingActivityInfo:
     event = activity.event
     policy = activity.retry_policy or event.retry_policy
+    started = activity.status == "started"
     return PendingActivityInfo(
         event.activity_id,
         event.activity_type,
         activity.status,
         activity.attempt,
         event.time,
-        activity.started_at,
+        activity.started_at if started else 0,
         activity.next_attempt_at,
         policy.maximum_attempts,
         activity.last_failure,
         activity.hold_reason,
         activity.held_at,
         activity.heartbeat,
-        activity.worker,
+        activity.worker if started else "",
         activity.cancel_requested,
     )

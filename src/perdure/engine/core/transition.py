@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from perdure.engine.core.deadlines import ACTIVITY, OUTBOX, RUN_KEY, TASK_KEY, TIMER, Key
 from perdure.engine.core.effects import Effect, OfferWorkflowTask
 from perdure.engine.core.evolve import evolve_event, evolve_record
@@ -71,9 +73,32 @@ class Transition:
         The event's id is set here.
         """
         if self.execution.taken is None:
-            self.add(with_id(event, self.next_id))
+            self.flush()  # what waited for a task that was lost with its process goes first
+            self.add(placed(event, self.next_id, self.now))
         else:
             self.note(r.InputBuffered(event))
+
+    def flush(self) -> bool:
+        """Let what was buffered enter the history; whether there was anything."""
+        buffered = self.state.buffered
+        if not buffered:
+            return False
+        buffered = list(buffered)
+        self.note(r.BufferFlushed())
+        begun: dict[int, int] = {}  # where the started events landed, by what they started
+        for event in buffered:
+            # It arrived at its own time, but the task that it waited for may have been answered later.
+            id, time = self.next_id, max(event.time, self.state.last_time)
+            if isinstance(event, e.ActivityTaskStarted):
+                begun[event.scheduled_event_id] = id
+            elif isinstance(event, e.ChildWorkflowExecutionStarted):
+                begun[event.initiated_event_id] = id
+            elif getattr(event, "started_event_id", None) == 0:
+                origin = getattr(event, "scheduled_event_id", 0) or getattr(event, "initiated_event_id", 0)
+                self.add(replace(event, id=id, time=time, started_event_id=begun.get(origin, 0)))
+                continue
+            self.add(placed(event, id, time))
+        return True
 
     def schedule_task(self) -> None:
         """There is news for the code: see that there is a workflow task. At most one is open.
@@ -86,10 +111,10 @@ class Transition:
             self.effects.append(OfferWorkflowTask())
 
 
-def with_id(event: e.HistoryEvent, id: int) -> e.HistoryEvent:
+def placed(event: e.HistoryEvent, id: int, time: int) -> e.HistoryEvent:
     """A copy of an event with its place in the history."""
     fields = event.__struct_fields__
-    return type(event)(id, *(getattr(event, name) for name in fields[1:]))
+    return type(event)(id, time, *(getattr(event, name) for name in fields[2:]))
 
 
 def _run(_: object) -> Key:

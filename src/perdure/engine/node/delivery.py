@@ -50,7 +50,7 @@ async def deliver(
             await call(kind(namespace, message.workflow_id, message.run_id, why, sender.ref.workflow_id))
         else:
             parent = message.parent
-            report = ChildReported(parent.initiated_event_id, message.result, message.failure)
+            report = ChildReported(parent.initiated_event_id, message.result, message.failure, message.child_run_id)
             await tell(ChainKey(parent.namespace, parent.workflow_id), parent.run_id, report)
     except PerdureError as error:
         if error.retryable:

@@ -182,6 +182,17 @@ class Node:
         else:
             self.serving.discard(live)
 
+    def refuse_unless_repeated(self, live: Live, work: Work, error: PerdureError) -> None:
+        """A request can't be carried out now. If it was before, that is the answer."""
+        self.spawn(self._refuse_unless_repeated(live, work, error))
+
+    async def _refuse_unless_repeated(self, live: Live, work: Work, error: PerdureError) -> None:
+        request_id = getattr(work.input, "request_id", "")
+        if request_id in await self.reading.taken(live.chain, [request_id]):
+            self.performing.answer_repeat(work)
+        else:
+            self.serving.reply(live, work, error)
+
     async def _without_repeats(self, live: Live, row: Row) -> None:
         """Some request of the row was carried out before: answer it, and decide the others again."""
         taken = await self.reading.taken(live.chain, row.dedup)

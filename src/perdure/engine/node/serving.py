@@ -22,7 +22,7 @@ from perdure.engine.node.dispatch import AttachedWorker
 from perdure.engine.node.live import Answer, Live, Work, settle
 from perdure.engine.node.offers import Offers
 from perdure.engine.storage.api import BacklogItem, ChainKey, QueueKey, RunKey
-from perdure.errors import NotFound, PerdureError
+from perdure.errors import NotFound, NotRunning, PerdureError
 from perdure.limits import MAX_CACHED_EXECUTIONS
 from perdure.model import requests as q
 from perdure.model.events import WorkflowExecutionContinuedAsNew
@@ -112,6 +112,11 @@ class Serving:
             return
         try:
             tx = decide(execution, input, self.clock.now())
+        except NotRunning as error:
+            if isinstance(input, q.SignalWorkflow):  # it may have been taken while the run was open
+                self._node.refuse_unless_repeated(live, work, error)
+            else:
+                self.reply(live, work, error)
         except PerdureError as error:
             self.reply(live, work, error)
         except Exception as error:

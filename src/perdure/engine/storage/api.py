@@ -17,7 +17,8 @@ such run yet, and run_no is the next) and if none of its request ids was taken b
 that write, whole, and takes the others of the group. A group is one transaction.
 
 A new run is taken only if the run before it is closed, by an earlier commit or by an earlier write of the same
-group; so the commit that ends a run and begins the next stands or falls as one.
+group. The writes of one workflow id in a group stand or fall together: where one is refused, the others are
+"stale". So the commit that ends a run and begins the next is one step.
 
 All methods are coroutines, so that a store may wait; those over SQLite and memory mostly don't.
 Raises: `Unavailable` where nothing was done and a retry is safe; `CommitUnknown` where it can't be told

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast, overload
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, overload
 
 from typing_extensions import ParamSpec
 
 from perdure import errors
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.calls import Activity, AsyncActivity, PlainActivity, options_from
+from perdure.sdk.coroutines import Coro
 from perdure.sdk.durations import Duration
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.retry import RetryPolicy
@@ -31,7 +32,7 @@ class _Decorator(Protocol):
     """`@activity(…)`."""
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncActivity[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+    def __call__(self, function: Callable[P, Coro[R]], /) -> AsyncActivity[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
     @overload
     def __call__(self, function: Callable[P, R], /) -> PlainActivity[P, R]: ...
 
@@ -43,7 +44,7 @@ class ActivityNamespace:
     """Raise it to wait for a person: `raise activity.Hold("the quota is used up")`."""
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncActivity[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+    def __call__(self, function: Callable[P, Coro[R]], /) -> AsyncActivity[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
     @overload
     def __call__(self, function: Callable[P, R], /) -> PlainActivity[P, R]: ...
     @overload

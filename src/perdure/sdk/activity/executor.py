@@ -68,6 +68,7 @@ class Attempt(ActivityContext):
         "next_beat",
         "reason",
         "running",
+        "timer",
         "unsent",
     )
 
@@ -83,6 +84,7 @@ class Attempt(ActivityContext):
         self.latest: Payloads = ()
         self.unsent = False
         self.next_beat = 0.0
+        self.timer: asyncio.TimerHandle | None = None
 
     # --- Heartbeats ---------------------------------------------------------------------------------
     def report(self, details: Payloads) -> None:
@@ -100,7 +102,7 @@ class Attempt(ActivityContext):
     def _beat(self) -> None:
         loop = self.executor.loop
         if loop.time() < self.next_beat:
-            loop.call_at(self.next_beat, self.send_beat)
+            self.timer = loop.call_at(self.next_beat, self.send_beat)
         else:
             self.send_beat()
 
@@ -267,6 +269,8 @@ class ActivityExecutor:
         del self._attempts[attempt.task.token]
         if attempt.unsent and isinstance(outcome, (ActivityFailure, ActivityEvicted)):
             attempt.send_beat()  # how far it came, for the next attempt
+        if attempt.timer is not None:
+            attempt.timer.cancel()
         attempt.ended = True
         self.send(outcome)
         if self._stopping is not None and not self._attempts and not self._stopping.done():

@@ -332,7 +332,7 @@ class WorkflowHandle(Generic[R_co]):
             return handler, encode_all(args, f"an argument of {kind} {handler!r}"), None
         if not isinstance(handler, Handler):
             raise TypeError(f"{handler!r} is not a {kind}: decorate the method with @workflow.{kind}, or give its name")
-        definition = cast("Handler[...]", handler).definition
+        definition = handler.definition
         if definition.kind != kind:
             raise TypeError(f"{definition.name} is a {definition.kind}, not a {kind}")
         if self._definition is not None:

@@ -6,12 +6,13 @@ import inspect
 import logging
 import random
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Concatenate, Final, NoReturn, Protocol, TypeVar, cast, overload
 
 from typing_extensions import ParamSpec, deprecated
 
+from perdure.sdk.coroutines import Coro
 from perdure.sdk.durations import Duration, optional_microseconds
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.signatures import Signature
@@ -54,7 +55,7 @@ _OUTSIDE: Final = logging.LoggerAdapter(logging.getLogger("perdure.workflow"), {
 class ClassWorkflow(Protocol[R_co]):
     """What `@workflow` needs of a class."""
 
-    def run(self) -> Coroutine[Any, Any, R_co]: ...
+    def run(self) -> Coro[R_co]: ...
 
 
 class PlainClassWorkflow(Protocol[R_co]):
@@ -76,7 +77,7 @@ class _Decorator(Protocol):
     @overload
     def __call__(self, target: _Class, /) -> _Class: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
     @overload
-    def __call__(self, target: Callable[P, Coroutine[Any, Any, R]], /) -> WorkflowFunction[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, target: Callable[P, Coro[R]], /) -> WorkflowFunction[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     @deprecated("a workflow class needs `async def run(self)`, without parameters")
     def __call__(self, target: type[object], /) -> NotAWorkflow: ...  # type: ignore[overload-overlap]
@@ -88,7 +89,7 @@ class _SignalDecorator(Protocol):
     """`@workflow.signal(…)`."""
 
     @overload
-    def __call__(self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, None]], /) -> AsyncSignal[P]: ...
+    def __call__(self, function: Callable[Concatenate[S, P], Coro[None]], /) -> AsyncSignal[P]: ...
     @overload
     def __call__(self, function: Callable[Concatenate[S, P], None], /) -> PlainSignal[P]: ...
 
@@ -103,7 +104,7 @@ class _UpdateDecorator(Protocol):
     """`@workflow.update(…)`."""
 
     @overload
-    def __call__(self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> AsyncUpdate[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, function: Callable[Concatenate[S, P], Coro[R]], /) -> AsyncUpdate[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, function: Callable[Concatenate[S, P], R], /) -> PlainUpdate[P, R]: ...
 
@@ -117,7 +118,7 @@ class WorkflowNamespace:
     @overload
     def __call__(self, target: _Class, /) -> _Class: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
     @overload
-    def __call__(self, target: Callable[P, Coroutine[Any, Any, R]], /) -> WorkflowFunction[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, target: Callable[P, Coro[R]], /) -> WorkflowFunction[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     @deprecated("a workflow class needs `async def run(self)`, without parameters")
     def __call__(self, target: type[object], /) -> NotAWorkflow: ...  # type: ignore[overload-overlap]
@@ -166,7 +167,7 @@ class WorkflowNamespace:
 
     # --- Messages ---------------------------------------------------------------------------------------
     @overload
-    def signal(self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, None]], /) -> AsyncSignal[P]: ...
+    def signal(self, function: Callable[Concatenate[S, P], Coro[None]], /) -> AsyncSignal[P]: ...
     @overload
     def signal(self, function: Callable[Concatenate[S, P], None], /) -> PlainSignal[P]: ...
     @overload
@@ -207,7 +208,7 @@ class WorkflowNamespace:
         return decorate if function is None else decorate(function)
 
     @overload
-    def update(self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> AsyncUpdate[P, R]: ...  # type: ignore[overload-overlap]
+    def update(self, function: Callable[Concatenate[S, P], Coro[R]], /) -> AsyncUpdate[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     def update(self, function: Callable[Concatenate[S, P], R], /) -> PlainUpdate[P, R]: ...
     @overload

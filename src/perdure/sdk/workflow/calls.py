@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import warnings
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import replace
@@ -65,12 +66,12 @@ class WorkflowCall(Coroutine[Any, Any, R_co]):
         """The call is being carried out, or given up on purpose: no warning when it goes."""
         self._fresh = False
 
-    def send(self, value: Any, /) -> Any:
+    def send(self, value: object, /) -> object:
         return (self._child or self._begin()).send(value)
 
-    def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None, /) -> Any:
-        if self._child is None:
-            self.use()
+    def throw(
+        self, typ: type[BaseException] | BaseException, val: object = None, tb: TracebackType | None = None, /
+    ) -> object:
         return (self._child or self._begin()).throw(val if isinstance(val, BaseException) else typ)
 
     def close(self) -> None:
@@ -78,7 +79,7 @@ class WorkflowCall(Coroutine[Any, Any, R_co]):
         if self._child is not None:
             self._child.close()
 
-    def __await__(self) -> Generator[Any, None, R_co]:
+    def __await__(self) -> Generator[object, None, R_co]:
         if self._child is not None:
             raise RuntimeError(f"{self!r} was awaited already: call {self.__name__}() again")
         return self._begin().__await__()
@@ -252,7 +253,10 @@ async def _run(
 
 
 def warn_unused(definition: WorkflowDefinition) -> None:
-    """Warn of a call that dies unused."""
+    """Warn of a call that dies unused while the run's code executes, unless that is a replay or an eviction."""
+    context = current()
+    if context is None or not context.logger.isEnabledFor(logging.WARNING):
+        return
     name = definition.target.__name__
     warnings.warn(
         f"the call {name}(…) was neither awaited nor started, so nothing was run", UnusedCallWarning, stacklevel=3

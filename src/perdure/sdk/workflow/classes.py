@@ -26,6 +26,7 @@ from perdure.sdk.workflow.handlers import handlers_of
 _DEFINITION: Final = "__perdure_workflow__"  # in the class
 _CALL_CLASS: Final = "__perdure_call_class__"  # in the class: its hidden subclass
 _RECORD: Final = "__perdure_call__"  # in a call's __dict__
+_FIELDS: Final = "__dataclass_fields__"  # in a dataclass
 
 _building: ContextVar[object] = ContextVar("perdure_building", default=None)
 """The object whose `__init__` is to run. An identity and no flag: that `__init__` may make calls itself."""
@@ -131,6 +132,7 @@ def _build(cls: type[object], /, *args: object, **kwargs: object) -> object:
 
 def _recording(cls: type[object], original: Callable[..., object]) -> Callable[..., None]:
     """The class's new `__init__`."""
+    fields = vars(cls).get(_FIELDS)
 
     @functools.wraps(original)
     def __init__(self: object, /, *args: object, **kwargs: object) -> None:
@@ -145,6 +147,8 @@ def _recording(cls: type[object], original: Callable[..., object]) -> Callable[.
                 f"{kind.__name__} inherits from the workflow {cls.__name__} but isn't one itself: decorate it with "
                 f"@workflow"
             )
+        if vars(cls).get(_FIELDS) is not fields:
+            raise TypeError(f"{cls.__name__}: put @workflow above @dataclass, which made no __init__ for it")
         vars_of(self)[_RECORD] = CallRecord(definition, args, kwargs)
         self.__class__ = call_class
 

@@ -8,12 +8,13 @@ the method gives.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from types import MethodType
-from typing import Any, ClassVar, Concatenate, Generic, Self, TypeVar, overload
+from typing import ClassVar, Concatenate, Generic, Self, TypeVar, overload
 
 from typing_extensions import ParamSpec
 
+from perdure.sdk.coroutines import Coro
 from perdure.sdk.signatures import Signature
 from perdure.sdk.workflow.definition import HandlerDefinition, HandlerKind
 
@@ -114,7 +115,7 @@ class AsyncSignal(Signal[P]):
     @overload
     def __get__(self, instance: None, owner: type[object], /) -> Self: ...
     @overload
-    def __get__(self, instance: object, owner: type[object], /) -> Callable[P, Coroutine[Any, Any, None]]: ...
+    def __get__(self, instance: object, owner: type[object], /) -> Callable[P, Coro[None]]: ...
     def __get__(self, instance: object, owner: type[object], /) -> object:
         return self._bound(instance)
 
@@ -147,7 +148,7 @@ class AsyncUpdate(Update[P, R_co]):
     @overload
     def __get__(self, instance: None, owner: type[object], /) -> Self: ...
     @overload
-    def __get__(self, instance: object, owner: type[object], /) -> Callable[P, Coroutine[Any, Any, R_co]]: ...
+    def __get__(self, instance: object, owner: type[object], /) -> Callable[P, Coro[R_co]]: ...
     def __get__(self, instance: object, owner: type[object], /) -> object:
         return self._bound(instance)
 

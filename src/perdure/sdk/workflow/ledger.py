@@ -31,7 +31,7 @@ from perdure.model.payloads import Payload, Payloads
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.workflow.context import ChildOptions
 from perdure.sdk.workflow.definition import WorkflowDefinition
-from perdure.sdk.workflow.loop import DeterministicLoop, LoopFuture, LoopTimer
+from perdure.sdk.workflow.loop import DeterministicLoop, LoopFuture, LoopTask, LoopTimer
 from perdure.sdk.workflow.matching import Issued, Pair, Subject
 from perdure.sdk.workflow.source import user_line
 
@@ -114,16 +114,14 @@ class Ledger:
     # --- Asking -----------------------------------------------------------------------------------------
     def issue(self, command: Command, subject: Subject | None = None) -> None:
         """Ask for something, with the live side of it."""
-        self._issued.append((command, subject, user_line() if self.loop.replaying else ""))
+        self._issued.append((command, subject, _line() if self.loop.replaying else ""))
 
     def check(self, what: str) -> None:
         """Raises RuntimeError where `what` may not be done now, Evicted while the run is torn down."""
         if self.refusal:
             self._refuse(what)
 
-    def schedule(
-        self, definition: ActivityDefinition, options: ActivityOptions, payloads: Payloads
-    ) -> ActivityFuture:
+    def schedule(self, definition: ActivityDefinition, options: ActivityOptions, payloads: Payloads) -> ActivityFuture:
         """Ask for an activity."""
         self._activities += 1
         future = ActivityFuture(self, str(self._activities), definition.signature.decode_result)
@@ -253,6 +251,15 @@ class Ledger:
         future = self._open.pop(event_id, None)
         if isinstance(future, asyncio.Future):
             future.set_exception(make())
+
+
+def _line() -> str:
+    """The user's line that asks; where a task does nothing but ask, as those of `gather`, the line that made it."""
+    line = user_line()
+    if not line:
+        task = asyncio.current_task()
+        line = task.origin if isinstance(task, LoopTask) else ""
+    return line
 
 
 _NAMED: Final[dict[type[Any], Callable[[Any], str]]] = {

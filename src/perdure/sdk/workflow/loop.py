@@ -221,14 +221,17 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return self.clock
 
     def call_soon(self, callback: _Callback, *args: object, context: Context | None = None) -> LoopHandle:
-        handle = LoopHandle(callback, args, context or contextvars.copy_context())
+        if context is None:  # an empty one is false
+            context = contextvars.copy_context()
+        handle = LoopHandle(callback, args, context)
         self._ready.append(handle)
         return handle
 
     def call_later(
         self, delay: float, callback: _Callback, *args: object, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        context = context or contextvars.copy_context()
+        if context is None:
+            context = contextvars.copy_context()
         if delay > 0:
             duration = microseconds(delay, "the delay of a timer")
             timer = LoopTimer(self.clock + delay, duration, callback, args, context, self._host)

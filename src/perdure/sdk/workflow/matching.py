@@ -191,9 +191,7 @@ _EVENTS: Final[dict[type[Any], Callable[[Any, int], Key]]] = {
     e.WorkflowExecutionCanceled: lambda _, __: Key("cancellation of the workflow", ""),
     e.WorkflowExecutionContinuedAsNew: lambda x, _: _call("continue-as-new", x.workflow_type, x.input),
     e.WorkflowExecutionUpdateAccepted: lambda x, _: Key("acceptance of update", x.update_id),
-    e.WorkflowExecutionUpdateCompleted: lambda x, _: _result(
-        "completion of update", x.update_id, x.result, x.failure
-    ),
+    e.WorkflowExecutionUpdateCompleted: lambda x, _: _result("completion of update", x.update_id, x.result, x.failure),
     e.StartChildWorkflowExecutionInitiated: lambda x, _: _child(x.workflow_id, x.workflow_type, x.input),
     e.RequestCancelExternalWorkflowExecutionInitiated: lambda x, _: Key("cancellation of workflow", x.workflow_id),
 }

@@ -62,7 +62,7 @@ async def wait(
     return OrderedSet(f for f in futures if f in done), OrderedSet(f for f in futures if f in pending)
 
 
-class as_completed(Generic[T]):  # noqa: N801  # it stands for a function
+class as_completed(Generic[T]):  # it stands for a function
     """As `asyncio.as_completed`: iterate over it, or from Python 3.13 on also with `async for`."""
 
     def __init__(self, fs: Iterable[Awaitable[T]], *, timeout: float | None = None) -> None:

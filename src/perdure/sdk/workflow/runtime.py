@@ -21,10 +21,9 @@ import platform
 import random
 import uuid
 import zlib
-from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn, cast
 
 from perdure.clock import SECOND
@@ -61,7 +60,7 @@ from perdure.sdk.workflow.queries import STACK_TRACE, stack_trace
 from perdure.sdk.workflow.replay import HistoryReader, RecordedTask
 
 PYTHON: Final = ".".join(platform.python_version_tuple()[:2])
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _MAX_THROWS: Final = 100
 """How often a task may answer its eviction by waiting for something else."""
@@ -147,7 +146,7 @@ class WorkflowRun:
         The run is at `task.position`, or is new and `task.events` bring it there. What goes wrong is the
         answer; `broken` tells whether the run is of use after it.
         """
-        if self.broken or task.position != self.position and not (task.events and self.position == START):
+        if self.broken or (task.position != self.position and not (task.events and self.position == START)):
             raise RuntimeError(f"run {self.ref.run_id} can't answer: it is broken or elsewhere")
         result, failure = None, None
         records, self.logger.records = self.logger.records, []
@@ -331,17 +330,16 @@ class WorkflowRun:
         self._started, self._definition = event, definition
         self._facts["workflow_type"] = definition.name
         args, kwargs = definition.signature.decode(event.input)
-        context = self._context
-        target = None
-        function = definition.make
+        target: object = None
         if definition.is_class:
-            target = context.run(definition.make, *args, **kwargs)
-            function, args, kwargs = cast("Any", target).run, [], {}
-        self._messages = Messages(self, definition, target, self._ledger, context, self.logger)
-        coroutine = function(*args, **kwargs) if definition.is_async else _called(function, args, kwargs)
-        self._main = self._loop.create_task(
-            cast("Coroutine[Any, Any, object]", coroutine), name=definition.name, context=context.copy()
-        )
+            try:
+                target = self._context.run(definition.make, *args, **kwargs)
+            except Exception as error:
+                self.end_with(error)
+        self._messages = Messages(self, definition, target, self._ledger, self._context, self.logger)
+        if self._closing is None:
+            code = _main_code(definition, target, args, kwargs)
+            self._main = self._loop.create_task(code, name=definition.name, context=self._context.copy())
 
     def _signaled(self, event: e.WorkflowExecutionSignaled) -> None:
         self._listener().signal(event)
@@ -456,8 +454,20 @@ class ContinueAsNewRequested(BaseException):
         self.command = command
 
 
-async def _called(function: Callable[..., object], args: list[object], kwargs: dict[str, object]) -> object:
-    return function(*args, **kwargs)
+def _main_code(
+    definition: WorkflowDefinition, target: object, args: list[object], kwargs: dict[str, object]
+) -> Coroutine[Any, Any, object]:
+    """What the main task runs."""
+    function = definition.make
+    if definition.is_class:
+        function, args, kwargs = cast("Any", target).run, [], {}
+    if definition.is_async:
+        return cast("Coroutine[Any, Any, object]", function(*args, **kwargs))
+
+    async def call() -> object:
+        return function(*args, **kwargs)
+
+    return call()
 
 
 def _tear_down(task: LoopTask[Any]) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from types import CodeType, CoroutineType, TracebackType
+from types import CodeType, CoroutineType
 from typing import Final, cast
 
 _SDK: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _ASYNCIO: Final = os.path.dirname(os.path.abspath(asyncio.__file__)) + os.sep
+
+LOOP: Final = "run_until_idle"
+"""The method of the workflow's loop from which all of its code is called."""
 
 _ours: dict[str, bool] = {}
 
@@ -27,24 +30,16 @@ def is_ours(code: CodeType) -> bool:
 
 
 def user_line() -> str:
-    """The innermost line of user code that is executing, as "file:line"; empty where there is none."""
+    """The innermost line of the workflow's own code that is executing, as "file:line"; "" where there is none."""
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # inspect's way costs 100 times as much
     while frame is not None:
-        if not is_ours(frame.f_code):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        code = frame.f_code
+        if not is_ours(code):
+            return f"{code.co_filename}:{frame.f_lineno}"
+        if code.co_name == LOOP:
+            break  # what is further out is the program around the workflow
         frame = frame.f_back
     return ""
-
-
-def trimmed(traceback: TracebackType | None) -> TracebackType | None:
-    """A traceback without the frames of the SDK and of asyncio that led to the user's code.
-
-    One that has no user code at all stays as it is.
-    """
-    found = traceback
-    while found is not None and is_ours(found.tb_frame.f_code):
-        found = found.tb_next
-    return found or traceback
 
 
 def awaited_lines(coroutine: object) -> list[str]:

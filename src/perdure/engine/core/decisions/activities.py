@@ -97,11 +97,12 @@ def resolve_completed(tx: Transition, activity: PendingActivity, result: Payload
 
 
 def begin_outcome(tx: Transition, activity: PendingActivity) -> int:
-    """Write the started event that goes before an outcome; its id, or 0 where the flush will know it."""
+    """Write the started event that goes before an outcome; its id, or 0 where the flush will know it, or where
+    no attempt ever began."""
     tx.execution.beats.pop(activity.event.id, None)
-    if activity.status != "started" and activity.attempt == 1:
-        return 0
     attempt = activity.attempt if activity.status in ("started", "held") else activity.attempt - 1
+    if not attempt:
+        return 0
     buffered = tx.execution.taken is not None
     tx.arrive(
         e.ActivityTaskStarted(
@@ -129,7 +130,7 @@ def attempt_failed(tx: Transition, activity: PendingActivity, failure: Failure) 
     if isinstance(verdict, Retry):
         tx.note(r.ActivityAttemptFailed(scheduled, activity.attempt, failure, verdict.at, tx.now))
         if verdict.at <= tx.now:
-            tx.note(r.ActivityAttemptDue(scheduled))
+            tx.note(r.ActivityAttemptDue(scheduled, tx.now))
             offer(tx, activity)
         return
     if isinstance(verdict, HoldFor):
@@ -200,7 +201,7 @@ def evicted(tx: Transition, message: ActivityEvicted) -> None:
     keep_beat(tx, activity)
     failure = Failure("its worker stopped", ("perdure.errors.WorkerLost",), "worker_lost")
     tx.note(r.ActivityAttemptFailed(activity.event.id, activity.attempt, failure, tx.now, tx.now, counts=False))
-    tx.note(r.ActivityAttemptDue(activity.event.id))
+    tx.note(r.ActivityAttemptDue(activity.event.id, tx.now))
     offer(tx, activity)
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from msgspec.structs import replace
-
-from perdure.engine.core.effects import CancelAttempt, RunClosed, Send, UpdateProgressed
-from perdure.engine.core.transition import Transition, with_id
+from perdure.engine.core.effects import CancelAttempt, OfferActivity, RunClosed, Send, UpdateProgressed
+from perdure.engine.core.transition import Transition, placed
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure, FailureKind
@@ -23,9 +21,13 @@ OUTCOMES: Final[dict[type[e.Event], FailureKind]] = {
 
 
 def close(tx: Transition, event: e.HistoryEvent) -> None:
-    """End the run with this event (its id is set here), and let go of all that it had going."""
+    """End the run with this event (its id is set here), and let go of all that it had going.
+
+    Where the code closes the run, what it didn't wait for may be in the buffer (messages are not: see
+    `workflow_tasks.unseen`). It came too late, and stays there: only the commands' events follow a task.
+    """
     execution, state = tx.execution, tx.state
-    flush(tx)
+    tx.effects = [effect for effect in tx.effects if not isinstance(effect, OfferActivity)]
     for activity in state.activities.values():
         if activity.status == "started":
             token = ActivityToken(execution.ref, activity.event.id, activity.attempt)
@@ -36,7 +38,7 @@ def close(tx: Transition, event: e.HistoryEvent) -> None:
     children = list(state.children.values())
     execution.taken = None
     execution.beats.clear()
-    tx.add(with_id(event, tx.next_id))
+    tx.add(placed(event, tx.next_id, tx.now))
     for child in children:
         policy = child.event.parent_close_policy
         if policy != "abandon":
@@ -44,26 +46,6 @@ def close(tx: Transition, event: e.HistoryEvent) -> None:
     report_to_parent(tx, event)
     tx.listed = True
     tx.effects.append(RunClosed())
-
-
-def flush(tx: Transition) -> bool:
-    """Let what was buffered enter the history; whether there was anything."""
-    buffered = list(tx.state.buffered)
-    if not buffered:
-        return False
-    tx.note(r.BufferFlushed())
-    begun: dict[int, int] = {}  # where the started events landed, by what they started
-    for event in buffered:
-        if isinstance(event, e.ActivityTaskStarted):
-            begun[event.scheduled_event_id] = tx.next_id
-        elif isinstance(event, e.ChildWorkflowExecutionStarted):
-            begun[event.initiated_event_id] = tx.next_id
-        elif getattr(event, "started_event_id", None) == 0:
-            origin = getattr(event, "scheduled_event_id", 0) or getattr(event, "initiated_event_id", 0)
-            tx.add(replace(event, id=tx.next_id, started_event_id=begun.get(origin, 0)))
-            continue
-        tx.add(with_id(event, tx.next_id))
-    return True
 
 
 def send(tx: Transition, event_id: int, message: r.Outgoing) -> None:

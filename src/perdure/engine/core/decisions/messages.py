@@ -6,8 +6,14 @@ from perdure.engine.core.decisions.closing import close
 from perdure.engine.core.effects import EvictCopy
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
-from perdure.errors import InvalidRequest, NotRunning, Unavailable
-from perdure.limits import CLOSE_REFUSALS, MAX_BUFFERED_INPUTS, MAX_PENDING_UPDATES
+from perdure.errors import InvalidRequest, LimitExceeded, NotRunning, Unavailable
+from perdure.limits import (
+    CLOSE_REFUSALS,
+    MAX_BUFFERED_INPUTS,
+    MAX_HISTORY_BYTES,
+    MAX_HISTORY_EVENTS,
+    MAX_PENDING_UPDATES,
+)
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.requests import (
@@ -33,8 +39,13 @@ def require_open(execution: Execution) -> None:
 
 
 def require_room(execution: Execution) -> None:
-    """Raises Unavailable where the run takes no more messages for now."""
+    """Raises Unavailable where the run takes no more messages for now, LimitExceeded where its history is full."""
     state = execution.state
+    if state.last_event_id >= MAX_HISTORY_EVENTS or state.history_bytes >= MAX_HISTORY_BYTES:
+        raise LimitExceeded(
+            f"workflow {state.workflow_id!r} takes no more messages: its history has {state.last_event_id} events "
+            f"and {state.history_bytes} bytes (limits.MAX_HISTORY_EVENTS, limits.MAX_HISTORY_BYTES)"
+        )
     if len(state.buffered) >= MAX_BUFFERED_INPUTS:
         raise Unavailable(
             f"{MAX_BUFFERED_INPUTS} messages wait for the open workflow task of {state.workflow_id!r} "
@@ -45,6 +56,9 @@ def require_room(execution: Execution) -> None:
 
 
 def signal(tx: Transition, request: SignalWorkflow) -> None:
+    """A message: into the history, or into the buffer."""
+    if not request.request_id:
+        raise InvalidRequest("a signal needs a request_id, so that a retry is recognised")
     require_open(tx.execution)
     require_room(tx.execution)
     tx.arrive(e.WorkflowExecutionSignaled(0, tx.now, request.name, request.input, request.identity))
@@ -54,6 +68,7 @@ def signal(tx: Transition, request: SignalWorkflow) -> None:
 
 
 def cancel(tx: Transition, request: CancelWorkflowRequest) -> None:
+    """The workflow is asked to stop; asking again changes nothing."""
     require_open(tx.execution)
     if not tx.state.cancel_requested:
         tx.arrive(e.WorkflowExecutionCancelRequested(0, tx.now, request.reason, request.identity))
@@ -62,16 +77,21 @@ def cancel(tx: Transition, request: CancelWorkflowRequest) -> None:
 
 
 def terminate(tx: Transition, request: TerminateWorkflow) -> None:
+    """The run ends here, whatever it was doing."""
     require_open(tx.execution)
+    tx.flush()
     close(tx, e.WorkflowExecutionTerminated(0, tx.now, request.reason, request.identity))
     tx.effects.append(EvictCopy())
     tx.reply = DONE
 
 
 def update(tx: Transition, request: UpdateWorkflow) -> None:
+    """Admit an update, or tell how far it is. The reply is None until its validator has run."""
     state = tx.state
+    if not request.update_id:
+        raise InvalidRequest("an update needs an update_id, so that a retry is recognised")
     known = outcome_of(state, request.update_id)
-    if known is None:
+    if known is None and request.update_id not in state.admitted:
         require_open(tx.execution)
         require_room(tx.execution)
         if len(state.admitted) + len(state.accepted) >= MAX_PENDING_UPDATES:
@@ -79,8 +99,6 @@ def update(tx: Transition, request: UpdateWorkflow) -> None:
                 f"{MAX_PENDING_UPDATES} updates of {state.workflow_id!r} are pending "
                 "(limits.MAX_PENDING_UPDATES); try again"
             )
-        if not request.update_id:
-            raise InvalidRequest("an update needs an update_id, so that a retry is recognised")
         tx.note(r.UpdateAdmitted(request.update_id, request.name, request.input, request.identity, tx.now))
         tx.schedule_task()
     tx.reply = known

@@ -20,6 +20,7 @@ from perdure.model.state import OutboxEntry
 
 
 def answered(tx: Transition, answer: OutboxAnswered) -> None:
+    """An entry has arrived, or was refused for good; the code hears of it, if it asked for it."""
     entry = tx.state.outbox.get(answer.entry_id)
     if entry is None:
         raise NotFound("that outbox entry was settled before")
@@ -30,12 +31,14 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
     failure = Failure(answer.error, kind="engine") if answer.error else None
     message = entry.added.message
     if isinstance(message, r.OutboxStart):
-        if event_id in tx.state.children:
-            tx.arrive(
-                e.StartChildWorkflowExecutionFailed(0, tx.now, event_id, message.workflow_id, failure)
-                if failure is not None
-                else e.ChildWorkflowExecutionStarted(0, tx.now, event_id, message.workflow_id, answer.run_id)
-            )
+        child = tx.state.children.get(event_id)
+        if child is None or child.run_id:
+            return  # its report was here before
+        tx.arrive(
+            e.StartChildWorkflowExecutionFailed(0, tx.now, event_id, message.workflow_id, failure)
+            if failure is not None
+            else e.ChildWorkflowExecutionStarted(0, tx.now, event_id, message.workflow_id, answer.run_id)
+        )
     elif isinstance(message, r.OutboxSignal):
         tx.arrive(
             e.SignalExternalWorkflowExecutionFailed(0, tx.now, event_id, failure)
@@ -52,6 +55,7 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
 
 
 def undelivered(tx: Transition, undelivered: OutboxUndelivered) -> None:
+    """An entry could not be delivered now: it is tried again, until it is given up."""
     entry = tx.state.outbox.get(undelivered.entry_id)
     if entry is None:
         raise NotFound("that outbox entry was settled before")
@@ -70,9 +74,14 @@ def resend(tx: Transition, entry: OutboxEntry) -> None:
 
 
 def child_reported(tx: Transition, report: ChildReported) -> None:
-    """A child has ended."""
+    """A child has ended, perhaps before the answer to its start was here."""
     child = tx.state.children.get(report.initiated_event_id)
-    if child is not None and tx.execution.open:
+    if child is not None:
+        if tx.execution.taken is None:
+            tx.flush()  # that it was started may still be in the buffer
+        if not child.run_id:
+            workflow_id = child.event.workflow_id
+            tx.arrive(e.ChildWorkflowExecutionStarted(0, tx.now, child.event.id, workflow_id, report.run_id))
         started = child.started_event_id
         tx.arrive(
             e.ChildWorkflowExecutionFailed(0, tx.now, report.initiated_event_id, started, report.failure)

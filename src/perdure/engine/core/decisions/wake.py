@@ -26,56 +26,60 @@ from perdure.model import records as r
 
 
 def wake_up(tx: Transition, wake: WakeUp) -> None:
+    """Act on every deadline that has passed; afterwards none has."""
     deadlines = tx.execution.deadlines
-    for key in deadlines.due(tx.now, wake.stalls):
-        KINDS[key.kind](tx, key.id, wake)
+    deadlines.stalls = wake.stalls
+    for key in deadlines.due(tx.now):
+        KINDS[key.kind](tx, key.id)
         deadlines.watch(key)
 
 
-def _run(tx: Transition, _: Any, wake: WakeUp) -> None:
+def _run(tx: Transition, _: Any) -> None:
     if not tx.execution.open:
         tx.effects.append(DeleteRun())
     elif tx.now >= run_deadline(tx.state):
+        tx.flush()
         close(tx, e.WorkflowExecutionTimedOut(0, tx.now))
         tx.effects.append(EvictCopy())
 
 
-def _task(tx: Transition, _: Any, wake: WakeUp) -> None:
+def _task(tx: Transition, _: Any) -> None:
     if tx.state.task is not None and tx.state.task.next_attempt_at:
         task_due(tx)
 
 
-def _activity(tx: Transition, scheduled: int, wake: WakeUp) -> None:
+def _activity(tx: Transition, scheduled: int) -> None:
     activity = tx.state.activities.get(scheduled)
     if activity is None:
         return
-    at, reason = activity_deadline(activity, tx.execution.beats.get(scheduled), wake.stalls)
+    at, reason = activity_deadline(activity, tx.execution.beats.get(scheduled), tx.execution.deadlines.stalls)
     if not at or at > tx.now:
         return
     if reason == "retry":
-        tx.note(r.ActivityAttemptDue(scheduled))
+        tx.note(r.ActivityAttemptDue(scheduled, tx.now))
         offer(tx, activity)
     else:
         timed_out(tx, activity, reason)
 
 
-def _timer(tx: Transition, timer_id: str, wake: WakeUp) -> None:
+def _timer(tx: Transition, timer_id: str) -> None:
     timer = tx.state.timers.get(timer_id)
     if timer is not None:
         tx.arrive(e.TimerFired(0, tx.now, timer_id, timer.id))
         tx.schedule_task()
 
 
-def _outbox(tx: Transition, entry_id: int, wake: WakeUp) -> None:
+def _outbox(tx: Transition, entry_id: int) -> None:
     entry = tx.state.outbox.get(entry_id)
     if entry is not None:
         resend(tx, entry)
 
 
-KINDS: Final[dict[int, Callable[[Transition, Any, WakeUp], None]]] = {
+KINDS: Final[dict[int, Callable[[Transition, Any], None]]] = {
     RUN: _run,
     TASK: _task,
     ACTIVITY: _activity,
     TIMER: _timer,
     OUTBOX: _outbox,
 }
+"""What is done about each kind of deadline."""

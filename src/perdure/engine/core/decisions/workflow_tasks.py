@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from perdure.engine.core.decisions.closing import flush
 from perdure.engine.core.decisions.commands import COMMANDS, check
 from perdure.engine.core.effects import EvictCopy, OfferWorkflowTask
 from perdure.engine.core.execution import Execution
@@ -48,7 +47,7 @@ def lost(tx: Transition, lost: WorkflowTaskLost) -> None:
     if tx.execution.taken is None:
         return
     tx.execution.taken = None
-    flush(tx)
+    tx.flush()
     tx.effects.append(OfferWorkflowTask())
 
 
@@ -96,7 +95,7 @@ def complete(tx: Transition, message: WorkflowTaskCompletion) -> None:
 def settle(tx: Transition) -> None:
     """The task is over: what was buffered enters the history, and if there is news, the next one begins."""
     tx.execution.taken = None
-    if flush(tx) or tx.state.admitted:
+    if tx.flush() or tx.state.admitted:
         tx.schedule_task()
     state = tx.state
     if state.last_event_id >= MAX_HISTORY_EVENTS or state.history_bytes >= MAX_HISTORY_BYTES:
@@ -162,7 +161,7 @@ def task_failed(tx: Transition, task: OpenTask, failure: Failure) -> None:
     delay = min(WORKFLOW_TASK_RETRY_INITIAL * 2 ** min(attempt - 1, 16), WORKFLOW_TASK_RETRY_MAXIMUM)
     tx.note(r.WorkflowTaskAttemptFailed(attempt, failure, tx.now + delay, tx.now))
     tx.execution.taken = None
-    flush(tx)
+    tx.flush()
     tx.effects.append(EvictCopy())
 
 

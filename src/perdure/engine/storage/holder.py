@@ -1,0 +1,92 @@
+"""One process holds a file: a lock that the operating system lets go when its holder dies.
+
+The lock is on a file beside the one that is held. It is a record lock, which children don't inherit: a
+worker process that outlives its killed parent must not keep the file. Record locks don't tell apart two users
+in one process, so those are told apart by a set of names.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from perdure.clock import SECOND
+from perdure.errors import StoreLocked
+
+_held: set[str] = set()
+
+
+class Holder:
+    """The hold of this process on a file. Made by `hold`."""
+
+    def __init__(self, path: str, lock: int) -> None:
+        self._path = path
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let go of the file. It may be called once."""
+        # Removed while it is locked; who waits at the old file sees that it is no longer the one (see `hold`).
+        with suppress(OSError):
+            os.unlink(_lock_path(self._path))
+        os.close(self._lock)
+        _held.discard(self._path)
+
+
+def hold(path: str, now: int) -> Holder:
+    """Hold a file for this process.
+
+    Args:
+        path: the file's real path. It need not exist.
+        now: microseconds since the epoch, for the message that others get.
+
+    Raises:
+        StoreLocked: it is held already; the message and `pid` name the process.
+        OSError: the lock file can't be made.
+    """
+    if path in _held:
+        pid = os.getpid()
+        raise StoreLocked(f"{path} is open in this very process (pid {pid}) already: share that one", pid)
+    while True:
+        lock = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            with os.fdopen(lock) as file:
+                holder = file.read()
+            if not isinstance(error, (BlockingIOError, PermissionError)):
+                raise
+            raise _locked(path, holder) from None
+        if _is_current(path, lock):
+            break
+        os.close(lock)
+    _held.add(path)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()} {now}\n".encode(), 0)
+    return Holder(path, lock)
+
+
+def _is_current(path: str, lock: int) -> bool:
+    """Whether the locked file is the one at the path: its last holder may have removed it meanwhile."""
+    try:
+        return os.path.samestat(os.stat(_lock_path(path)), os.fstat(lock))
+    except FileNotFoundError:
+        return False
+
+
+def _locked(path: str, holder: str) -> StoreLocked:
+    words = holder.split()
+    if len(words) != 2 or not all(word.isdecimal() for word in words):
+        return StoreLocked(f"{path} is open in another process: stop that one first, or use another file")
+    pid, since = map(int, words)
+    moment = datetime.fromtimestamp(since // SECOND, tz=UTC)
+    return StoreLocked(
+        f"{path} is open in process {pid}, since {moment:%Y-%m-%d %H:%M:%S} UTC: "
+        "stop that process first, or use another file",
+        pid,
+    )
+
+
+def _lock_path(path: str) -> str:
+    return f"{path}.lock"

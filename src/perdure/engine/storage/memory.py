@@ -1,0 +1,273 @@
+"""A store in plain dictionaries: the oracle that the others are held to, and what simulations run on.
+
+It survives the nodes that use it, as a disk would: a crash is a node that goes away without `close`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush, nsmallest
+
+from perdure.engine.storage import admission, listing
+from perdure.engine.storage.api import (
+    BacklogItem,
+    ChainKey,
+    Due,
+    JournalPage,
+    QueueKey,
+    RunKey,
+    StoredRun,
+    Verdict,
+    Visibility,
+    Write,
+)
+from perdure.engine.storage.filter import Row, predicate
+from perdure.ids import shard_of
+from perdure.model.requests import ListedWorkflow, Status
+
+
+class _Run:
+    """The rows of one run."""
+
+    __slots__ = (
+        "commit_id",
+        "journal",
+        "key",
+        "run_id",
+        "running",
+        "snapshot",
+        "snapshot_version",
+        "status",
+        "version",
+        "visibility",
+        "wake_at",
+    )
+
+    def __init__(self, key: RunKey, run_id: str) -> None:
+        self.key = key
+        self.run_id = run_id
+        self.version = 0
+        self.commit_id = ""
+        self.status: Status = "Running"
+        self.wake_at = 0
+        self.running = 0
+        self.snapshot: bytes | None = None
+        self.snapshot_version = 0
+        self.journal: list[tuple[int, bytes, bytes]] = []
+        self.visibility: Visibility | None = None
+
+
+class MemoryStore:
+    """Keeps executions in memory, for as long as the object lives."""
+
+    def __init__(self) -> None:
+        self._in_use = False
+        self._chains: dict[ChainKey, dict[int, _Run]] = {}
+        self._dedup: dict[ChainKey, dict[str, int]] = {}
+        self._backlog: dict[QueueKey, list[BacklogItem]] = {}
+        self._running: set[RunKey] = set()
+        # Entries whose run has another wake_at by now are dropped when they come up.
+        self._wakes: list[tuple[int, RunKey]] = []
+
+    async def open(self, now: int) -> bool:
+        unclean, self._in_use = self._in_use, True
+        return unclean
+
+    async def close(self) -> None:
+        self._in_use = False
+
+    # --- Writing ----------------------------------------------------------------------------------------
+    async def commit(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:
+        views = admission.views_of(group)
+        for (namespace, workflow_id), view in views.items():
+            chain = ChainKey(namespace, workflow_id)
+            runs = self._chains.get(chain, {})
+            dedup = self._dedup.get(chain, {})
+            view.latest = max(runs, default=0)
+            view.open = view.latest > 0 and runs[view.latest].status == "Running"
+            for position in view.writes:
+                write = group[position]
+                run = runs.get(write.key.run_no)
+                if run is not None:
+                    view.versions[run.key.run_no] = run.version
+                view.taken.update(request_id for request_id, _ in write.dedup if dedup.get(request_id, 0) > now)
+        verdicts = admission.verdicts(group, views)
+        for write, verdict in zip(group, verdicts, strict=True):
+            if verdict == "taken":
+                self._apply(write)
+        return verdicts
+
+    def _apply(self, write: Write) -> None:
+        key = write.key
+        if write.dedup:
+            self._dedup.setdefault(key.chain, {}).update(write.dedup)
+        for item in write.backlog_added:
+            self._drop_from_backlog(item)
+            insort(self._backlog.setdefault(item.queue, []), item)
+        for item in write.backlog_removed:
+            self._drop_from_backlog(item)
+        runs = self._chains.setdefault(key.chain, {})
+        if write.delete:
+            runs.pop(key.run_no, None)
+            self._running.discard(key)
+            if not runs:
+                del self._chains[key.chain]
+            return
+        run = runs.get(key.run_no)
+        if run is None:
+            run = runs[key.run_no] = _Run(key, write.run_id)
+        self._update(run, write)
+
+    def _update(self, run: _Run, write: Write) -> None:
+        run.version = write.version
+        run.commit_id = write.commit_id
+        run.status = write.status
+        run.running = write.running
+        if write.running:
+            self._running.add(run.key)
+        else:
+            self._running.discard(run.key)
+        if write.wake_at is not None and write.wake_at != run.wake_at:
+            run.wake_at = write.wake_at
+            if write.wake_at:
+                heappush(self._wakes, (write.wake_at, run.key))
+        run.journal.append((write.version, write.history, write.private))
+        if write.snapshot is not None:
+            run.journal[:] = [(version, history, b"") for version, history, _ in run.journal]
+            run.snapshot, run.snapshot_version = write.snapshot, write.version
+        if write.visibility is not None:
+            run.visibility = write.visibility
+
+    def _drop_from_backlog(self, item: BacklogItem) -> None:
+        items = self._backlog.get(item.queue)
+        if items is None:
+            return
+        place = bisect_left(items, item[:4])
+        if place < len(items) and items[place][:4] == item[:4]:
+            del items[place]
+        if not items:
+            del self._backlog[item.queue]
+
+    async def forget(self, now: int, limit: int) -> int:
+        expired = [
+            (chain, request_id)
+            for chain, dedup in self._dedup.items()
+            for request_id, expiry in dedup.items()
+            if expiry <= now
+        ][:limit]
+        for chain, request_id in expired:
+            del self._dedup[chain][request_id]
+            if not self._dedup[chain]:
+                del self._dedup[chain]
+        return len(expired)
+
+    # --- Reading ----------------------------------------------------------------------------------------
+    async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:
+        found: list[StoredRun | None] = []
+        for chain in chains:
+            runs = self._chains.get(chain)
+            found.append(_stored(runs[max(runs)]) if runs else None)
+        return found
+
+    async def load_run(self, chain: ChainKey, run_id: str) -> StoredRun | None:
+        for run in self._chains.get(chain, {}).values():
+            if run.run_id == run_id:
+                return _stored(run)
+        return None
+
+    async def versions(self, runs: Sequence[RunKey]) -> Sequence[tuple[int, str]]:
+        found = (self._run(key) for key in runs)
+        return [(0, "") if run is None else (run.version, run.commit_id) for run in found]
+
+    async def journal(self, run: RunKey, after: int, limit_bytes: int) -> JournalPage:
+        stored = self._run(run)
+        rows: list[tuple[int, bytes]] = []
+        size = 0
+        for version, history, _ in [] if stored is None else stored.journal:
+            if version <= after:
+                continue
+            if rows and size >= limit_bytes:
+                return JournalPage(rows, rows[-1][0])
+            rows.append((version, history))
+            size += len(history)
+        return JournalPage(rows, 0)
+
+    async def taken(self, chain: ChainKey, request_ids: Sequence[str], now: int) -> set[str]:
+        dedup = self._dedup.get(chain, {})
+        return {request_id for request_id in request_ids if dedup.get(request_id, 0) > now}
+
+    async def due(self, now: int, limit: int) -> Sequence[Due]:
+        due: list[tuple[int, RunKey]] = []
+        while self._wakes and self._wakes[0][0] <= now and len(due) < limit:
+            entry = heappop(self._wakes)
+            if self._current(entry) and (not due or due[-1] != entry):
+                due.append(entry)
+        for entry in due:
+            heappush(self._wakes, entry)
+        return [Due(key, self._chains[key.chain][key.run_no].run_id, wake_at) for wake_at, key in due]
+
+    async def next_due(self) -> int:
+        while self._wakes and not self._current(self._wakes[0]):
+            heappop(self._wakes)
+        return self._wakes[0][0] if self._wakes else 0
+
+    async def running(self, after: RunKey | None, limit: int) -> Sequence[RunKey]:
+        keys = self._running if after is None else [k for k in self._running if _place(k) > _place(after)]
+        return nsmallest(limit, keys, key=_place)
+
+    async def backlog(self, queue: QueueKey, after: BacklogItem | None, limit: int) -> Sequence[BacklogItem]:
+        items = self._backlog.get(queue, [])
+        first = 0 if after is None else bisect_right(items, after[:4], key=_order)
+        return items[first : first + limit]
+
+    async def backlogged_queues(self) -> Sequence[QueueKey]:
+        return sorted(self._backlog)
+
+    async def list(
+        self, namespace: str, query: str, page: str, limit: int
+    ) -> tuple[Sequence[ListedWorkflow], str]:
+        matches: Callable[[Row], bool] = predicate(query)
+        start = listing.position(page)
+        rows: list[tuple[listing.Position, ListedWorkflow]] = []
+        for chain, runs in self._chains.items():
+            for run in runs.values() if chain.namespace == namespace else ():
+                seen = run.visibility
+                if seen is None:
+                    continue
+                place = (seen.start_time, chain.workflow_id, run.key.run_no)
+                if (start is None or place < start) and matches(Row(run.key, run.run_id, seen)):
+                    rows.append((place, listing.listed(run.key, run.run_id, seen)))
+        rows.sort(key=lambda row: row[0], reverse=True)
+        more = len(rows) > limit
+        return [row for _, row in rows[:limit]], listing.token(rows[limit - 1][0]) if more else ""
+
+    def _run(self, key: RunKey) -> _Run | None:
+        return self._chains.get(key.chain, {}).get(key.run_no)
+
+    def _current(self, entry: tuple[int, RunKey]) -> bool:
+        run = self._run(entry[1])
+        return run is not None and run.wake_at == entry[0]
+
+
+def _stored(run: _Run) -> StoredRun:
+    return StoredRun(
+        run.key,
+        run.run_id,
+        run.version,
+        run.commit_id,
+        run.status,
+        run.wake_at,
+        run.running,
+        run.snapshot,
+        run.snapshot_version,
+        [(history, private) for version, history, private in run.journal if version > run.snapshot_version],
+    )
+
+
+def _place(key: RunKey) -> tuple[int, RunKey]:
+    return shard_of(key.namespace, key.workflow_id), key
+
+
+def _order(item: BacklogItem) -> tuple[QueueKey, int, int, int]:
+    return item[:4]

@@ -1,0 +1,316 @@
+"""The store in one SQLite file, which one process holds.
+
+Statements run on the event loop's thread: they take microseconds. What waits for the disk, COMMIT and
+checkpoints, runs in a helper thread, and no other statement touches that connection meanwhile. Reads have a
+connection of their own, so that they go on during a commit and see only what is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final, NoReturn
+
+from perdure.engine.storage import filter as list_filter
+from perdure.engine.storage import listing, sqlite_listing, sqlite_writing, statements
+from perdure.engine.storage.api import (
+    BacklogItem,
+    ChainKey,
+    CommitUnknown,
+    Due,
+    JournalPage,
+    QueueKey,
+    RunKey,
+    StoredRun,
+    Verdict,
+    Write,
+)
+from perdure.engine.storage.helper import HelperThread
+from perdure.engine.storage.schema import KIND_CODES, KINDS, STATUSES
+from perdure.engine.storage.sqlite_file import SqliteFile, explained, open_file
+from perdure.errors import StoreError
+from perdure.ids import shard_of
+from perdure.model.requests import ListedWorkflow
+
+CHECKPOINT_PAGES: Final = 1_000
+"""Pages in the log (4 MiB) from which they are copied into the file: enough to copy a page once that changed
+often, and few enough to be done in some milliseconds."""
+
+_LOG_PAGES_OFFSET: Final = 16
+"""Where the index of the log counts its pages (in the format's description: `mxFrame`)."""
+
+_logger = logging.getLogger(__name__)
+
+
+class SqliteStore:
+    """Keeps executions in an SQLite file.
+
+    Args:
+        path: the file; it is made if it doesn't exist. Beside it lie `-wal`, `-shm` and `.lock` while it is open.
+        flush: whether a commit waits until the disk has it. Without, a power loss may cost the latest commits.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, flush: bool = True) -> None:
+        self._path = os.path.realpath(path)
+        self._flush = flush
+        self._file: SqliteFile | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._lister: tuple[sqlite3.Connection, HelperThread] | None = None
+        self._busy: asyncio.Future[None] | None = None  # what the helper does with the writer's connection
+
+    async def open(self, now: int) -> bool:
+        if self._file is not None:
+            raise StoreError(f"{self._path} is open in this store already")
+        file = open_file(self._path, now, flush=self._flush)
+        try:
+            writer = file.writer
+            clean = writer.execute("SELECT value FROM meta WHERE name = 'clean'").fetchone()[0]
+            writer.execute("UPDATE meta SET value = 0 WHERE name = 'clean'")
+            self._next_run = 1 + int(writer.execute("SELECT coalesce(max(run), 0) FROM execution").fetchone()[0])
+            self._reader = file.reader()
+            self._log_index = os.open(f"{self._path}-shm", os.O_RDONLY)
+        except sqlite3.Error as error:
+            self._let_go(file)
+            raise explained(self._path, error) from error
+        except BaseException:
+            self._let_go(file)
+            raise
+        self._checkpoint_at = CHECKPOINT_PAGES
+        self._helper = HelperThread("perdure-commit")
+        self._file = file
+        return not clean
+
+    async def close(self) -> None:
+        if self._file is None:
+            return
+        await self._writer()
+        file, self._file = self._file, None
+        if self._lister is not None:
+            lister, helper = self._lister
+            lister.interrupt()
+            helper.stop()
+            lister.close()
+            self._lister = None
+        try:
+            await self._helper.run(lambda: _end(file.writer))
+        finally:
+            self._helper.stop()
+            self._let_go(file)
+            # Not before the connections: to close any handle of the index gives up SQLite's locks on it.
+            os.close(self._log_index)
+
+    def _let_go(self, file: SqliteFile) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        file.close()
+
+    # --- Writing ----------------------------------------------------------------------------------------
+    async def commit(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:
+        writer = await self._writer()
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            verdicts, self._next_run = sqlite_writing.write(writer, group, now, self._next_run)
+        except BaseException as error:
+            self._give_up(writer, error)
+        if "taken" in verdicts:
+            await self._commit(writer)
+        else:
+            writer.execute("ROLLBACK")
+        return verdicts
+
+    async def forget(self, now: int, limit: int) -> int:
+        writer = await self._writer()
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            forgotten = writer.execute(statements.FORGET, (now, limit)).rowcount
+        except BaseException as error:
+            self._give_up(writer, error)
+        await self._commit(writer)
+        return forgotten
+
+    async def _writer(self) -> sqlite3.Connection:
+        """The writer's connection, when the helper is done with it. Use it before the next await."""
+        while self._busy is not None and not self._busy.done():
+            await asyncio.wait([self._busy])
+        if self._file is None:
+            raise StoreError(f"{self._path} is not open")
+        return self._file.writer
+
+    def _give_up(self, writer: sqlite3.Connection, error: BaseException) -> NoReturn:
+        """Undo a transaction that could not be written, and say why."""
+        _roll_back(writer)
+        if isinstance(error, sqlite3.Error):
+            raise explained(self._path, error) from error
+        raise error
+
+    async def _commit(self, writer: sqlite3.Connection) -> None:
+        """Make the open transaction durable. The helper finishes it even if the caller is cancelled."""
+        self._busy = self._helper.run(lambda: self._make_durable(writer))
+        await asyncio.shield(self._busy)
+        if self._log_pages() >= self._checkpoint_at and self._busy.done():
+            self._busy = self._helper.run(lambda: self._checkpoint(writer))
+
+    def _make_durable(self, writer: sqlite3.Connection) -> None:
+        """In the helper thread."""
+        try:
+            writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            _roll_back(writer)
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
+                raise CommitUnknown(f"the disk failed while {self._path} was committed: {error}") from error
+            raise explained(self._path, error) from error
+
+    def _log_pages(self) -> int:
+        # The size of the log's file doesn't tell: it is written from its start again after a checkpoint.
+        return int.from_bytes(os.pread(self._log_index, 4, _LOG_PAGES_OFFSET), sys.byteorder)
+
+    def _checkpoint(self, writer: sqlite3.Connection) -> None:
+        """In the helper thread, while no transaction is open: only then does the log start anew."""
+        pages = copied = 0
+        try:
+            _, pages, copied = writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            pages = self._log_pages()
+            _logger.warning("The log of %s could not be copied into it, and grows: %s", self._path, error)
+        # A reader or a full disk is in the way: try again only when the log has grown.
+        self._checkpoint_at = CHECKPOINT_PAGES if 0 < pages == copied else pages + CHECKPOINT_PAGES
+
+    # --- Reading ----------------------------------------------------------------------------------------
+    async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:
+        with self._snapshot() as reader:
+            return [_stored(reader, chain, statements.LATEST_RUN, _chain(chain)) for chain in chains]
+
+    async def load_run(self, chain: ChainKey, run_id: str) -> StoredRun | None:
+        with self._snapshot() as reader:
+            return _stored(reader, chain, statements.RUN_BY_ID, (*_chain(chain), run_id))
+
+    async def versions(self, runs: Sequence[RunKey]) -> Sequence[tuple[int, str]]:
+        with self._snapshot() as reader:
+            return [reader.execute(statements.VERSION, _run(run)).fetchone() or (0, "") for run in runs]
+
+    async def journal(self, run: RunKey, after: int, limit_bytes: int) -> JournalPage:
+        rows: list[tuple[int, bytes]] = []
+        size = 0
+        with self._snapshot() as reader:
+            for version, history in reader.execute(statements.HISTORY_AFTER, (*_run(run), after)):
+                if rows and size >= limit_bytes:
+                    return JournalPage(rows, rows[-1][0])
+                rows.append((version, history))
+                size += len(history)
+        return JournalPage(rows, 0)
+
+    async def taken(self, chain: ChainKey, request_ids: Sequence[str], now: int) -> set[str]:
+        keys = [(place, sqlite_writing.dedup_key(chain, one), now) for place, one in enumerate(request_ids)]
+        with self._snapshot() as reader:
+            places = {place for (place,) in statements.FIND_TAKEN.fetch(reader, keys)}
+        return {one for place, one in enumerate(request_ids) if place in places}
+
+    async def due(self, now: int, limit: int) -> Sequence[Due]:
+        rows = self._rows(statements.DUE, (now, limit))
+        return [Due(RunKey(*key), run_id, wake_at) for *key, run_id, wake_at in rows]
+
+    async def next_due(self) -> int:
+        return self._rows(statements.NEXT_DUE, ())[0][0] or 0
+
+    async def running(self, after: RunKey | None, limit: int) -> Sequence[RunKey]:
+        place = (-1, "", "", 0) if after is None else _run(after)
+        return [RunKey(*row) for row in self._rows(statements.RUNNING, (*place, limit))]
+
+    async def backlog(self, queue: QueueKey, after: BacklogItem | None, limit: int) -> Sequence[BacklogItem]:
+        namespace, kind, task_queue = queue
+        place = () if after is None else after[1:4]
+        rows = self._rows(
+            statements.BACKLOG if after is None else statements.BACKLOG_AFTER,
+            (namespace, KIND_CODES[kind], task_queue, *place, limit),
+        )
+        return [
+            BacklogItem(queue, priority, fairness_pass, sequence, RunKey(namespace, workflow_id, run_no), *rest)
+            for priority, fairness_pass, sequence, workflow_id, run_no, *rest in rows
+        ]
+
+    async def backlogged_queues(self) -> Sequence[QueueKey]:
+        queues: list[QueueKey] = []
+        place: tuple[str, int, str] = ("", -1, "")
+        while rows := self._rows(statements.NEXT_BACKLOGGED_QUEUE, place):
+            place = rows[0]
+            queues.append(QueueKey(place[0], KINDS[place[1]], place[2]))
+        return queues
+
+    async def list(
+        self, namespace: str, query: str, page: str, limit: int
+    ) -> tuple[Sequence[ListedWorkflow], str]:
+        condition, after = list_filter.parse(query), listing.position(page)
+        statement, parameters = sqlite_listing.statement(condition, namespace, after, limit + 1)
+        connection, helper = self._listing()
+        try:
+            # In a thread of its own, since a query without an index reads all runs.
+            rows = await helper.run(lambda: connection.execute(statement, parameters).fetchall())
+        except sqlite3.Error as error:
+            raise explained(self._path, error) from error
+        return sqlite_listing.page(rows, limit)
+
+    def _listing(self) -> tuple[sqlite3.Connection, HelperThread]:
+        if self._lister is None:
+            if self._file is None:
+                raise StoreError(f"{self._path} is not open")
+            self._lister = self._file.reader(), HelperThread("perdure-list")
+        return self._lister
+
+    def _rows(self, statement: str, parameters: tuple[object, ...]) -> Sequence[Any]:
+        with self._snapshot() as reader:
+            return reader.execute(statement, parameters).fetchall()
+
+    @contextmanager
+    def _snapshot(self) -> Generator[sqlite3.Connection]:
+        """Statements that see the same commits: one may end in the helper thread between them."""
+        reader = self._reader
+        if reader is None:
+            raise StoreError(f"{self._path} is not open")
+        try:
+            reader.execute("BEGIN")
+            yield reader
+        except sqlite3.Error as error:
+            raise explained(self._path, error) from error
+        finally:
+            _roll_back(reader)
+
+
+def _end(writer: sqlite3.Connection) -> None:
+    """Note a clean end, if the disk takes it; else the next to open sees an unclean one, and looks."""
+    with suppress(sqlite3.Error):
+        writer.execute("UPDATE meta SET value = 1 WHERE name = 'clean'")
+        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _roll_back(writer: sqlite3.Connection) -> None:
+    if writer.in_transaction:  # some errors have rolled back already
+        with suppress(sqlite3.Error):
+            writer.execute("ROLLBACK")
+
+
+def _chain(chain: ChainKey) -> tuple[int, str, str]:
+    return shard_of(chain.namespace, chain.workflow_id), chain.namespace, chain.workflow_id
+
+
+def _run(run: RunKey) -> tuple[int, str, str, int]:
+    return shard_of(run.namespace, run.workflow_id), run.namespace, run.workflow_id, run.run_no
+
+
+def _stored(
+    reader: sqlite3.Connection, chain: ChainKey, statement: str, parameters: tuple[object, ...]
+) -> StoredRun | None:
+    row = reader.execute(statement, parameters).fetchone()
+    if row is None:
+        return None
+    run, run_no, run_id, version, commit_id, status, wake_at, running, snapshot, snapshot_version = row
+    journal = reader.execute(statements.JOURNAL_AFTER, (run, snapshot_version)).fetchall()
+    key = RunKey(chain.namespace, chain.workflow_id, run_no)
+    return StoredRun(
+        key, run_id, version, commit_id, STATUSES[status], wake_at, running, snapshot, snapshot_version, journal
+    )

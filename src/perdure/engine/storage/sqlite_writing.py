@@ -1,0 +1,201 @@
+"""A group of writes as SQLite statements: reads what it is judged by, then writes what is taken.
+
+All of it happens inside one transaction, begun for writing, so that what was read stays true.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import msgspec
+
+from perdure.engine.storage import admission, statements
+from perdure.engine.storage.admission import ChainTuple, ChainView
+from perdure.engine.storage.api import BacklogItem, RunKey, Verdict, Visibility, Write
+from perdure.engine.storage.listing import attribute_values, kind_of
+from perdure.engine.storage.schema import KIND_CODES, STATUS_CODES
+from perdure.ids import shard_of
+
+_encode = msgspec.msgpack.encode
+
+
+def write(
+    connection: sqlite3.Connection, group: Sequence[Write], now: int, next_run: int
+) -> tuple[list[Verdict], int]:
+    """Write what can be taken of a group.
+
+    Args:
+        connection: in a transaction begun for writing.
+        group: the writes.
+        now: microseconds since the epoch.
+        next_run: the number that the next new run gets.
+
+    Returns:
+        A verdict for each write, and the next number.
+    """
+    views = admission.views_of(group)
+    shards = {chain: shard_of(*chain) for chain in views}
+    runs = _read(connection, group, now, views, shards)
+    verdicts = admission.verdicts(group, views)
+    batch = Batch(runs, next_run)
+    for position, verdict in enumerate(verdicts):
+        if verdict == "taken":
+            one = group[position]
+            if one.key in batch.keys:
+                batch.flush(connection)  # statements over many rows need each run once
+            batch.add(one, shards[one.key[:2]])
+    batch.flush(connection)
+    return verdicts, batch.next_run
+
+
+def dedup_key(chain: ChainTuple, request_id: str) -> bytes:
+    """Stands for a request id of a chain."""
+    namespace, workflow_id = chain
+    text = f"{len(namespace)}:{len(workflow_id)}:{namespace}{workflow_id}{request_id}"
+    return blake2b(text.encode(), digest_size=16).digest()
+
+
+def _read(
+    connection: sqlite3.Connection,
+    group: Sequence[Write],
+    now: int,
+    views: dict[ChainTuple, ChainView],
+    shards: dict[ChainTuple, int],
+) -> dict[RunKey, int]:
+    """Fill the views; the numbers of the runs that exist."""
+    existing: list[tuple[int, int, str, str, int]] = []
+    new: list[tuple[int, int, str, str]] = []
+    dedup: list[tuple[int, bytes, int]] = []
+    request_ids: list[tuple[ChainTuple, str]] = []
+    for position, (key, _, expected, *_) in enumerate(group):
+        chain = key[:2]
+        if expected:
+            existing.append((position, shards[chain], *chain, key.run_no))
+        else:
+            new.append((position, shards[chain], *chain))
+        for request_id, _ in group[position].dedup:
+            dedup.append((len(request_ids), dedup_key(chain, request_id), now))
+            request_ids.append((chain, request_id))
+    runs: dict[RunKey, int] = {}
+    found: list[tuple[int, int, int]] = statements.FIND_RUNS.fetch(connection, existing)
+    for position, run, version in found:
+        key = group[position].key
+        runs[key] = run
+        views[key[:2]].versions[key.run_no] = version
+    newest: list[tuple[int, int, int]] = statements.FIND_LATEST.fetch(connection, new)
+    for position, latest, status in newest:
+        view = views[group[position].key[:2]]
+        view.latest, view.open = latest, status == STATUS_CODES["Running"]
+    taken: list[tuple[int]] = statements.FIND_TAKEN.fetch(connection, dedup)
+    for (position,) in taken:
+        chain, request_id = request_ids[position]
+        views[chain].taken.add(request_id)
+    return runs
+
+
+class Batch:
+    """Rows to be written, by table; each run occurs once.
+
+    keys: the runs in it.
+    next_run: the number that the next new run gets.
+    """
+
+    def __init__(self, runs: dict[RunKey, int], next_run: int) -> None:
+        self._runs = runs
+        self.next_run = next_run
+        self._clear()
+
+    def _clear(self) -> None:
+        self.keys: set[RunKey] = set()
+        self._inserts: list[tuple[object, ...]] = []
+        self._updates: list[tuple[object, ...]] = []
+        self._wakes: list[tuple[object, ...]] = []
+        self._journal: list[tuple[object, ...]] = []
+        self._snapshots: list[tuple[int, int, bytes]] = []
+        self._visibility: list[tuple[object, ...]] = []
+        self._attributes_of: list[tuple[int]] = []
+        self._attributes: list[tuple[object, ...]] = []
+        self._dedup: dict[bytes, int] = {}
+        self._backlog: dict[tuple[object, ...], BacklogItem | None] = {}  # None: the item goes
+        self._deleted: list[tuple[int]] = []
+
+    def add(self, write: Write, shard: int) -> None:
+        """Take the rows of a write that was taken."""
+        key = write.key
+        self.keys.add(key)
+        chain = key[:2]
+        for request_id, expires in write.dedup:
+            self._dedup[dedup_key(chain, request_id)] = expires
+        for item in write.backlog_added:
+            self._backlog[_backlog_key(item)] = item
+        for item in write.backlog_removed:
+            self._backlog[_backlog_key(item)] = None
+        run = self._runs.get(key)
+        if write.delete:
+            if run is not None:
+                self._deleted.append((run,))
+            return
+        status = STATUS_CODES[write.status]
+        if run is None:
+            run = self._runs[key] = self.next_run
+            self.next_run += 1
+            ids = (run, shard, *key, write.run_id)
+            self._inserts.append(
+                (*ids, write.version, write.commit_id, status, write.wake_at or 0, write.running)
+            )
+        elif write.wake_at is None:
+            self._updates.append((run, write.version, write.commit_id, status, write.running))
+        else:
+            self._wakes.append((run, write.version, write.commit_id, status, write.running, write.wake_at))
+        if write.snapshot is None:
+            self._journal.append((run, write.version, write.history, write.private))
+        else:
+            self._journal.append((run, write.version, write.history, b""))
+            self._snapshots.append((run, write.version, write.snapshot))
+        if write.visibility is not None:
+            self._see(run, key.namespace, write.visibility, new=not write.expected)
+
+    def _see(self, run: int, namespace: str, seen: Visibility, *, new: bool) -> None:
+        _, workflow_type, task_queue, status, start, close, attributes, memo = seen
+        row = (run, namespace, start, close, STATUS_CODES[status], workflow_type, task_queue)
+        self._visibility.append((*row, None if memo is None else _encode(memo)))
+        if not new:
+            self._attributes_of.append((run,))
+        for name, value in (attributes or {}).items():
+            for one in attribute_values(value):
+                self._attributes.append((run, name, kind_of(one), one, namespace, start))
+
+    def flush(self, connection: sqlite3.Connection) -> None:
+        """Write the rows, and start anew."""
+        statements.INSERT_EXECUTION.run(connection, self._inserts)
+        statements.UPDATE_EXECUTION.run(connection, self._updates)
+        statements.UPDATE_EXECUTION_AND_WAKE.run(connection, self._wakes)
+        statements.INSERT_JOURNAL.run(connection, self._journal)
+        if self._snapshots:
+            # What a snapshot covers is not needed again, but for the history.
+            connection.executemany(statements.CLEAR_PRIVATE, [(run,) for run, _, _ in self._snapshots])
+            connection.executemany(statements.REPLACE_SNAPSHOT, self._snapshots)
+        statements.REPLACE_VISIBILITY.run(connection, self._visibility)
+        statements.DELETE_ATTRIBUTES.run(connection, self._attributes_of)
+        statements.INSERT_ATTRIBUTE.run(connection, self._attributes)
+        statements.REPLACE_DEDUP.run(connection, list(self._dedup.items()))
+        self._flush_backlog(connection)
+        for statement in statements.DELETE_RUN:
+            statement.run(connection, self._deleted)
+        self._clear()
+
+    def _flush_backlog(self, connection: sqlite3.Connection) -> None:
+        added = [(*key, *_backlog_values(item)) for key, item in self._backlog.items() if item is not None]
+        statements.REPLACE_BACKLOG.run(connection, added)
+        statements.DELETE_BACKLOG.run(connection, [key for key, item in self._backlog.items() if item is None])
+
+
+def _backlog_key(item: BacklogItem) -> tuple[object, ...]:
+    (namespace, kind, task_queue), priority, fairness_pass, sequence, *_ = item
+    return namespace, KIND_CODES[kind], task_queue, priority, fairness_pass, sequence
+
+
+def _backlog_values(item: BacklogItem) -> tuple[object, ...]:
+    return item.run.workflow_id, item.run.run_no, item.run_id, item.scheduled_event_id, item.attempt

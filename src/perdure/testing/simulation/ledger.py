@@ -1,0 +1,276 @@
+"""The world outside of the engine: what was asked, acknowledged and done, and the guarantees held against it.
+
+A ledger outlives the simulated processes. Whatever reaches it has left the engine; so it is compared at once
+with what is on disk at that moment (guarantees 1 and 4), and at the end with what should have come of it
+(2, 3 and 5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from perdure.engine.core.evolve import fold, rebuild
+from perdure.engine.core.retries import RETRY_JITTER
+from perdure.engine.storage.api import ChainKey, Store
+from perdure.errors import Hold
+from perdure.model.events import WorkflowExecutionSignaled
+from perdure.model.journal import decode_events, decode_state
+from perdure.model.state import State
+from perdure.sdk.activity.api import activity
+
+BACKOFF = 1.0
+"""Seconds of an activity's first backoff."""
+
+NAMESPACE = "default"
+T = TypeVar("T")
+
+
+class Violation(AssertionError):
+    """A guarantee was broken."""
+
+
+class Flaky(Exception):
+    """An activity failed, as its step said."""
+
+
+@dataclass
+class Step:
+    """One step: what kind, and how it goes. Times are milliseconds."""
+
+    key: int
+    kind: str
+    ms: int = 0
+    n: int = 0
+    fails: int = 0
+    hangs: int = 0
+    holds: int = 0
+
+
+End = Literal["running", "returned", "raised", "held", "hung", "cancelled", "killed", "unacknowledged"]
+
+
+@dataclass
+class Attempt:
+    """One attempt of an activity, as the outside world saw it."""
+
+    number: int
+    began: float
+    process: int
+    end: End = "running"
+    ended: float = 0.0
+
+
+@dataclass
+class Asked:
+    """What the clients of one workflow want, and how far they got."""
+
+    started: bool = False
+    notes: dict[int, str] = field(default_factory=dict[int, str])  # number → "asked", "taken" or "refused"
+    updates: dict[int, str] = field(default_factory=dict[int, str])
+    result: object = None
+    done: bool = False
+
+
+class Ledger(logging.Handler):
+    """All that is known outside. It hears the engine's log, too, where an error is a violation."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self.store = store
+        self.process = 0
+        self.time: Callable[[], float] = lambda: 0.0
+        self.asked: dict[str, Asked] = {}
+        self.attempts: dict[tuple[str, str], list[Attempt]] = {}
+        self.failed: dict[tuple[str, int], int] = {}
+        self.held: set[tuple[str, int]] = set()
+        self.errors: list[str] = []
+        self.violation: Violation | None = None
+        self.trace: deque[str] = deque(maxlen=4000)
+
+    def say(self, text: str) -> None:
+        """A line of the trace."""
+        self.trace.append(f"{self.time():10.4f} p{self.process} {text}")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line of the engine's log."""
+        self.say(record.getMessage())
+        if record.levelno >= logging.ERROR:
+            self.errors.append(logging.Formatter().format(record))
+
+    def fail(self, text: str) -> None:
+        """A guarantee is broken."""
+        self.say(f"VIOLATION {text}")
+        self.violation = self.violation or Violation(text)
+        raise self.violation
+
+    # --- What is on disk --------------------------------------------------------------------------------
+    def stored(self, workflow_id: str) -> State | None:
+        """The latest run of a workflow id, as the store has it now."""
+        run = at_once(self.store.load([ChainKey(NAMESPACE, workflow_id)]))[0]
+        if run is None:
+            return None
+        if run.snapshot is not None:
+            return fold(decode_state(run.snapshot), run.journal)
+        return rebuild(*run.key, list(run.journal))
+
+    def on_disk(self, workflow_id: str, what: str) -> State:
+        """The stored state, which must be there because somebody was told of it."""
+        state = self.stored(workflow_id)
+        if state is None:
+            self.fail(f"{what}: {workflow_id} is not on disk")
+            raise AssertionError
+        return state
+
+    # --- Activities -------------------------------------------------------------------------------------
+    async def perform(self, step: Step) -> int:
+        """An activity's effect on the outside world."""
+        info = activity.info()
+        key = info.workflow_id + "/" + info.run_id, info.activity_id
+        attempt = self._begin(key, info.workflow_id, info.activity_id, info.attempt)
+        budget = info.workflow_id, step.key
+        try:
+            if self.failed.get(budget, 0) < step.hangs:
+                self.failed[budget] = self.failed.get(budget, 0) + 1
+                attempt.end = "hung"
+                activity.heartbeat(info.attempt)
+                await asyncio.sleep(30)
+            await asyncio.sleep(step.ms / 1000)
+            if step.holds and budget not in self.held:
+                self.held.add(budget)
+                attempt.end = "held"
+                raise Hold("the simulated operator must look")
+            if self.failed.get(budget, 0) < step.fails:
+                self.failed[budget] = self.failed.get(budget, 0) + 1
+                attempt.end = "raised"
+                raise Flaky(f"failure {self.failed[budget]}")
+            attempt.end = "returned"
+            return step.key
+        except asyncio.CancelledError:
+            if attempt.end == "running":
+                attempt.end = "cancelled"
+            raise
+        finally:
+            attempt.ended = self.time()
+            self.say(f"activity {key} attempt {info.attempt}: {attempt.end}")
+
+    def _begin(self, key: tuple[str, str], workflow_id: str, activity_id: str, number: int) -> Attempt:
+        self.say(f"activity {key} attempt {number} begins")
+        state = self.on_disk(workflow_id, "an activity began")
+        scheduled = state.activity_ids.get(activity_id)
+        pending = state.activities.get(scheduled) if scheduled is not None else None
+        if pending is None or pending.status != "started" or pending.attempt != number:
+            self.fail(f"attempt {number} of {key} began, but the disk says {pending and pending.status}")
+        before = self.attempts.get(key, [])
+        if before:
+            last = before[-1]
+            # An attempt that was started on disk, but whose process died before it began, is never seen here.
+            if not last.number < number <= last.number + 1 + self.process - last.process:
+                self.fail(f"attempt {number} of {key} came after attempt {last.number}")
+            if last.end in ("returned", "running"):
+                self.fail(f"attempt {number} of {key} began although attempt {last.number} is {last.end}")
+            if last.end == "raised" and self.time() < last.ended + BACKOFF * (1 - RETRY_JITTER) - 1e-6:
+                self.fail(f"attempt {number} of {key} began {self.time() - last.ended:.3f} s after a failure")
+        elif number > 1 + self.process:
+            self.fail(f"the first attempt of {key} has the number {number}")
+        attempt = Attempt(number, self.time(), self.process)
+        self.attempts.setdefault(key, []).append(attempt)
+        return attempt
+
+    def process_died(self) -> None:
+        """What ran is lost; what had ended, but isn't on disk, is lost too."""
+        for (run, activity_id), attempts in self.attempts.items():
+            last = attempts[-1]
+            if last.process != self.process:
+                continue
+            if last.end in ("running", "hung"):
+                last.end = "killed"
+            elif last.end in ("returned", "raised", "held", "cancelled"):
+                state = self.stored(run.split("/")[0])
+                scheduled = state.activity_ids.get(activity_id) if state is not None else None
+                pending = state.activities[scheduled] if state is not None and scheduled is not None else None
+                if pending is not None and pending.status == "started" and pending.attempt == last.number:
+                    last.end = "unacknowledged"
+
+    # --- What clients are told --------------------------------------------------------------------------
+    def told_started(self, workflow_id: str) -> None:
+        """A start was acknowledged."""
+        self.on_disk(workflow_id, "a start was acknowledged")
+        self.asked[workflow_id].started = True
+
+    def told_noted(self, workflow_id: str, n: int) -> None:
+        """A signal was acknowledged."""
+        state = self.on_disk(workflow_id, "a signal was acknowledged")
+        self.asked[workflow_id].notes[n] = "taken"
+        if n not in self.notes_on_disk(workflow_id, state):
+            self.fail(f"signal {n} of {workflow_id} was acknowledged, but is not on disk")
+
+    def told_updated(self, workflow_id: str, n: int, result: int) -> None:
+        """An update was completed."""
+        state = self.on_disk(workflow_id, "an update was completed")
+        finished = state.finished.get(f"update-{n}")
+        if finished is None or finished.result is None:
+            self.fail(f"update {n} of {workflow_id} was completed, but is not on disk")
+        if result != n:
+            self.fail(f"update {n} of {workflow_id} gave {result}")
+        self.asked[workflow_id].updates[n] = "completed"
+
+    def told_described(self, workflow_id: str, events: int) -> None:
+        """A description was given."""
+        state = self.on_disk(workflow_id, "a description was given")
+        if events > state.last_event_id:
+            self.fail(f"{workflow_id} was described with {events} events; {state.last_event_id} are on disk")
+
+    def told_result(self, workflow_id: str, result: object) -> None:
+        """A result was given."""
+        state = self.on_disk(workflow_id, "a result was given")
+        if state.status == "Running":
+            self.fail(f"{workflow_id} gave a result, but runs on disk")
+        asked = self.asked[workflow_id]
+        asked.result, asked.done = result, True
+
+    def notes_on_disk(self, workflow_id: str, state: State) -> list[int]:
+        """The signals that are in the journal, in order."""
+        events = [*self.history(workflow_id), *state.buffered]
+        return [int(e.input[0].data) for e in events if isinstance(e, WorkflowExecutionSignaled)]
+
+    def history(self, workflow_id: str) -> Iterator[Any]:
+        """The stored history of the latest run."""
+        run = at_once(self.store.load([ChainKey(NAMESPACE, workflow_id)]))[0]
+        after = 0
+        while run is not None:
+            page = at_once(self.store.journal(run.key, after, 1 << 30))
+            for _, history in page.rows:
+                if history:
+                    yield from decode_events(history)
+            after = page.next
+            if not after:
+                return
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The value of a coroutine that doesn't wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise RuntimeError("it waits")
+
+
+_current: Ledger | None = None
+
+
+def current() -> Ledger:
+    """The ledger of the simulation that is running."""
+    assert _current is not None
+    return _current
+
+
+def use(ledger: Ledger | None) -> None:
+    """Set the current ledger."""
+    global _current
+    _current = ledger

@@ -1,0 +1,176 @@
+"""The workflows that a simulation runs: scripts of steps, each with a known result.
+
+What a step does to the outside world is told to the ledger, which checks it. A script's plan is made from the
+seed; how often its activities fail, hang or hold is decided by the outside world, as in life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from random import Random
+
+from perdure.errors import ApplicationError, WorkerLost
+from perdure.sdk.activity.api import activity
+from perdure.sdk.retry import RetryPolicy
+from perdure.sdk.workflow.api import workflow
+from perdure.testing.simulation import ledger as outside
+from perdure.testing.simulation.ledger import Flaky, Step
+
+CANCELLED, GAVE_UP, TIMED = 7, 13, 17
+
+
+@dataclass
+class Report:
+    """What a script did."""
+
+    results: list[int]
+    noted: list[int]
+    added: list[int]
+
+
+@activity(retry_policy=RetryPolicy(initial_interval=outside.BACKOFF, maximum_interval=4.0))
+async def work(step: Step) -> int:
+    """Take a while; fail, hang or hold as often as the step says; return its key."""
+    return await outside.current().perform(step)
+
+
+@activity(retry_policy=RetryPolicy(initial_interval=outside.BACKOFF, maximum_attempts=2))
+async def hopeless(step: Step) -> int:
+    """Always fails."""
+    return await outside.current().perform(step)
+
+
+@activity(start_to_close_timeout=2, heartbeat_timeout=1, retry_policy=RetryPolicy(initial_interval=outside.BACKOFF))
+async def guarded(step: Step) -> int:
+    """Hangs, and is given up by its timeouts."""
+    return await outside.current().perform(step)
+
+
+@workflow(name="simulated-script")
+class Script:
+    """Runs its steps in order, and takes messages meanwhile."""
+
+    def __init__(self, plan: list[Step]) -> None:
+        self.plan = plan
+        self.results: list[int] = []
+        self.noted: list[int] = []
+        self.added: list[int] = []
+
+    async def run(self) -> Report:
+        for step in self.plan:
+            self.results.append(await self.one(step))
+        return Report(self.results, self.noted, self.added)
+
+    async def one(self, step: Step) -> int:
+        match step.kind:
+            case "fan":
+                parts = [Step(step.key * 1000 + i, "act", step.ms, fails=step.fails if i == 0 else 0)
+                         for i in range(step.n)]  # fmt: skip
+                return sum(await asyncio.gather(*(work(part) for part in parts)))
+            case "sleep":
+                before = workflow.now()
+                await asyncio.sleep(step.ms / 1000)
+                return int((workflow.now() - before).total_seconds() * 1000 >= step.ms)
+            case "signals":
+                await workflow.wait_until(lambda: len(self.noted) >= step.n)
+                return int(len(self.noted) >= step.n)
+            case "cancel":
+                handle = work.start(step)
+                await asyncio.sleep(0.05)
+                handle.cancel()
+                return CANCELLED
+            case "hopeless":
+                try:
+                    return await hopeless(step)
+                except (Flaky, WorkerLost):
+                    return GAVE_UP
+            case "guarded":
+                return await guarded(step)
+            case "race":
+                first = work.start(step)
+                second = work.start(Step(step.key + 500_000, "act", 3_600_000))
+                await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
+                second.cancel()
+                return first.result()
+            case "child":
+                inner = Step(step.key + 700_000, "act", step.ms, fails=step.fails)
+                report = await workflow.run(Script([inner]))
+                return report.results[0]
+            case "deadline":
+                try:
+                    async with asyncio.timeout(step.ms / 1000):
+                        return await work(Step(step.key, "act", 3_600_000))
+                except TimeoutError:
+                    return TIMED
+            case _:
+                return await work(step)
+
+    @workflow.signal
+    def note(self, n: int) -> None:
+        self.noted.append(n)
+
+    @workflow.update
+    async def add(self, n: int) -> int:
+        result = await work(Step(n, "act", 5))
+        self.added.append(n)
+        return result
+
+    @add.validator
+    def _(self, n: int) -> None:
+        if n < 0:
+            raise ApplicationError("negative")
+
+    @workflow.query
+    def progress(self) -> int:
+        return len(self.results)
+
+
+def expected(step: Step) -> int:
+    """What a step gives."""
+    match step.kind:
+        case "fan":
+            return sum(step.key * 1000 + i for i in range(step.n))
+        case "sleep" | "signals":
+            return 1
+        case "cancel":
+            return CANCELLED
+        case "hopeless":
+            return GAVE_UP
+        case "deadline":
+            return TIMED
+        case "child":
+            return step.key + 700_000
+        case _:
+            return step.key
+
+
+KINDS = ("act", "act", "act", "fan", "sleep", "signals", "cancel", "hopeless", "guarded", "race", "child", "deadline")
+
+
+def make_plan(random: Random, first_key: int) -> list[Step]:
+    """A script from a seed."""
+    plan: list[Step] = []
+    for i in range(random.randint(1, 6)):
+        kind = random.choice(KINDS)
+        step = Step(first_key + i, kind, ms=random.choice((0, 1, 20, 300)))
+        if kind in ("act", "fan", "child"):
+            step.fails = random.choice((0, 0, 0, 1, 3))
+        if kind == "act":
+            step.holds = random.choice((0, 0, 0, 0, 1))
+        if kind == "fan":
+            step.n = random.choice((2, 5, 12))
+        if kind == "sleep":
+            step.ms = random.choice((1, 100, 5_000, 3_600_000))
+        if kind == "signals":
+            step.n = random.randint(1, 3)
+        if kind == "cancel":
+            step.ms = 3_600_000
+        if kind == "hopeless":
+            step.fails = 1_000_000
+        if kind == "guarded":
+            step.hangs = random.choice((0, 1, 2))
+        if kind == "deadline":
+            step.ms = random.choice((10, 500))
+        plan.append(step)
+    return plan

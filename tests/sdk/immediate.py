@@ -1,0 +1,101 @@
+"""A workflow's context for tests of the public API: it carries out at once what it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import uuid
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NoReturn, cast
+
+from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.sdk.coroutines import Coro
+from perdure.sdk.workflow import context
+from perdure.sdk.workflow.context import ChildOptions, WorkflowInfo
+from perdure.sdk.workflow.definition import WorkflowDefinition
+
+
+class Immediate:
+    """Runs activities as tasks of the test's loop, and keeps what it was asked for."""
+
+    logger = logging.LoggerAdapter(logging.getLogger("immediate"), {})
+
+    def __init__(self) -> None:
+        self.activities: list[tuple[ActivityDefinition, ActivityOptions, tuple[object, ...], dict[str, object]]] = []
+        self.children: list[tuple[WorkflowDefinition, ChildOptions, tuple[object, ...], dict[str, object]]] = []
+        self.gates: list[asyncio.Future[Any]] = []
+        self.gated = False
+
+    def start_activity(
+        self,
+        definition: ActivityDefinition,
+        options: ActivityOptions,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> asyncio.Future[object]:
+        self.activities.append((definition, options, tuple(args), kwargs))
+        future = asyncio.get_running_loop().create_future()
+        if self.gated:
+            self.gates.append(future)
+        elif definition.is_async:
+            return asyncio.ensure_future(cast("Coro[object]", definition.function(*args, **kwargs)))
+        else:
+            future.set_result(definition.function(*args, **kwargs))
+        return future
+
+    def start_child(
+        self,
+        definition: WorkflowDefinition,
+        options: ChildOptions,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> asyncio.Future[object]:
+        self.children.append((definition, options, tuple(args), kwargs))
+        future = asyncio.get_running_loop().create_future()
+        future.set_result((definition.name, options.id, *args))
+        return future
+
+    async def wait_until(self, predicate: Callable[[], bool], timeout: int | None) -> None:
+        assert predicate()
+        self.waited = timeout
+
+    async def receive(self, name: str, type: object, timeout: int | None) -> object:
+        return name, type, timeout
+
+    def info(self) -> WorkflowInfo:
+        raise NotImplementedError
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 2, tzinfo=UTC)
+
+    def time(self) -> float:
+        return 1.0
+
+    def random(self) -> random.Random:
+        return random.Random(1)
+
+    def uuid4(self) -> uuid.UUID:
+        return uuid.UUID(int=1)
+
+    def continue_as_new(
+        self, definition: WorkflowDefinition, args: Sequence[object], kwargs: dict[str, object]
+    ) -> NoReturn:
+        raise ContinueAsNew(definition.name, *args)
+
+
+class ContinueAsNew(BaseException):
+    pass
+
+
+@contextmanager
+def inside() -> Generator[Immediate]:
+    """The body is a workflow's code."""
+    run = Immediate()
+    before = context.enter(run)
+    try:
+        yield run
+    finally:
+        context.enter(before)

@@ -1,0 +1,646 @@
+"""Ordinary asyncio inside workflows: each primitive, replayed at every prefix of its history."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from perdure import workflow
+from perdure.clock import SECOND
+from perdure.model.commands import StartTimer
+from tests.sdk.harness import Scenario, check_replay, fetch, kinds, value
+from tests.sdk.harness import fresh_registry as fresh_registry
+
+
+def result(scenario: Scenario) -> object:
+    """The result that the last task completed the workflow with."""
+    command = scenario.tasks[-1][1].commands[-1]
+    return value(getattr(command, "result", None))
+
+
+def inputs(scenario: Scenario, task: int = -1) -> list[object]:
+    """What the activities that a task asked for are called with."""
+    commands = scenario.tasks[task][1].commands
+    return [value(command.input[0]) for command in commands if hasattr(command, "input")]
+
+
+def test_sleep_is_a_timer() -> None:
+    @workflow
+    async def naps() -> float:
+        before = asyncio.get_running_loop().time()
+        await asyncio.sleep(1.5)
+        await asyncio.sleep(0)
+        return asyncio.get_running_loop().time() - before
+
+    scenario = Scenario(naps)
+    assert scenario.do() == [StartTimer("1", 1_500_000)]
+    scenario.fire()
+    scenario.do()
+    assert result(scenario) == pytest.approx(1.5, abs=1e-4)
+    check_replay(scenario)
+
+
+def test_a_sleep_that_is_cancelled_cancels_its_timer() -> None:
+    @workflow
+    async def naps() -> str:
+        nap = asyncio.create_task(asyncio.sleep(60))
+        await fetch("a")
+        nap.cancel()
+        await fetch("b")
+        return "awake"
+
+    scenario = Scenario(naps)
+    # The main task runs up to its first await before the task that it created begins.
+    assert kinds(scenario.do()) == ["ScheduleActivity", "StartTimer"]
+    scenario.complete("a")
+    assert kinds(scenario.do()) == ["ScheduleActivity", "CancelTimer"]
+    scenario.complete("b")
+    assert kinds(scenario.do()) == ["CompleteWorkflow"]
+    check_replay(scenario)
+
+
+def test_what_is_cancelled_before_it_left_is_never_asked_for() -> None:
+    @workflow
+    async def fickle() -> None:
+        nap = asyncio.create_task(asyncio.sleep(60))
+        call = fetch.start("dropped")
+        await asyncio.sleep(0)
+        nap.cancel()
+        call.cancel()
+        await fetch("a")
+
+    scenario = Scenario(fickle)
+    scenario.do()
+    assert inputs(scenario) == ["a"]
+    scenario.complete()
+    assert kinds(scenario.do()) == ["CompleteWorkflow"]
+    check_replay(scenario)
+
+
+def test_a_timer_that_fires_in_the_same_task_is_not_cancelled() -> None:
+    @workflow
+    async def patient() -> str:
+        return await asyncio.wait_for(fetch("a"), 10)
+
+    scenario = Scenario(patient)
+    scenario.do()
+    scenario.complete("in time")
+    scenario.fire()
+    assert kinds(scenario.do()) == ["CompleteWorkflow"]
+    check_replay(scenario)
+
+
+def test_gather() -> None:
+    @workflow
+    async def both() -> list[str]:
+        return await asyncio.gather(fetch("a"), fetch("b"))
+
+    scenario = Scenario(both)
+    scenario.do()
+    scenario.complete("B", which=1)
+    assert scenario.do() == []
+    scenario.complete("A")
+    scenario.do()
+    assert result(scenario) == ["A", "B"]
+    check_replay(scenario)
+
+
+def test_gather_with_exceptions() -> None:
+    @workflow
+    async def both() -> list[str]:
+        results = await asyncio.gather(fetch("a"), fetch("b"), return_exceptions=True)
+        return [repr(result) for result in results]
+
+    scenario = Scenario(both)
+    scenario.do()
+    scenario.fail(ValueError("no"), which=1)
+    scenario.complete("A")
+    scenario.do()
+    assert result(scenario) == ["'A'", "ValueError('no')"]
+    check_replay(scenario)
+
+
+def test_wait_first_completed() -> None:
+    @workflow
+    async def race() -> list[str]:
+        pending: set[asyncio.Task[str]] = {asyncio.create_task(fetch(name)) for name in "abcdefgh"}
+        order: list[str] = []
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            order += [task.result() for task in done]
+        return order
+
+    scenario = Scenario(race)
+    scenario.do()
+    for name in "hag":
+        scenario.complete(name, which=0 if name == "a" else -1)
+        assert scenario.do() == []
+    for name in "bcdef":
+        scenario.complete(name)
+    scenario.do()
+    # The last five are done in one task; asyncio hears of each before the next.
+    assert result(scenario) == ["h", "a", "g", "b", "c", "d", "e", "f"]
+    check_replay(scenario)
+
+
+def test_wait_keeps_the_order_in_which_it_was_given() -> None:
+    @workflow
+    async def ordered() -> list[list[str]]:
+        tasks = [asyncio.create_task(fetch(f"{n}"), name=f"{n}") for n in range(20)]
+        done, pending = await asyncio.wait(tasks[::-1], timeout=10)
+        first = pending.pop()
+        return [[task.get_name() for task in group] for group in ([first], pending, done)]
+
+    scenario = Scenario(ordered)
+    scenario.do()
+    for _ in range(10):
+        scenario.complete("")
+    scenario.fire()
+    scenario.do()
+    late = [f"{n}" for n in range(19, 9, -1)]
+    assert result(scenario) == [late[:1], late[1:], [f"{n}" for n in range(9, -1, -1)]]
+    check_replay(scenario)
+
+
+def test_wait_first_exception() -> None:
+    @workflow
+    async def careful() -> list[int]:
+        tasks = [asyncio.create_task(fetch(name)) for name in "abc"]
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in pending:
+            task.cancel()
+        return [len(done), len(pending), sum(task.exception() is not None for task in done)]
+
+    scenario = Scenario(careful)
+    scenario.do()
+    scenario.complete("a")
+    assert scenario.do() == []
+    scenario.fail(ValueError("no"))
+    scenario.do()
+    assert result(scenario) == [2, 1, 1]
+    check_replay(scenario)
+
+
+@pytest.mark.parametrize("bad", [0, [], ()])
+def test_wait_refuses_what_asyncio_refuses(bad: Any) -> None:
+    @workflow
+    async def wrong() -> str:
+        try:
+            await asyncio.wait(bad)
+        except (TypeError, ValueError) as error:
+            return type(error).__name__
+        return ""
+
+    scenario = Scenario(wrong)
+    scenario.do()
+    assert result(scenario) == ("TypeError" if bad == 0 else "ValueError")
+
+
+def test_as_completed_calls_in_the_order_given_and_yields_in_the_order_of_completion() -> None:
+    @workflow
+    async def stream() -> list[str]:
+        return [await future for future in asyncio.as_completed([fetch(f"{n}") for n in range(12)])]
+
+    scenario = Scenario(stream)
+    scenario.do()
+    assert inputs(scenario) == [f"{n}" for n in range(12)]
+    order = [7, 3, 0, 8, 1, 1, 3, 0, 2, 0, 1, 0]
+    left = [f"{n}" for n in range(12)]
+    expected = [left.pop(which) for which in order]
+    for which, name in zip(order, expected, strict=True):
+        scenario.complete(name, which=which)
+        scenario.do()
+    assert result(scenario) == expected
+    check_replay(scenario)
+
+
+def test_as_completed_with_a_timeout() -> None:
+    @workflow
+    async def stream() -> list[str]:
+        seen: list[str] = []
+        try:
+            for future in asyncio.as_completed([fetch("a"), fetch("b")], timeout=5):
+                seen.append(await future)
+        except TimeoutError:
+            seen.append("timeout")
+        return seen
+
+    scenario = Scenario(stream)
+    scenario.do()
+    scenario.complete("b", which=1)
+    scenario.do()
+    scenario.fire()
+    scenario.do()
+    assert result(scenario) == ["b", "timeout"]
+    check_replay(scenario)
+
+
+def test_wait_for() -> None:
+    @workflow
+    async def hurry() -> str:
+        try:
+            await asyncio.wait_for(fetch("slow"), 5)
+        except TimeoutError:
+            pass
+        return await asyncio.wait_for(fetch("quick"), 5)
+
+    scenario = Scenario(hurry)
+    assert kinds(scenario.do()) in (["StartTimer", "ScheduleActivity"], ["ScheduleActivity", "StartTimer"])
+    scenario.fire()
+    assert "RequestCancelActivity" in kinds(scenario.do())
+    scenario.cancel_activity()
+    assert scenario.do() == []
+    scenario.complete("done")
+    assert kinds(scenario.do()) == ["CancelTimer", "CompleteWorkflow"]
+    assert result(scenario) == "done"
+    check_replay(scenario)
+
+
+def test_timeout() -> None:
+    @workflow
+    async def limited() -> str:
+        try:
+            async with asyncio.timeout(5) as limit:
+                await fetch("a")
+                limit.reschedule(asyncio.get_running_loop().time() + 60)
+                await fetch("b")
+        except TimeoutError:
+            return "late"
+        return "in time"
+
+    scenario = Scenario(limited)
+    assert kinds(scenario.do()) == ["StartTimer", "ScheduleActivity"]
+    scenario.complete("a")
+    commands = scenario.do()
+    assert kinds(commands) == ["CancelTimer", "StartTimer", "ScheduleActivity"]
+    assert commands[1] == StartTimer("2", 60 * SECOND)
+    scenario.fire()
+    assert kinds(scenario.do()) == ["RequestCancelActivity", "CompleteWorkflow"]
+    assert result(scenario) == "late"
+    check_replay(scenario)
+
+
+def test_task_group() -> None:
+    @workflow
+    async def together() -> list[str]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(fetch(name)) for name in "abc"]
+        return [task.result() for task in tasks]
+
+    scenario = Scenario(together)
+    scenario.do()
+    for name in "cba":
+        scenario.complete(name.upper(), which=-1)
+    scenario.do()
+    assert result(scenario) == ["A", "B", "C"]
+    check_replay(scenario)
+
+
+def test_a_task_group_cancels_in_the_order_of_creation() -> None:
+    @workflow
+    async def together() -> list[str]:
+        cancelled: list[str] = []
+
+        async def member(name: str) -> None:
+            try:
+                await fetch(name)
+            except asyncio.CancelledError:
+                cancelled.append(name)
+                raise
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for n in range(40):
+                    group.create_task(member(f"{n}"))
+        except* ValueError:
+            pass
+        return cancelled
+
+    scenario = Scenario(together)
+    scenario.do()
+    scenario.fail(ValueError("no"), which=17)
+    commands = scenario.do()
+    assert kinds(commands) == ["RequestCancelActivity"] * 39 + ["CompleteWorkflow"]
+    assert result(scenario) == [f"{n}" for n in range(40) if n != 17]
+    check_replay(scenario)
+
+
+def test_shield() -> None:
+    @workflow
+    async def guarded() -> str:
+        call = fetch.start("a")
+        try:
+            await asyncio.wait_for(asyncio.shield(call), 5)
+        except TimeoutError:
+            return await call
+        return ""
+
+    scenario = Scenario(guarded)
+    scenario.do()
+    scenario.fire()
+    assert scenario.do() == []
+    scenario.complete("finished")
+    scenario.do()
+    assert result(scenario) == "finished"
+    check_replay(scenario)
+
+
+def test_events_locks_and_queues() -> None:
+    @workflow
+    async def busy() -> list[str]:
+        told: list[str] = []
+        queue: asyncio.Queue[str] = asyncio.Queue(maxsize=1)
+        lock, ready, room = asyncio.Lock(), asyncio.Event(), asyncio.Semaphore(2)
+        changed = asyncio.Condition()
+
+        async def produce() -> None:
+            for name in "abc":
+                async with room:
+                    await queue.put(await fetch(name))
+            ready.set()
+
+        async def consume() -> None:
+            for _ in "abc":
+                told.append(await queue.get())
+                async with changed:
+                    changed.notify_all()
+
+        async def watch() -> None:
+            async with changed:
+                await changed.wait_for(lambda: len(told) == 2)
+            async with lock:
+                told.append("two")
+
+        async with lock, asyncio.TaskGroup() as group:
+            group.create_task(produce())
+            group.create_task(consume())
+            watcher = asyncio.create_task(watch())
+            await ready.wait()
+        await watcher
+        return told
+
+    scenario = Scenario(busy)
+    scenario.do()
+    for name in "abc":
+        scenario.complete(name)
+        scenario.do()
+    assert result(scenario) == ["a", "b", "c", "two"]
+    check_replay(scenario)
+
+
+def test_cancellation_by_the_user() -> None:
+    @workflow
+    async def stops() -> list[str]:
+        told: list[str] = []
+
+        async def member() -> None:
+            try:
+                await fetch("never")
+            except asyncio.CancelledError:
+                told.append(await fetch("clean up"))
+                raise
+
+        task = asyncio.create_task(member())
+        await fetch("a")
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            told.append("cancelled")
+        return told
+
+    scenario = Scenario(stops)
+    scenario.do()
+    scenario.complete("a")
+    assert kinds(scenario.do()) == ["RequestCancelActivity", "ScheduleActivity"]
+    scenario.complete("clean", which=-1)
+    scenario.do()
+    assert result(scenario) == ["clean", "cancelled"]
+    check_replay(scenario)
+
+
+def test_sets_of_tasks_and_futures_iterate_alike_in_every_copy() -> None:
+    @workflow
+    async def shuffled() -> list[str]:
+        calls = {fetch.start(f"{n}") for n in range(50)}
+        tasks = {asyncio.create_task(asyncio.sleep(n + 1), name=f"{n}") for n in range(50)}
+        for call in calls:
+            call.cancel()
+        names = [task.get_name() for task in tasks]
+        for task in tasks:
+            task.cancel()
+        return names
+
+    scenario = Scenario(shuffled)
+    scenario.do()
+    assert sorted(map(int, cast_list(result(scenario)))) == list(range(50))
+    check_replay(scenario)
+
+
+def cast_list(values: object) -> list[str]:
+    assert isinstance(values, list)
+    return [str(value) for value in values]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def test_loop_time_stands_still_within_a_task() -> None:
+    @workflow
+    async def clocked() -> list[float]:
+        loop = asyncio.get_running_loop()
+        times = [loop.time(), loop.time()]
+        await asyncio.sleep(3)
+        return [*times, loop.time()]
+
+    scenario = Scenario(clocked)
+    scenario.do()
+    scenario.fire()
+    scenario.do()
+    first, second, third = cast_list(result(scenario))
+    assert first == second
+    assert float(third) - float(first) == pytest.approx(3, abs=1e-4)
+    check_replay(scenario)
+
+
+def test_call_later_and_call_soon() -> None:
+    @workflow
+    async def called() -> list[str]:
+        told: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.call_soon(told.append, "soon")
+        loop.call_soon(told.append, "never").cancel()
+        loop.call_later(-1, told.append, "at once")
+        later = loop.call_later(5, told.append, "later")
+        assert later.when() == loop.time() + 5
+        never = loop.call_at(loop.time() + 3, told.append, "never")
+        await fetch("a")
+        never.cancel()
+        assert never.cancelled()
+        await asyncio.sleep(9)
+        return told
+
+    scenario = Scenario(called)
+    scenario.do()
+    scenario.complete()
+    scenario.do()
+    scenario.fire()
+    assert scenario.do() == []
+    scenario.fire()
+    scenario.do()
+    assert result(scenario) == ["soon", "at once", "later"]
+    check_replay(scenario)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda loop: loop.run_in_executor(None, print), "Use an activity"),
+        (lambda loop: loop.create_connection(asyncio.Protocol), "Use an activity"),
+        (lambda loop: loop.subprocess_shell(asyncio.SubprocessProtocol, "ls"), "Use an activity"),
+        (lambda loop: loop.add_reader(0, print), "Use an activity"),
+        (lambda loop: loop.getaddrinfo("example.org", 80), "Use an activity"),
+        (lambda loop: loop.call_soon_threadsafe(print), "Send the workflow a signal"),
+        (lambda loop: loop.run_forever(), "await"),
+        (lambda loop: loop.call_later(float("inf"), print), "finite"),
+        (lambda loop: loop.call_later(1e12, print), "limit"),
+    ],
+)
+def test_what_a_workflow_cannot_do_says_what_to_do_instead(
+    call: Callable[[asyncio.AbstractEventLoop], object], says: str
+) -> None:
+    @workflow
+    async def wrong() -> str:
+        try:
+            call(asyncio.get_running_loop())
+        except (RuntimeError, ValueError) as error:
+            return str(error)
+        return ""
+
+    scenario = Scenario(wrong)
+    scenario.do()
+    assert says in str(result(scenario))
+
+
+def test_every_method_of_a_loop_is_there_or_refused() -> None:
+    from perdure.sdk.workflow.loop import DeterministicLoop
+
+    inherited = {
+        name
+        for name, method in vars(asyncio.AbstractEventLoop).items()
+        if not name.startswith("_") and getattr(DeterministicLoop, name) is method
+    }
+    assert inherited == set()
+
+
+def test_an_exception_in_a_callback_fails_the_task() -> None:
+    def explode() -> None:
+        raise KeyError("in a callback")
+
+    @workflow
+    async def wrong() -> None:
+        asyncio.get_running_loop().call_soon(explode)
+        await fetch("a")
+
+    failure = Scenario(wrong).broken()
+    assert failure.types[0] == "builtins.KeyError"
+    assert "explode" in failure.traceback
+
+
+def test_an_asynchronous_generator_that_is_left_is_closed() -> None:
+    @workflow
+    async def leaves() -> list[str]:
+        told: list[str] = []
+
+        async def numbers() -> AsyncGenerator[int]:
+            try:
+                while True:
+                    yield len(await fetch("n"))
+            finally:
+                told.append("closed")
+
+        async for _ in numbers():
+            break
+        await fetch("after")
+        return told
+
+    scenario = Scenario(leaves)
+    scenario.do()
+    scenario.complete("x")
+    assert inputs_of(scenario.do()) == ["after"]
+    scenario.complete("y")
+    scenario.do()
+    assert result(scenario) == ["closed"]
+    check_replay(scenario)
+
+
+def inputs_of(commands: list[Any]) -> list[object]:
+    return [value(command.input[0]) for command in commands]
+
+
+def test_the_program_around_a_workflow_is_untouched() -> None:
+    async def program() -> None:
+        seen: list[object] = []
+
+        @workflow
+        async def inner() -> None:
+            seen.append(asyncio.get_running_loop())
+            seen.append(asyncio.current_task())
+            await fetch("a")
+
+        loop, task, hooks = asyncio.get_running_loop(), asyncio.current_task(), sys.get_asyncgen_hooks()
+        scenario = Scenario(inner)
+        scenario.do()
+        assert asyncio.get_running_loop() is loop
+        assert asyncio.current_task() is task
+        assert sys.get_asyncgen_hooks() == hooks
+        assert gc.isenabled()
+        assert seen[0] is not loop
+        assert seen[1] is not task
+        assert isinstance(seen[1], asyncio.Task)
+        assert all(other.get_loop() is loop for other in asyncio.all_tasks())
+        # And it still works.
+        await asyncio.wait_for(asyncio.create_task(asyncio.sleep(0)), 5)
+        scenario.complete()
+        assert kinds(scenario.do()) == ["CompleteWorkflow"]
+
+    asyncio.run(program())
+
+
+def test_garbage_collection_rests_only_during_a_task() -> None:
+    @workflow
+    async def looks() -> bool:
+        return gc.isenabled()
+
+    scenario = Scenario(looks)
+    gc.disable()
+    try:
+        scenario.do()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert result(scenario) is False
+
+
+def test_workflows_on_the_same_thread_do_not_mix() -> None:
+    @workflow
+    async def names() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        name = task.get_name()
+        await fetch("a")
+        other: Coroutine[Any, Any, None] = asyncio.sleep(0)
+        await asyncio.create_task(other, name=name)
+        assert asyncio.current_task() is task
+        return name
+
+    scenarios = [Scenario(names) for _ in range(3)]
+    for scenario in scenarios:
+        scenario.do()
+    for scenario in reversed(scenarios):
+        scenario.complete()
+        scenario.do()
+        assert result(scenario) == "names"
+        check_replay(scenario)

@@ -1,0 +1,421 @@
+"""Replays by other versions of the code: what still fits, and how what doesn't is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from perdure import workflow
+from perdure.model.commands import CompleteWorkflow, ScheduleActivity
+from perdure.model.tasks import WorkflowTaskCompletion, WorkflowTaskFailure
+from tests.sdk.harness import (
+    Scenario,
+    definition_of,
+    fetch,
+    kinds,
+    replay,
+    store,
+    value,
+)
+from tests.sdk.harness import (
+    fresh_registry as fresh_registry,
+)
+
+
+def continued(scenario: Scenario, target: object) -> Scenario:
+    """The scenario goes on with another version of the workflow, as after a deploy."""
+    scenario.definitions = {definition_of(target).name: definition_of(target)}
+    scenario.live = False
+    return scenario
+
+
+def complaint(scenario: Scenario, target: object) -> str:
+    """How the next task fails with another version."""
+    failure = continued(scenario, target).broken()
+    assert failure.kind == "nondeterminism"
+    return failure.message
+
+
+def test_a_gather_may_be_reordered_and_results_stay_with_their_calls() -> None:
+    @workflow(name="flow")
+    async def before() -> list[str]:
+        return await asyncio.gather(fetch("a"), fetch("b"), store("a"))
+
+    @workflow(name="flow")
+    async def after() -> list[str]:
+        c, b, a = await asyncio.gather(store("a"), fetch("b"), fetch("a"))
+        return [a, b, c]
+
+    scenario = Scenario(before)
+    scenario.do()
+    scenario.complete("fetched b", which=1)
+    scenario.do()
+    continued(scenario, after)
+    scenario.complete("fetched a", which=0)
+    assert scenario.do() == []
+    scenario.complete("stored a")
+    (command,) = scenario.do()
+    assert isinstance(command, CompleteWorkflow)
+    assert value(command.result) == ["fetched a", "fetched b", "stored a"]
+
+
+def test_identical_calls_match_in_order() -> None:
+    @workflow(name="flow")
+    async def same() -> list[str]:
+        return await asyncio.gather(*(fetch("a") for _ in range(5)))
+
+    scenario = Scenario(same, live=False)
+    scenario.do()
+    for n in (3, 0, 2, 0, 0):
+        scenario.complete(f"{len(scenario.history)}", which=n)
+    (command,) = scenario.do()
+    assert isinstance(command, CompleteWorkflow)
+    results = value(command.result)
+    assert isinstance(results, list)
+    assert len(set(results)) == 5  # pyright: ignore[reportUnknownArgumentType]
+    assert results[3] == "9"
+
+
+def test_the_names_of_the_history_are_used_for_cancellation() -> None:
+    @workflow(name="flow")
+    async def before() -> None:
+        a, b = fetch.start("a"), fetch.start("b")
+        await asyncio.sleep(1)
+        a.cancel()
+        await b
+
+    @workflow(name="flow")
+    async def after() -> None:
+        b, a = fetch.start("b"), fetch.start("a")
+        await asyncio.sleep(1)
+        a.cancel()
+        await b
+
+    scenario = Scenario(before)
+    scheduled = scenario.do()[0]
+    assert isinstance(scheduled, ScheduleActivity)
+    assert scheduled.activity_id == "1"
+    continued(scenario, after)
+    scenario.fire()
+    assert str(scenario.do()[0]) == "RequestCancelActivity(activity_id='1')"
+    # And that is what a copy of the old version replays, too.
+    continued(scenario, before)
+    scenario.complete("b", which=-1)
+    assert kinds(scenario.do()) == ["CompleteWorkflow"]
+
+
+def test_later_names_do_not_repeat_those_of_the_history() -> None:
+    @workflow(name="flow")
+    async def before() -> None:
+        fetch.start("dropped").cancel()
+        await fetch("a")
+
+    @workflow(name="flow")
+    async def after() -> None:
+        call = fetch.start("a")
+        await asyncio.sleep(0)
+        await asyncio.gather(call, fetch("more"))
+
+    @workflow(name="flow")
+    async def longer() -> None:
+        await fetch("a")
+        await fetch("b")
+
+    scenario = Scenario(before)
+    scenario.do()  # activity "2": "1" was dropped
+    continued(scenario, longer)
+    scenario.complete()
+    (command,) = scenario.do()
+    assert isinstance(command, ScheduleActivity)
+    assert command.activity_id == "3"
+    assert "fetch" in complaint(scenario, after)
+
+
+def test_one_changed_input_is_reported_and_the_recorded_one_counts(caplog: pytest.LogCaptureFixture) -> None:
+    @workflow(name="flow")
+    async def before() -> str:
+        return "".join(await asyncio.gather(fetch("a"), store("a")))
+
+    @workflow(name="flow")
+    async def after() -> str:
+        return "".join(await asyncio.gather(fetch("other"), store("a")))
+
+    scenario = Scenario(before)
+    scenario.do()
+    scenario.complete("x")
+    scenario.complete("y")
+    continued(scenario, after)
+    with caplog.at_level(logging.WARNING):
+        (command,) = scenario.do()
+    assert isinstance(command, CompleteWorkflow)
+    assert value(command.result) == "xy"
+    assert 'activity sdk_fetch("a") (event 5) is now activity sdk_fetch("other")' in caplog.text
+    assert "test_matching.py" in caplog.text
+
+
+def test_a_changed_timer_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    @workflow(name="flow")
+    async def before() -> None:
+        await asyncio.sleep(10)
+
+    @workflow(name="flow")
+    async def after() -> None:
+        await asyncio.sleep(20)
+
+    scenario = Scenario(before)
+    scenario.do()
+    continued(scenario, after)
+    scenario.fire()
+    with caplog.at_level(logging.WARNING):
+        assert kinds(scenario.do()) == ["CompleteWorkflow"]
+    assert "timer of 10.0 s (event 5) is now timer of 20.0 s" in caplog.text
+
+
+def test_two_changed_inputs_do_not_match() -> None:
+    @workflow(name="flow")
+    async def before() -> None:
+        await asyncio.gather(fetch("a"), fetch("b"))
+
+    @workflow(name="flow")
+    async def after() -> None:
+        await asyncio.gather(fetch("c"), fetch("d"))
+
+    scenario = Scenario(before)
+    scenario.do()
+    scenario.complete()
+    message = complaint(scenario, after)
+    for part in ('event 5: activity sdk_fetch("a")', 'event 6: activity sdk_fetch("b")', 'activity sdk_fetch("c")'):
+        assert part in message
+
+
+def test_another_activity_shows_both_sides_and_the_line() -> None:
+    @workflow(name="flow")
+    async def before() -> None:
+        await fetch("a")
+
+    @workflow(name="flow")
+    async def after() -> None:
+        await store("a")
+
+    scenario = Scenario(before)
+    scenario.do()
+    scenario.complete()
+    message = complaint(scenario, after)
+    line = definition_of(after).target.__code__.co_firstlineno + 2  # type: ignore[attr-defined]  # pyright: ignore
+    assert 'event 5: activity sdk_fetch("a")' in message
+    assert f'activity sdk_store("a") at {__file__}:{line}' in message
+    # The old code still fits.
+    continued(scenario, before)
+    assert kinds(scenario.do()) == ["CompleteWorkflow"]
+
+
+def test_the_line_of_a_call_in_a_gather_is_that_of_the_gather() -> None:
+    @workflow(name="flow")
+    async def before() -> None:
+        await asyncio.sleep(1)
+
+    @workflow(name="flow")
+    async def after() -> None:
+        await asyncio.gather(fetch("a"), fetch("b"))
+
+    scenario = Scenario(before)
+    scenario.do()
+    scenario.fire()
+    message = complaint(scenario, after)
+    line = definition_of(after).target.__code__.co_firstlineno + 2  # type: ignore[attr-defined]  # pyright: ignore
+    assert f'activity sdk_fetch("b") at {__file__}:{line}' in message
+
+
+def test_code_that_asks_for_less() -> None:
+    @workflow(name="flow")
+    async def before() -> None:
+        await fetch("a")
+        await fetch("b")
+
+    @workflow(name="flow")
+    async def after() -> None:
+        await fetch("a")
+
+    scenario = Scenario(before)
+    scenario.do()
+    scenario.complete()
+    scenario.do()
+    scenario.complete()
+    message = complaint(scenario, after)
+    assert 'activity sdk_fetch("b")' in message
+    assert "completion of the workflow" in message
+
+
+def test_code_that_asks_for_more() -> None:
+    @workflow(name="flow")
+    async def before() -> None:
+        await fetch("a")
+
+    @workflow(name="flow")
+    async def after() -> None:
+        await asyncio.gather(fetch("a"), fetch("b"))
+
+    scenario = Scenario(before)
+    scenario.do()
+    scenario.complete()
+    message = complaint(scenario, after)
+    assert "asked for by the code, but not recorded" in message
+    assert "recorded, but" not in message
+
+
+def test_long_inputs_are_cut() -> None:
+    @workflow(name="flow")
+    async def before() -> None:
+        await fetch("a" * 10_000)
+
+    @workflow(name="flow")
+    async def after() -> None:
+        await store("b" * 10_000)
+
+    scenario = Scenario(before)
+    scenario.do()
+    scenario.complete()
+    assert len(complaint(scenario, after)) < 1_000
+
+
+def test_children_match_by_an_id_only_if_it_was_given() -> None:
+    @workflow
+    async def child(name: str) -> str:
+        return name
+
+    @workflow(name="flow")
+    async def before() -> list[str]:
+        return await asyncio.gather(child("a"), child("b"))
+
+    @workflow(name="flow")
+    async def after() -> list[str]:
+        b, a = await asyncio.gather(child("b"), child("a"))
+        return [a, b]
+
+    @workflow(name="flow")
+    async def named() -> list[str]:
+        return await asyncio.gather(child.options(id="one")("a"), child("b"))
+
+    @workflow(name="flow")
+    async def renamed() -> list[str]:
+        return await asyncio.gather(child.options(id="two")("a"), child("b"))
+
+    scenario = Scenario(before)
+    scenario.do()
+    scenario.child_started()
+    scenario.child_completed("A")
+    scenario.child_completed("B")
+    (command,) = continued(scenario, after).do()
+    assert isinstance(command, CompleteWorkflow)
+    assert value(command.result) == ["A", "B"]
+
+    scenario = Scenario(named)
+    scenario.do()
+    scenario.child_completed("A")
+    # Changed, but the only one of its kind that is unmatched; the other child has not.
+    assert continued(scenario, renamed).do() == []
+
+
+def test_the_cancellation_of_an_activity_that_had_just_ended_matches() -> None:
+    @workflow(name="flow")
+    async def flow() -> None:
+        call = fetch.start("a")
+        await asyncio.sleep(1)
+        call.cancel()
+        await asyncio.sleep(1)
+
+    scenario = Scenario(flow, live=False)
+    scenario.do()
+    scenario.fire()
+    scenario.do()
+    # The engine had the outcome already, so it does not know the activity any more.
+    from msgspec.structs import replace as changed
+
+    from perdure.model.events import ActivityTaskCancelRequested
+
+    place = next(i for i, x in enumerate(scenario.history) if isinstance(x, ActivityTaskCancelRequested))
+    event = scenario.history[place]
+    assert isinstance(event, ActivityTaskCancelRequested)
+    scenario.history[place] = changed(event, scheduled_event_id=0)
+    scenario.fire()
+    assert kinds(scenario.do()) == ["CompleteWorkflow"]
+
+
+def test_a_thousand_calls_in_another_order() -> None:
+    @workflow(name="flow")
+    async def before() -> None:
+        await asyncio.gather(*(fetch(f"{n}") for n in range(1000)))
+
+    @workflow(name="flow")
+    async def after() -> None:
+        await asyncio.gather(*(fetch(f"{n}") for n in reversed(range(1000))))
+
+    @workflow(name="flow")
+    async def wrong() -> None:
+        await asyncio.gather(*(store(f"{n}") for n in range(1000)))
+
+    scenario = Scenario(before)
+    scenario.do()
+    scenario.complete()
+    assert continued(scenario, after).do() == []
+    assert 'event 5: activity sdk_fetch("0")' in complaint(scenario, wrong)
+
+
+def test_a_failure_with_another_traceback_matches() -> None:
+    from perdure import ApplicationError
+
+    @workflow(name="flow")
+    async def before() -> None:
+        raise ApplicationError("no")
+
+    @workflow(name="flow")
+    async def after() -> None:
+        async def deeper() -> None:
+            raise ApplicationError("still no")
+
+        await deeper()
+
+    scenario = Scenario(before)
+    scenario.do()
+    run = replay(scenario, after)
+    assert all(isinstance(outcome, WorkflowTaskCompletion) for outcome in run)
+
+
+def test_an_update_that_the_class_no_longer_has() -> None:
+    @workflow(name="flow")
+    class Before:
+        async def run(self) -> None:
+            await fetch("a")
+            await fetch("b")
+
+        @workflow.update
+        async def change(self) -> None: ...
+
+    @workflow(name="flow")
+    class After:
+        async def run(self) -> None:
+            await fetch("a")
+            await fetch("b")
+
+    scenario = Scenario(Before)
+    scenario.update("u", "change")
+    assert kinds(scenario.do()) == ["ScheduleActivity", "AcceptUpdate", "CompleteUpdate"]
+    scenario.complete()
+    scenario.do()
+    scenario.complete()
+    assert "no update 'change'" in complaint(scenario, After)
+
+
+def test_a_workflow_that_the_worker_does_not_have() -> None:
+    @workflow(name="flow")
+    async def flow() -> None: ...
+
+    @workflow(name="other")
+    async def other() -> None: ...
+
+    scenario = continued(Scenario(flow), other)
+    outcome = scenario.step()
+    assert isinstance(outcome, WorkflowTaskFailure)
+    assert outcome.failure.message == "this worker has no workflow 'flow'; it has other"

@@ -1,0 +1,312 @@
+"""Calls that the type checkers must accept, with exactly these types."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar, assert_type
+
+import perdure
+from perdure import ApplicationError, Client, Hold, RetryPolicy, WorkflowHandle, activity, embedded, workflow
+from perdure.sdk.calls import ActivityHandle
+from perdure.sdk.workflow.api import ChildHandle, WorkflowCall
+
+T = TypeVar("T")
+
+
+class QuotaExceeded(Exception): ...
+
+
+class BadCredentials(Exception): ...
+
+
+@dataclass
+class Request:
+    name: str
+
+
+@dataclass
+class Account:
+    id: str
+
+
+# --- Activities -----------------------------------------------------------------------------------------
+@activity(
+    name="cloud.create_vpc",
+    task_queue="cloud",
+    start_to_close_timeout="1h",
+    schedule_to_close_timeout=7 * 24 * 3600,
+    schedule_to_start_timeout=2.5,
+    heartbeat_timeout="30s",
+    retry_policy=RetryPolicy(
+        initial_interval="1s",
+        backoff_coefficient=2.0,
+        maximum_interval="5m",
+        maximum_attempts=0,
+        non_retryable=(BadCredentials, "app.Forbidden"),
+        hold_on=[QuotaExceeded],
+        on_exhausted="hold",
+    ),
+    priority=1,
+)
+async def create_vpc(region: str, size: int = 16, *, label: str | None = None) -> str:
+    if label:
+        raise activity.Hold("the quota is used up")
+    activity.heartbeat({"done": 3}, "more")
+    assert_type(activity.heartbeat_details(int), int | None)
+    assert_type(activity.heartbeat_details(dict[str, int]), dict[str, int] | None)
+    assert_type(activity.is_cancelled(), bool)
+    assert_type(activity.info().attempt, int)
+    return f"{region}-{size}"
+
+
+@activity
+async def delete_vpc(vpc: str) -> None: ...
+
+
+@activity
+def render(name: str) -> str:
+    return name
+
+
+@activity(start_to_close_timeout=30)
+def count_pages(book: str) -> int:
+    return len(book)
+
+
+@activity
+async def same(value: T) -> T:
+    return value
+
+
+@activity
+async def many(first: int, *rest: str, flag: bool = False, **named: float) -> str:
+    return f"{first}{rest}{flag}{named}"
+
+
+# --- Workflows ------------------------------------------------------------------------------------------
+@workflow
+async def provision(team: str, regions: list[str]) -> dict[str, str]:
+    vpcs = await asyncio.gather(*(create_vpc(r) for r in regions))
+    assert_type(vpcs, list[str])
+    await asyncio.sleep(7 * 24 * 3600)
+    assert_type(render.start(team), ActivityHandle[str])
+    page = await render.start(team)
+    assert_type(page, str)
+    return dict(zip(regions, vpcs, strict=True))
+
+
+@workflow(name="parent", task_queue="slow", failure_exceptions=(QuotaExceeded,))
+async def parent(n: int) -> int:
+    assert_type(await provision("a", []), dict[str, str])
+    assert_type(await provision.options(id="child", run_timeout="1h").start("a", regions=[]), dict[str, str])
+    assert_type(provision.start("a", []), ChildHandle[dict[str, str]])
+    async with asyncio.TaskGroup() as group:
+        vpc = group.create_task(create_vpc("eu", size=3))
+        child = group.create_task(provision("a", []))
+    assert_type(vpc.result(), str)
+    assert_type(child.result(), dict[str, str])
+    assert_type(await asyncio.wait_for(create_vpc("eu"), 3), str)
+    assert_type(await asyncio.shield(render.start("x")), str)
+    done, waiting = await asyncio.wait({render.start("x"), render.start("y")}, timeout=3)
+    for finished in done | waiting:
+        assert_type(finished.result(), str)
+    text, pages, vpcs = await asyncio.gather(create_vpc("e"), count_pages.start("p"), provision("a", []))
+    assert_type(text, str)
+    assert_type(pages, int)
+    assert_type(vpcs, dict[str, str])
+    assert_type(await same(3), int)
+    assert_type(await many(3, "a", "b", flag=True, z=3.0), str)
+    changed = create_vpc.options(task_queue="eu", start_to_close_timeout="2h", retry_policy=RetryPolicy(), priority=2)
+    assert_type(await changed("eu", size=3, label="x"), str)
+    assert_type(await delete_vpc.options(heartbeat_timeout=0).start("v"), None)
+    return n + len(done)
+
+
+@workflow
+async def fan_out(books: list[str]) -> int:
+    assert_type(await delete_vpc.map(books, concurrency=50), list[None])
+    assert_type(await create_vpc.map(books), list[str])
+    assert_type(await render.map(b for b in books), list[str])
+    total = 0
+    async for pages in count_pages.map(books, concurrency=2):
+        assert_type(pages, int)
+        total += pages
+    return total
+
+
+@workflow
+async def with_children() -> str:
+    assert_type(await workflow.run(Onboarding(Request("bob")), id="c"), Account)
+    handle = workflow.start(Onboarding(Request("bob")))
+    assert_type(handle, ChildHandle[Account])
+    assert_type(await handle, Account)
+    assert_type(await workflow.run(provision("a", [])), dict[str, str])
+    assert_type(workflow.start(PlainClass()), ChildHandle[int])
+    return (await handle).id
+
+
+@workflow
+async def asks(n: int) -> int:
+    assert_type(await workflow.receive("approved", bool, timeout="1d"), bool)
+    assert_type(await workflow.receive("requests", list[Request]), list[Request])
+    assert_type(await workflow.receive("maybe", str | None), str | None)
+    await workflow.wait_until(lambda: n > 3, timeout=5)
+    assert_type(workflow.info().workflow_id, str)
+    assert_type(workflow.random().random(), float)
+    workflow.logger.info("at %s with %s", workflow.now(), workflow.uuid4())
+    if n > 3:
+        workflow.continue_as_new(asks(n - 1))
+    raise ApplicationError("no", {"n": n}, type="No", non_retryable=True, next_retry_delay="5s")
+
+
+@workflow
+def plain(team: str) -> int:
+    return len(team)
+
+
+@workflow
+class Onboarding:
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.approver: str | None = None
+
+    async def run(self) -> Account:
+        await workflow.wait_until(lambda: self.approver is not None, timeout="7d")
+        self.approve("me")
+        assert_type(self.status(), str)
+        assert_type(await self.resize(3), int)
+        assert_type(self.rename("x"), bool)
+        await self.deny("x")
+        return Account("a")
+
+    @workflow.signal
+    def approve(self, by: str) -> None:
+        self.approver = by
+
+    @workflow.signal(name="refuse")
+    async def deny(self, by: str, why: str = "") -> None: ...
+
+    @workflow.query
+    def status(self) -> str:
+        return "x"
+
+    @workflow.query(name="how-many")
+    def count(self, kind: str) -> int:
+        return len(kind)
+
+    @workflow.update
+    async def resize(self, seats: int) -> int:
+        return seats
+
+    @resize.validator
+    def _(self, seats: int) -> None: ...
+
+    @workflow.update(name="call-it")
+    def rename(self, name: str, *, force: bool = False) -> bool:
+        return force
+
+    @rename.validator
+    def _(self, name: str, *, force: bool = False) -> None: ...
+
+
+@workflow
+class Special(Onboarding):
+    @workflow.signal
+    def approve(self, by: str) -> None:
+        super().approve(by)
+
+    @workflow.update
+    async def resize(self, seats: int) -> int:
+        return await super().resize(seats)
+
+
+@workflow
+class PlainClass:
+    def run(self) -> int:
+        return 3
+
+    @workflow.signal
+    def go(self) -> None: ...
+
+
+@workflow(name="abstract")
+class Abstract(abc.ABC):
+    async def run(self) -> int:
+        return 3
+
+    @abc.abstractmethod
+    def step(self) -> int: ...
+
+
+# --- The client -----------------------------------------------------------------------------------------
+async def functions(client: Client) -> None:
+    await client.run(provision("payments", ["eu-west-1"]), id="env-payments")
+    assert_type(await client.run(provision("p", [])), dict[str, str])
+    handle = await client.start(provision("payments", regions=["eu"]), id="x")
+    assert_type(handle, WorkflowHandle[dict[str, str]])
+    assert_type(await client.run(plain("x")), int)
+    assert_type(client.get("x", provision), WorkflowHandle[dict[str, str]])
+    assert_type(client.get("x", plain), WorkflowHandle[int])
+    assert_type(client.get("x"), WorkflowHandle[object])
+    results = await asyncio.gather(*[client.run(provision("a", [])) for _ in range(3)])
+    assert_type(results, list[dict[str, str]])
+    for call in (Onboarding(Request("a")), provision("a", [])):
+        await client.start(call)
+
+
+async def classes(client: Client) -> None:
+    handle = await client.start(Onboarding(Request("ann")), id="onboard-ann")
+    assert_type(handle, WorkflowHandle[Account])
+    assert_type(await handle.signal(Onboarding.approve, "bob"), None)
+    await handle.signal(Onboarding.deny, "bob", why="no")
+    await handle.signal("approved", True)
+    assert_type(await handle.query(Onboarding.status), str)
+    assert_type(await handle.query(Onboarding.count, "x"), int)
+    assert_type(await handle.update(Onboarding.resize, 20), int)
+    assert_type(await handle.update(Onboarding.rename, "x", force=True), bool)
+    assert_type(await handle.result(), Account)
+    await handle.cancel()
+    await handle.terminate("why")
+    await handle.release(note="the quota is 20 now")
+    assert_type(client.get("onboard-ann", Onboarding), WorkflowHandle[Account])
+    special = await client.start(Special(Request("a")))
+    await special.signal(Special.approve, "x")
+    await special.signal(Special.deny, "x")
+    assert_type(await special.update(Onboarding.resize, 3), int)
+    assert_type(await client.run(PlainClass()), int)
+    assert_type(await client.start(PlainClass()), WorkflowHandle[int])
+    assert_type(client.get("x", PlainClass), WorkflowHandle[int])
+    anything(handle)
+
+
+def anything(handle: WorkflowHandle[object]) -> None: ...
+
+
+async def main() -> None:
+    async with embedded("platform.db") as client:
+        assert_type(client, Client)
+        await classes(client)
+
+
+async def outside() -> None:
+    assert_type(await create_vpc("eu"), str)
+    assert_type(render("x"), str)
+    assert_type(provision("a", []), WorkflowCall[dict[str, str]])
+    assert isinstance(Onboarding(Request("a")), Onboarding)
+    takes_async(create_vpc)
+    takes_plain(render)
+    try:
+        render("x")
+    except activity.Hold as hold:
+        assert_type(hold, Hold)
+    except perdure.ActivityTimedOut as error:
+        assert_type(error.timeout, str)
+
+
+def takes_async(function: Callable[[str], Awaitable[str]]) -> None: ...
+
+
+def takes_plain(function: Callable[[str], str]) -> None: ...

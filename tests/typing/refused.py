@@ -1,0 +1,165 @@
+"""Calls that the type checkers must refuse: an error on every line that says so, and on no other."""
+
+from __future__ import annotations
+
+from accepted import (
+    Account,
+    Onboarding,
+    PlainClass,
+    Request,
+    count_pages,
+    create_vpc,
+    delete_vpc,
+    provision,
+    render,
+)
+
+import perdure
+from perdure import ApplicationError, Client, RetryPolicy, activity, workflow
+
+
+def use(*values: object) -> None: ...
+
+
+typo = perdure.embeded  # expect error
+
+
+# --- Activities -----------------------------------------------------------------------------------------
+async def activities() -> None:
+    await create_vpc(1)  # expect error
+    await create_vpc("a", sise=3)  # expect error
+    await create_vpc()  # expect error
+    await create_vpc("a", 1, "label")  # expect error
+    await render("x")  # expect error
+    render.start(3)  # expect error
+    render.start()  # expect error
+    page: int = await render.start("x")  # expect error
+    create_vpc.options(task_queue=3)  # expect error
+    create_vpc.options(nope="x")  # expect error
+    create_vpc.options(start_to_close_timeout=[1])  # expect error
+    create_vpc("eu", task_queue="q")  # expect error
+    await create_vpc.options(task_queue="q")(3)  # expect error
+    delete_vpc.map([1, 2])  # expect error
+    delete_vpc.map(["a"], concurrency="x")  # expect error
+    pages: list[str] = await count_pages.map(["a"])  # expect error
+    async for vpc in delete_vpc.map(["a"]):
+        vpc.upper()  # expect error
+    details: str = activity.heartbeat_details(int)  # expect error
+    use(page, pages, details)
+    raise activity.Hold(3)  # expect error
+
+
+@activity(start_to_close_timeot="1h")  # expect error
+async def misspelt() -> None: ...
+
+
+@activity(retry_policy="often")  # expect error
+async def no_policy() -> None: ...
+
+
+RetryPolicy(non_retryable=(Account,))  # expect error
+RetryPolicy(maximum_attempts="3")  # expect error
+RetryPolicy(on_exhausted="panic")  # expect error
+ApplicationError("m", kind="x")  # expect error
+
+
+# --- Workflows ------------------------------------------------------------------------------------------
+@workflow
+async def children() -> None:
+    await provision("a", [3])  # expect error
+    await provision("a")  # expect error
+    provision.start("a")  # expect error
+    provision.options(idd="x")  # expect error
+    provision.options(id=3)  # expect error
+    provision("a", [], id="x")  # expect error
+    await Onboarding(Request("x"))  # expect error
+    await workflow.run(Onboarding("x"))  # expect error
+    await workflow.run(Onboarding)  # expect error
+    await workflow.run(create_vpc("eu"))  # expect error
+    workflow.start(provision)  # expect error
+    account: str = await workflow.run(Onboarding(Request("x")))  # expect error
+    vpcs: list[str] = await provision("a", [])  # expect error
+    workflow.continue_as_new(provision)  # expect error
+    use(account, vpcs)
+
+
+@workflow
+async def asks() -> None:
+    number: int = await workflow.receive("x", str)  # expect error
+    await workflow.wait_until(lambda: 3)  # expect error
+    await workflow.wait_until(lambda: True, 5)  # expect error
+    workflow.nwo()  # expect error
+    use(number)
+
+
+@workflow(entity=True)  # expect error
+async def later() -> None: ...
+
+
+@workflow(failure_exceptions=(Account,))  # expect error
+async def fails() -> None: ...
+
+
+@workflow  # expect error
+class NoRun:
+    def __init__(self, x: int) -> None: ...
+
+
+@workflow  # expect error
+class ArgumentsToRun:
+    async def run(self, x: int) -> int:
+        return x
+
+
+class Handlers:
+    @workflow.signal  # expect error
+    def answers(self) -> int:
+        return 3
+
+    @workflow.update
+    async def up(self, n: int) -> int:
+        return n
+
+    @up.validator  # expect error
+    def _(self, n: str) -> None: ...
+
+    @up.validator  # expect error
+    def _(self, n: int) -> int:
+        return n
+
+
+# --- The client -----------------------------------------------------------------------------------------
+async def starts(client: Client) -> None:
+    await client.start(provision, id="x")  # expect error
+    await client.start(provision("a"), id="x")  # expect error
+    await client.start(provision("a", [1]), id="x")  # expect error
+    await client.start(create_vpc("eu"), id="x")  # expect error
+    await client.start(Onboarding, id="x")  # expect error
+    await client.start(Onboarding("ann"), id="x")  # expect error
+    await client.start(Request("ann"), id="x")  # expect error
+    await client.start(Onboarding(Request("ann")), id=3)  # expect error
+    await client.start(NoRun(3))  # expect error
+    result: dict[str, int] = await client.run(provision("p", []))  # expect error
+    number: str = await client.run(PlainClass())  # expect error
+    client.get("x", Request)  # expect error
+    client.get("x", create_vpc)  # expect error
+    account: str = await client.get("x", Onboarding).result()  # expect error
+    use(result, number, account)
+
+
+async def messages(client: Client) -> None:
+    handle = await client.start(Onboarding(Request("ann")), id="x")
+    await handle.signal(Onboarding.approve, 3)  # expect error
+    await handle.signal(Onboarding.approve)  # expect error
+    await handle.signal(Onboarding.approve, "x", "y")  # expect error
+    await handle.signal(Onboarding.approve, bye="x")  # expect error
+    await handle.signal(Onboarding.status)  # expect error
+    await handle.signal(Onboarding.run)  # expect error
+    await handle.query(Onboarding.approve, "x")  # expect error
+    await handle.query(Onboarding.status, 3)  # expect error
+    status: int = await handle.query(Onboarding.status)  # expect error
+    await handle.update(Onboarding.resize, "20")  # expect error
+    await handle.update(Onboarding.status)  # expect error
+    seats: str = await handle.update(Onboarding.resize, 20)  # expect error
+    account: str = await handle.result()  # expect error
+    use(status, seats, account)
