@@ -49,6 +49,7 @@ def main(program: str, name: str, variants: Sequence[str], open_peer: Open[Handl
     if namespace.role == "parent":
         _Parent(program, name, chosen).run()
     else:
+        machine.prioritise(os.getpid())
         child = {"app": _app, "start": _start, "recover": _recover}[namespace.role]
         run_loop(chosen.loop, child(name, open_peer, namespace.folder, chosen))
 

@@ -44,9 +44,9 @@ class Marks:
         text = self.path.read_text() if self.path.exists() else ""
         return Counter(line for line in text.splitlines() if line.startswith(kind))
 
-    def parked(self) -> int:
-        """Sleepers whose code reached the sleep."""
-        return len(self._lines("Z"))
+    def parked(self, prefix: str) -> int:
+        """Sleepers with such ids whose code reached the sleep."""
+        return len(self._lines(f"Z {prefix}"))
 
     def in_flight(self) -> int:
         """Steps that started and didn't end."""

@@ -73,7 +73,7 @@ def add_sizes(it: argparse.ArgumentParser) -> None:
     it.add_argument("--concurrency", type=int, default=200, help="workflows at a time in W1, starts in W6")
     for name, size in (("n1", 4000), ("n2", 500), ("n3", 300), ("n4", 1000), ("n5", 100), ("n6", 20000), ("n7", 200)):
         it.add_argument(f"--{name}", type=int, default=size, help=f"size of W{name[1]}")
-    it.add_argument("--kill-at", type=float, default=0.4)
+    it.add_argument("--kill-at", type=float, default=0.43)
     it.add_argument("--sleep-limit", type=float, default=120)
     it.add_argument("--settle", type=float, default=5, help="seconds of rest before W6 reads memory and disk")
     it.add_argument("--crash-limit", type=float, default=120, help="seconds that W7 waits for the end")

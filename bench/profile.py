@@ -1,7 +1,7 @@
 """Where the time goes:  python -m bench.profile w1 [--n1 20000] [--calls] [--stacks FILE]
 
-Runs one workload of Perdure in this process. By default its stack is sampled a thousand times a second of CPU
-time, which hardly disturbs it; `--calls` counts every call instead (cProfile: exact counts, but small
+Runs one workload of Perdure in this process. By default its stack is sampled at each of the kernel's ticks of CPU
+time, a few hundred times a second, which hardly disturbs it; `--calls` counts every call instead (cProfile: exact counts, but small
 functions look dearer than they are).
 """
 
@@ -22,6 +22,7 @@ from bench.marks import VARIABLE
 from bench.options import Options, options, parser, run_loop
 
 INTERVAL = 0.001
+"""Seconds; the kernel rounds it up to its tick."""
 Stack = tuple[str, ...]
 
 

@@ -50,6 +50,7 @@ def main(variants: Sequence[str], make: Make[Handle], worker: Callable[[], None]
     if namespace.role == "worker":
         worker()
         return
+    machine.prioritise(os.getpid())
     together = tuple(w for w in chosen.workloads if w in ("cold", "w1", "w2", "w3", "w4", "w5"))
     for group in (together, *((w,) for w in chosen.workloads if w in ("w6", "w7", "w7s"))):
         if group:

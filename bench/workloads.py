@@ -7,6 +7,7 @@ Nothing is batched here: each workflow is started, and its result awaited, by a 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -146,26 +147,38 @@ async def w5(peer: Peer[Handle], results: Results, options: Options) -> None:
     results.put("W5", {**_latencies(seconds), **figures})
 
 
-async def w6(peer: Peer[Handle], results: Results, options: Options) -> None:
-    """Sleepers: how fast they are taken and parked, and what each costs while it sleeps."""
-    marks = Marks(Path(os.environ[VARIABLE]))
-    roots = peer.roots()
-    await asyncio.sleep(1)
-    memory, disk = machine.memory_of(roots), machine.disk_bytes(peer.data_paths())
-    before = machine.read(roots)
-    end = before.at + options.sleep_limit
-    numbers = iter(range(options.n6))
+async def _sleepers(peer: Peer[Handle], n: int, end: float, options: Options, workload: str) -> int:
+    """Start up to n sleepers until `end`; how many there were."""
+    numbers = iter(range(n))
     started = 0
 
     async def starter() -> None:
         nonlocal started
         while time.perf_counter() < end and (number := next(numbers, None)) is not None:
-            await peer.start("sleep", _id(options, "w6", number))
+            await peer.start("sleep", _id(options, workload, number))
             started += 1
 
-    await asyncio.gather(*(starter() for _ in range(options.concurrency)))
+    async with asyncio.TaskGroup() as group:
+        for _ in range(options.concurrency):
+            group.create_task(starter())
+    return started
+
+
+async def w6(peer: Peer[Handle], results: Results, options: Options) -> None:
+    """Sleepers: how fast they are taken and parked, and what each further one costs while it sleeps.
+
+    A first tenth fills the caches, whose size has nothing to do with the number of sleepers.
+    """
+    marks = Marks(Path(os.environ[VARIABLE]))
+    roots = peer.roots()
+    await _sleepers(peer, options.n6 // 10, math.inf, options, "warm6")
+    await asyncio.sleep(options.settle)
+    memory, disk = machine.memory_of(roots), machine.disk_bytes(peer.data_paths())
+    before = machine.read(roots)
+    end = before.at + options.sleep_limit
+    started = await _sleepers(peer, options.n6, end, options, "w6")
     taken = time.perf_counter() - before.at
-    while (parked := marks.parked()) < started and time.perf_counter() < end + 30:  # noqa: ASYNC110 - other processes' marks
+    while (parked := marks.parked("w6")) < started and time.perf_counter() < end + 30:  # noqa: ASYNC110 - a file
         await asyncio.sleep(0.1)
     seconds, figures = machine.cost(before, machine.read(roots), started)
     await asyncio.sleep(options.settle)

@@ -12,7 +12,7 @@ from bench import library, machine
 from bench.marks import mark
 from bench.options import Options
 from bench.workloads import Kind
-from perdure import Client, WorkflowCall, WorkflowHandle, activity, embedded, workflow
+from perdure import Client, WorkflowHandle, activity, embedded, workflow
 
 FILE = "perdure.db"
 
@@ -78,12 +78,7 @@ async def sleep() -> Small:
     return {}
 
 
-def call(kind: Kind, argument: int | None) -> WorkflowCall[Small] | WorkflowCall[int]:
-    """What is started for a kind."""
-    if kind == "fan":
-        return fan(argument or 0)
-    return {"one": one, "ten": ten, "slow10": slow10, "wait": wait, "sleep": sleep}[kind]()
-
+WORKFLOWS = {"one": one, "ten": ten, "slow10": slow10, "wait": wait, "sleep": sleep}
 
 Handle = WorkflowHandle[Small] | WorkflowHandle[int]
 
@@ -103,7 +98,9 @@ class Peer:
         return [self._folder / FILE]
 
     async def start(self, kind: Kind, workflow_id: str, argument: int | None = None) -> Handle:
-        return await self._client.start(call(kind, argument), id=workflow_id)
+        if argument is not None:
+            return await self._client.start(fan(argument), id=workflow_id)
+        return await self._client.start(WORKFLOWS[kind](), id=workflow_id)
 
     async def result(self, handle: Handle) -> object:
         return await handle.result()
@@ -112,7 +109,7 @@ class Peer:
         await handle.signal("go", value)
 
     async def run(self, kind: Kind, workflow_id: str) -> object:
-        return await self._client.run(call(kind, None), id=workflow_id)
+        return await self._client.run(WORKFLOWS[kind](), id=workflow_id)
 
     async def recovered(self, workflow_ids: Sequence[str]) -> int:
         handles = [self._client.get(workflow_id, slow10) for workflow_id in workflow_ids]

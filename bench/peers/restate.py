@@ -137,7 +137,8 @@ class Peer:
     async def _until_it_answers(self, url: str, body: object) -> None:
         while True:
             try:
-                async with self._http.post(url, json=body) as response:
+                headers = {"content-type": "application/json"}
+                async with self._http.post(url, data=json.dumps(body), headers=headers) as response:
                     if response.status < 300:
                         return
             except aiohttp.ClientError:

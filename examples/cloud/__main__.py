@@ -44,11 +44,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     signal.signal(signal.SIGINT, lambda number, frame: stop.set())
     if args.stop_on_eof:
-        threading.Thread(target=lambda: (sys.stdin.buffer.read(), stop.set()), daemon=True).start()
+        threading.Thread(target=_stop_on_eof, args=(stop,), daemon=True).start()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"The cloud is at {server.url}", flush=True)
     stop.wait()
     server.shutdown()
+
+
+def _stop_on_eof(stop: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    stop.set()
 
 
 if __name__ == "__main__":

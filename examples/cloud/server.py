@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_gone(self) -> bool:
         """Whether the caller closed the connection, or died, while it was being served."""
         try:
-            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+            return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:

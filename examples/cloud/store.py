@@ -134,7 +134,7 @@ class Store:
         """How many resources exist."""
         with self._lock:
             (count,) = self._db.execute("SELECT count(*) FROM resource").fetchone()
-        return count
+        return int(count)
 
     def report(self) -> dict[str, object]:
         """Everything: resources, quotas, and the log of calls, in order."""

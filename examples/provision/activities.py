@@ -16,7 +16,7 @@ from perdure import RetryPolicy, activity
 RETRIES = RetryPolicy(
     initial_interval="500ms",
     backoff_coefficient=2.0,
-    maximum_interval="10s",
+    maximum_interval="3s",
     maximum_attempts=0,  # a cloud that is down comes back: never give up
     non_retryable=(BadRequest,),
     hold_on=(QuotaExceeded,),  # only a person can raise a quota: wait for one

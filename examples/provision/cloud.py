@@ -138,7 +138,8 @@ class Cloud:
 def _send(request: Request) -> bytes:
     try:
         with urlopen(request, timeout=TIMEOUT) as response:
-            return response.read()
+            content: bytes = response.read()
+            return content
     except HTTPError as error:
         with error:
             raise _meaning(error) from None

@@ -30,6 +30,9 @@ from examples.provision.spec import Specification, SpecificationError, read
 SHARE_BEFORE_KILL = 0.4
 """The process is killed when this share of the resources exists, and calls are in flight."""
 
+SEED = 6
+"""Of the cloud's failures: it has some of each kind early on."""
+
 READING_TIME = 3.0
 """Seconds that a person gets to read why something is held."""
 
@@ -151,7 +154,7 @@ class Demo:
         self._screen.chapter("4. Held")
         for step in held:
             self._screen.say(f"{step.kind} {step.name} waits for a person. This is what describe() says of it:")
-            self._screen.say(f"  activity {step.activity_id}, attempt {step.attempt}, held: {step.problem}")
+            self._screen.quote(f"activity {step.activity_id}, attempt {step.attempt}, held: {step.problem}")
         self._screen.say(
             "To try again would be of no use, and to fail would throw away what is done. So it waits, at no cost, "
             "for a minute or a month. Let us be the person."
@@ -188,7 +191,7 @@ def main() -> int:
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(prog="python -m examples.provision.demo", description="Provision an environment.")
     parser.add_argument("--specification", type=Path, default=here / "spec.yaml", help="a YAML file (default: ours)")
-    parser.add_argument("--seed", type=int, default=1, help="of the cloud's failures (default: 1)")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"of the cloud's failures (default: {SEED})")
     options = parser.parse_args()
     try:
         path = options.specification.absolute()

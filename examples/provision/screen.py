@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from itertools import groupby
+from textwrap import fill, indent
 from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
@@ -47,7 +48,7 @@ WIDTH = 110
 
 LEGEND = (
     "429: too many calls. 500: a failure. 403: over the quota. unheard: it was made, but the answer was lost. "
-    "recognised: the call came again under its key, and got what was made before. ⚡: the process was killed."
+    "recognised: the call came again under its key, and got what was made before. †: the process was killed."
 )
 
 
@@ -95,7 +96,12 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Tell a paragraph of the story."""
-        self._console.print(Padding(Text(text), (0, 0, 0, 2)))
+        self._console.print(Text(indent(fill(text, self._console.width - 2), "  ")), soft_wrap=True)
+
+    def quote(self, text: str) -> None:
+        """Show what somebody else says."""
+        quoted = indent(fill(text, self._console.width - 6), "    │ ")
+        self._console.print(Text(quoted, style="magenta"), soft_wrap=True)
 
     def progress(self, steps: Sequence[Step]) -> None:
         """Show how far the steps are that were begun."""
@@ -121,7 +127,7 @@ class Screen:
             attempts = Text(str(step.attempt), style="yellow" if step.attempt > 1 else "")
             id = "" if resource is None else resource.id
             table.add_row(step.kind, step.name, id, attempts, _answers(calls, kill))
-        self._console.print(Padding(table, (0, 0, 0, 2)))
+        self._console.print(Padding(table, (0, 0, 0, 2), expand=False))
         self.say(LEGEND)
 
     def proof(self, checks: Sequence[Check]) -> None:
@@ -130,7 +136,7 @@ class Screen:
         for check in checks:
             mark = Text("✓", "green") if check.holds else Text("✗", "bold red")
             table.add_row(mark, Text.assemble(check.claim, " ", (f"({check.evidence})", "dim")))
-        self._console.print(Padding(table, (0, 0, 0, 2)))
+        self._console.print(Padding(table, (0, 0, 0, 2), expand=False))
 
     def _panel(self) -> RenderableType:
         table = Table.grid(padding=(0, 1))
@@ -149,7 +155,7 @@ def _answers(calls: Sequence[CallLog], kill: Kill) -> str:
     """What became of each attempt to make one resource."""
     before = [_answer(call) for call in calls if call.client == kill.client]
     after = [_answer(call) for call in calls if call.client != kill.client]
-    return " ⚡ ".join(_counted(answers) for answers in (before, after) if answers)
+    return " † ".join(_counted(answers) for answers in (before, after) if answers)
 
 
 def _answer(call: CallLog) -> str:

@@ -18,6 +18,7 @@ from perdure.limits import CLOSE_REFUSALS
 from perdure.model import events as e
 from perdure.model.journal import encode_event
 from perdure.model.state import PendingActivity, State
+from perdure.model.tasks import Position
 
 CLOSING: Final[frozenset[type[Any]]] = frozenset(
     {
@@ -128,7 +129,7 @@ def check_execution(execution: Execution) -> None:
     if taken is not None:
         if state.task is None or state.task.next_attempt_at:
             raise InvariantBroken(f"{where}: a worker has a workflow task that isn't open")
-        if taken != (state.last_event_id, state.digest):
+        if taken != Position(state.last_event_id, state.digest):
             raise InvariantBroken(f"{where}: the history moved on from {taken} while a worker had the task")
     for scheduled in execution.beats:
         if scheduled not in state.activities or state.activities[scheduled].status != "started":
@@ -234,9 +235,7 @@ class _History:
     def task_started(self, event: e.WorkflowTaskStarted) -> None:
         self.hold(event.scheduled_event_id == self.task, event, f"should point at {self.task}")
 
-    def task_over(
-        self, event: e.WorkflowTaskCompleted | e.WorkflowTaskFailed | e.WorkflowTaskTimedOut
-    ) -> None:
+    def task_over(self, event: e.WorkflowTaskCompleted | e.WorkflowTaskFailed | e.WorkflowTaskTimedOut) -> None:
         self.hold(event.scheduled_event_id == self.task, event, f"should point at {self.task}")
         self.hold(isinstance(self.previous, e.WorkflowTaskStarted), event, "has no started event before it")
         self.task = 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import NamedTuple
 
 from perdure.engine.core.deadlines import limits_of
-from perdure.limits import DEFAULT_MAXIMUM_INTERVAL_FACTOR, RETRY_JITTER
+from perdure.limits import DEFAULT_MAXIMUM_INTERVAL_FACTOR, MAX_DURATION, RETRY_JITTER
 from perdure.model.events import RetryState
 from perdure.model.failures import Failure
 from perdure.model.retry import RetryPolicy
@@ -14,24 +15,30 @@ from perdure.model.state import PendingActivity
 
 
 class Retry(NamedTuple):
+    """There is another attempt, at this time."""
+
     at: int
 
 
 class HoldFor(NamedTuple):
+    """The activity waits for a person, for this reason."""
+
     reason: str
 
 
 class GiveUp(NamedTuple):
+    """The activity has failed."""
+
     why: RetryState
 
 
 def after_failure(run_id: str, activity: PendingActivity, failure: Failure, now: int) -> Retry | HoldFor | GiveUp:
     """What the activity's policy says of this failure."""
     policy = activity.retry_policy or activity.event.retry_policy
-    if failure.kind == "hold":
-        return HoldFor(failure.message)
     if activity.cancel_requested:
         return GiveUp("cancel_requested")
+    if failure.kind == "hold":
+        return HoldFor(failure.message)
     if matches(policy.hold_on, failure):
         return HoldFor(failure.message)
     if failure.non_retryable or matches(policy.non_retryable, failure):
@@ -40,7 +47,7 @@ def after_failure(run_id: str, activity: PendingActivity, failure: Failure, now:
     if policy.maximum_attempts and made >= policy.maximum_attempts:
         return _exhausted(policy, failure, "maximum_attempts", f"all {made} attempts failed")
     at = now + (
-        failure.next_retry_delay
+        min(failure.next_retry_delay, MAX_DURATION)
         if failure.next_retry_delay >= 0
         else backoff(policy, made, f"{run_id}/{activity.event.id}/{activity.attempt}")
     )
@@ -65,6 +72,21 @@ def matches(names: tuple[str, ...], failure: Failure) -> bool:
     )
 
 
+def wrong_policy(policy: RetryPolicy) -> str:
+    """What is wrong with a policy from outside; "" if nothing is."""
+    for name, interval in (
+        ("initial_interval", policy.initial_interval),
+        ("maximum_interval", policy.maximum_interval),
+    ):
+        if not 0 <= interval <= MAX_DURATION:
+            return f"{name} must be between 0 and {MAX_DURATION} microseconds, not {interval}"
+    if not 1 <= policy.backoff_coefficient < math.inf:
+        return f"backoff_coefficient must be at least 1, not {policy.backoff_coefficient}"
+    if policy.maximum_attempts < 0:
+        return f"maximum_attempts must be at least 0, not {policy.maximum_attempts}"
+    return ""
+
+
 def backoff(policy: RetryPolicy, attempts: int, seed: str) -> int:
     """Microseconds until the next attempt, after so many; shortened by a jitter that depends on the seed."""
     ceiling = policy.maximum_interval or policy.initial_interval * DEFAULT_MAXIMUM_INTERVAL_FACTOR
@@ -73,4 +95,4 @@ def backoff(policy: RetryPolicy, attempts: int, seed: str) -> int:
     except OverflowError:
         interval = ceiling
     jitter = zlib.crc32(seed.encode()) / 2**32 * RETRY_JITTER
-    return int(min(interval, ceiling) * (1 - jitter))
+    return int(min(interval, ceiling, MAX_DURATION) * (1 - jitter))

@@ -177,10 +177,22 @@ class Node:
     def _refused(self, live: Live, row: Row, verdict: Verdict) -> None:
         """Somebody else has moved the execution on, or had the request before: decide again."""
         live.flight = row  # so that what hangs on it is decided again, too
+        works = self.serving.discard(live)
         if verdict == "duplicate":
-            self.spawn(self._without_repeats(live, row))
+            self.spawn(self._without_repeats(live.chain, row.dedup, works))
         else:
-            self.serving.discard(live)
+            self.serving.decide_again(live.chain, works)
+
+    async def _without_repeats(self, chain: ChainKey, request_ids: list[str], works: list[Work]) -> None:
+        """Some request was carried out before: answer it, and decide the others again."""
+        taken = await self.reading.taken(chain, request_ids)
+        again: list[Work] = []
+        for work in works:
+            if getattr(work.input, "request_id", None) in taken:
+                self.performing.answer_repeat(work)
+            else:
+                again.append(work)
+        self.serving.decide_again(chain, again)
 
     def refuse_unless_repeated(self, live: Live, work: Work, error: PerdureError) -> None:
         """A request can't be carried out now. If it was before, that is the answer."""
@@ -192,15 +204,6 @@ class Node:
             self.performing.answer_repeat(work)
         else:
             self.serving.reply(live, work, error)
-
-    async def _without_repeats(self, live: Live, row: Row) -> None:
-        """Some request of the row was carried out before: answer it, and decide the others again."""
-        taken = await self.reading.taken(live.chain, row.dedup)
-        for work in list(row.works):
-            if getattr(work.input, "request_id", None) in taken:
-                row.works.remove(work)
-                self.performing.answer_repeat(work)
-        self.serving.discard(live)
 
     def _wake(self, due: Due) -> None:
         stalls = tuple(self.committer.stalls[-16:])

@@ -87,6 +87,9 @@ class Performing:
         asked = self._offers.queries.pop(message.query_id, None)
         if asked is not None:
             live, work = asked
+            if live.gone:  # the answer saw what was discarded
+                self._node.serving.submit(live.chain, work)
+                return
             self._node.serving.reply(live, work, QueryResult(message.result, message.failure))
 
     def answer_repeat(self, work: Work) -> None:

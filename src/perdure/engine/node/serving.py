@@ -337,7 +337,7 @@ class Serving:
         logger.error("deciding %s for %s failed", type(work.input).__name__, live.chain, exc_info=error)
         settle(work.answer, error)
         self._served(live, work, error)
-        self.discard(live)
+        self.decide_again(live.chain, [each for each in self.discard(live) if each is not work])
 
     def _served(self, live: Live, work: Work, error: Exception | None = None) -> None:
         if type(work.input) is i.WakeUp:
@@ -350,29 +350,29 @@ class Serving:
         elif self.lives.get(live.chain) is live:
             del self.lives[live.chain]
 
-    def discard(self, live: Live) -> None:
-        """Memory is not what the disk says. Forget it, and decide again what came from outside."""
+    def discard(self, live: Live) -> list[Work]:
+        """Memory is not what the disk says. Forget it; what came from outside is to be decided again."""
         if live.gone:
-            return
+            return []
         self._forget(live)
         self.offers.evict_copy(live)
-        works: list[Work] = []
+        works: dict[int, Work] = {}
         for row in (live.flight, live.row):
             if row is not None:
-                works += row.works
+                works |= {id(work): work for work in row.works}
                 self.offers.undo(row)
-        works += [work for work in (*live.inbox, *live.parked, *live.queries) if work.again]
+        works |= {id(work): work for work in (*live.inbox, *live.parked, *live.queries) if work.again}
         live.inbox.clear()
-        seen: set[int] = set()
+        if live.successor is not None:
+            works |= {id(work): work for work in self.discard(live.successor)}
+        return list(works.values())
+
+    def decide_again(self, chain: ChainKey, works: list[Work]) -> None:
+        """Put inputs back whose outcome was discarded."""
+        self.submit(chain, Work(None))  # whatever else there is: its open workflow task may need somebody
         for work in works:
-            if id(work) not in seen and (work.answer is None or not work.answer.done()):
-                seen.add(id(work))
-                self.submit(live.chain, work)
-        if not works:
-            self.submit(live.chain, Work(None))  # its open workflow task may need somebody
-        successor = live.successor
-        if successor is not None:
-            self.discard(successor)
+            if work.answer is None or not work.answer.done():
+                self.submit(chain, work)
 
     # --- Memory -----------------------------------------------------------------------------------------
     def _woken(self, live: Live) -> None:

@@ -7,7 +7,6 @@ wake-up raises is left alone for a while, and never stops the scan.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 
@@ -75,8 +74,9 @@ class Wakeups:
     async def _until_next(self) -> None:
         while (delay := self._next - self._clock.now()) > 0:
             self._sooner.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._sooner.wait(), min(delay, HOUR) / SECOND)
+            alarm = asyncio.get_running_loop().call_later(min(delay, HOUR) / SECOND, self._sooner.set)
+            await self._sooner.wait()
+            alarm.cancel()
 
     async def _scan(self) -> None:
         while True:

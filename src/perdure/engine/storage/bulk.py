@@ -1,8 +1,9 @@
-"""Many rows in one SQLite statement.
+"""Many rows in one SQLite step.
 
-`executemany` steps once a row, and Python gives up its global lock around every step: while a thread of the
-user's computes, each row then waits for that thread's time slice (measured: 125 writes a second instead of
-70,000). A statement over many rows is one step, and no slower without such a thread.
+Python gives up its global lock around each step of a statement, and `executemany` and reading rows step once a
+row: while a thread of the user's computes, each row then waits for that thread's time slice (measured: 125
+writes a second instead of 70,000). So rows are written by one statement over many of them, and read as one JSON
+text; without such a thread that is no slower.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-Row = Sequence[object]
+import msgspec
+
+Row = TypeVar("Row")
 
 _LARGEST = 128
-"""Rows in one statement: SQLite takes 32,766 parameters, and longer statements gain nothing."""
+"""Rows in one statement: SQLite takes 32,766 parameters, and longer statements gain little."""
 
 
 class Bulk:
@@ -34,21 +37,50 @@ class Bulk:
             self._statements.append((size, statement.format(rows=joint.join([row] * size))))
             size //= 2
 
-    def run(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
-        """Run it over the rows; how many rows of the database were changed."""
-        return sum(cursor.rowcount for cursor in self._cursors(connection, rows))
+    def run(self, connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> None:
+        """Run it over the rows."""
+        for _ in self.cursors(connection, rows):
+            pass
 
-    def fetch(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> list[Any]:
-        """Run a SELECT over the rows; all that it gives."""
-        found: list[Any] = []
-        for cursor in self._cursors(connection, rows):
-            found += cursor.fetchall()
-        return found
-
-    def _cursors(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> Iterator[sqlite3.Cursor]:
+    def cursors(self, connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> Iterator[sqlite3.Cursor]:
+        """Run it over the rows, part by part; the cursor of each part."""
         done, count = 0, len(rows)
         for size, statement in self._statements:
             while count - done >= size:
                 part = rows[done : done + size]
                 yield connection.execute(statement, tuple(chain.from_iterable(part)))
                 done += size
+
+
+class Query(Generic[Row]):
+    """A SELECT whose rows come as one JSON text.
+
+    Args:
+        row: the type of a row, a tuple of texts and whole numbers.
+        columns: what a row is made of.
+        source: all that follows the columns. An order in it counts only together with a limit.
+    """
+
+    def __init__(self, row: type[Row], columns: str, source: str) -> None:
+        self._statement = f"SELECT json_group_array(json_array({columns})) {source}"
+        self._decode = msgspec.json.Decoder(list[row]).decode
+
+    def fetch(self, connection: sqlite3.Connection, parameters: Sequence[object]) -> list[Row]:
+        """The rows for the parameters."""
+        return self._decode(connection.execute(self._statement, parameters).fetchone()[0])
+
+
+class BulkQuery(Generic[Row]):
+    """A `Query` about any number of rows; see `Bulk`."""
+
+    def __init__(self, row: type[Row], columns: str, source: str, marks: str) -> None:
+        self._bulk = Bulk(f"SELECT json_group_array(json_array({columns})) {source}", marks)
+        self._decode = msgspec.json.Decoder(list[row]).decode
+
+    def fetch(self, connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> list[Row]:
+        """What the query gives for the rows; their order is not kept."""
+        found: list[Row] = []
+        for cursor in self._bulk.cursors(connection, rows):
+            text: Any = cursor.fetchone()[0]
+            found += self._decode(text)
+        return found

@@ -14,7 +14,7 @@ import sqlite3
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from perdure.engine.storage import filter as list_filter
 from perdure.engine.storage import listing, sqlite_listing, sqlite_writing, statements
@@ -191,8 +191,12 @@ class SqliteStore:
             return _stored(reader, chain, statements.RUN_BY_ID, (*_chain(chain), run_id))
 
     async def versions(self, runs: Sequence[RunKey]) -> Sequence[tuple[int, str]]:
+        found = [(0, "")] * len(runs)
+        rows = [(place, *_run(run)) for place, run in enumerate(runs)]
         with self._snapshot() as reader:
-            return [reader.execute(statements.VERSION, _run(run)).fetchone() or (0, "") for run in runs]
+            for place, version, commit_id in statements.VERSIONS.fetch(reader, rows):
+                found[place] = version, commit_id
+        return found
 
     async def journal(self, run: RunKey, after: int, limit_bytes: int) -> JournalPage:
         rows: list[tuple[int, bytes]] = []
@@ -212,34 +216,39 @@ class SqliteStore:
         return {one for place, one in enumerate(request_ids) if place in places}
 
     async def due(self, now: int, limit: int) -> Sequence[Due]:
-        rows = self._rows(statements.DUE, (now, limit))
-        return [Due(RunKey(*key), run_id, wake_at) for *key, run_id, wake_at in rows]
+        with self._snapshot() as reader:
+            rows = statements.DUE.fetch(reader, (now, limit))
+        return [
+            Due(RunKey(namespace, workflow_id, run_no), run_id, wake_at)
+            for namespace, workflow_id, run_no, run_id, wake_at in rows
+        ]
 
     async def next_due(self) -> int:
-        return self._rows(statements.NEXT_DUE, ())[0][0] or 0
+        with self._snapshot() as reader:
+            return reader.execute(statements.NEXT_DUE).fetchone()[0] or 0
 
     async def running(self, after: RunKey | None, limit: int) -> Sequence[RunKey]:
         place = (-1, "", "", 0) if after is None else _run(after)
-        return [RunKey(*row) for row in self._rows(statements.RUNNING, (*place, limit))]
+        with self._snapshot() as reader:
+            return [RunKey(*row) for row in statements.RUNNING.fetch(reader, (*place, limit))]
 
     async def backlog(self, queue: QueueKey, after: BacklogItem | None, limit: int) -> Sequence[BacklogItem]:
         namespace, kind, task_queue = queue
-        place = () if after is None else after[1:4]
-        rows = self._rows(
-            statements.BACKLOG if after is None else statements.BACKLOG_AFTER,
-            (namespace, KIND_CODES[kind], task_queue, *place, limit),
-        )
+        query, place = (statements.BACKLOG, ()) if after is None else (statements.BACKLOG_AFTER, after[1:4])
+        with self._snapshot() as reader:
+            rows = query.fetch(reader, (namespace, KIND_CODES[kind], task_queue, *place, limit))
         return [
-            BacklogItem(queue, priority, fairness_pass, sequence, RunKey(namespace, workflow_id, run_no), *rest)
-            for priority, fairness_pass, sequence, workflow_id, run_no, *rest in rows
+            BacklogItem(queue, priority, fairness, sequence, RunKey(namespace, *run), *attempt)
+            for priority, fairness, sequence, run, attempt in rows
         ]
 
     async def backlogged_queues(self) -> Sequence[QueueKey]:
         queues: list[QueueKey] = []
         place: tuple[str, int, str] = ("", -1, "")
-        while rows := self._rows(statements.NEXT_BACKLOGGED_QUEUE, place):
-            place = rows[0]
-            queues.append(QueueKey(place[0], KINDS[place[1]], place[2]))
+        with self._snapshot() as reader:
+            while row := reader.execute(statements.NEXT_BACKLOGGED_QUEUE, place).fetchone():
+                place = row
+                queues.append(QueueKey(place[0], KINDS[place[1]], place[2]))
         return queues
 
     async def list(
@@ -261,10 +270,6 @@ class SqliteStore:
                 raise StoreError(f"{self._path} is not open")
             self._lister = self._file.reader(), HelperThread("perdure-list")
         return self._lister
-
-    def _rows(self, statement: str, parameters: tuple[object, ...]) -> Sequence[Any]:
-        with self._snapshot() as reader:
-            return reader.execute(statement, parameters).fetchall()
 
     @contextmanager
     def _snapshot(self) -> Generator[sqlite3.Connection]:

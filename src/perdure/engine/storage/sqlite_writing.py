@@ -79,17 +79,14 @@ def _read(
             dedup.append((len(request_ids), dedup_key(chain, request_id), now))
             request_ids.append((chain, request_id))
     runs: dict[RunKey, int] = {}
-    found: list[tuple[int, int, int]] = statements.FIND_RUNS.fetch(connection, existing)
-    for position, run, version in found:
+    for position, run, version in statements.FIND_RUNS.fetch(connection, existing):
         key = group[position].key
         runs[key] = run
         views[key[:2]].versions[key.run_no] = version
-    newest: list[tuple[int, int, int]] = statements.FIND_LATEST.fetch(connection, new)
-    for position, latest, status in newest:
+    for position, latest, status in statements.FIND_LATEST.fetch(connection, new):
         view = views[group[position].key[:2]]
         view.latest, view.open = latest, status == STATUS_CODES["Running"]
-    taken: list[tuple[int]] = statements.FIND_TAKEN.fetch(connection, dedup)
-    for (position,) in taken:
+    for (position,) in statements.FIND_TAKEN.fetch(connection, dedup):
         chain, request_id = request_ids[position]
         views[chain].taken.add(request_id)
     return runs

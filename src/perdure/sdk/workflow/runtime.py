@@ -33,7 +33,7 @@ from perdure.model import events as e
 from perdure.model.commands import CancelWorkflow, Command, CompleteWorkflow, ContinueAsNew, FailWorkflow, RejectUpdate
 from perdure.model.failures import Failure
 from perdure.model.flags import CURRENT
-from perdure.model.payloads import Payload, Payloads
+from perdure.model.payloads import NULL, Payload, Payloads
 from perdure.model.tasks import (
     START,
     Position,
@@ -237,8 +237,8 @@ class WorkflowRun:
 
     def _tell(self, news: Sequence[e.HistoryEvent]) -> None:
         for event in news:
-            if self._closing is not None:
-                break  # the code has ended: it hears no more
+            if self._closing is not None and not isinstance(event, e.WorkflowExecutionSignaled):
+                continue  # the code has ended; but a message that was taken is heard, if only by its handler
             _APPLY[type(event)](self, event)
             self._settle()
 
@@ -257,6 +257,8 @@ class WorkflowRun:
             unfinished = self._listener().unfinished
             if unfinished:
                 self.logger.warning("the workflow ends while handlers still run: %s", ", ".join(unfinished))
+            if isinstance(self._closing, CompleteWorkflow) and self._main is not None:
+                self._closing = CompleteWorkflow(self._definition.signature.encode_result(self._main.result()))
             issued.append((self._closing, None, ""))
             self.closed = True
         return issued
@@ -277,7 +279,7 @@ class WorkflowRun:
         if error is not None:
             self.end_with(error)
         else:
-            self._closing = CompleteWorkflow(self._definition.signature.encode_result(main.result()))
+            self._closing = CompleteWorkflow(NULL)  # the result is encoded last, when handlers have had their say
 
     def end_with(self, error: BaseException) -> None:
         """The code has raised: end the run with it where it is an outcome; raise it where it is a bug."""

@@ -92,7 +92,7 @@ class Script:
                 second = work.start(Step(step.key + 500_000, "act", 3_600_000))
                 await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
                 second.cancel()
-                return first.result()
+                return await first
             case "child":
                 inner = Step(step.key + 700_000, "act", step.ms, fails=step.fails)
                 report = await workflow.run(Script([inner]))

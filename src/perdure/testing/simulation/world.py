@@ -101,7 +101,7 @@ class World:
                 loop = SimulatedLoop(time, kill_at)
                 loop.failed = lambda: ledger.violation
                 clock = SimulatedClock(loop, EPOCH, self.skews[process])
-                ledger.process, ledger.time = process, partial(seconds_since_epoch, clock)
+                ledger.process, ledger.time, ledger.clock = process, loop.time, partial(seconds_since_epoch, clock)
                 ledger.say(f"process begins; to be killed at step {kill_at or 'none'}")
                 asyncio.set_event_loop(None)
                 try:

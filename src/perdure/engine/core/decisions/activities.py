@@ -43,6 +43,7 @@ def offer(tx: Transition, activity: PendingActivity) -> None:
 
 
 def start(tx: Transition, start: StartActivity) -> None:
+    """Hand an attempt to the worker that has a slot for it. Raises NotFound where it does not wait any more."""
     activity = tx.state.activities.get(start.scheduled_event_id)
     if activity is None or activity.status != "scheduled" or activity.attempt != start.attempt:
         raise NotFound("that attempt does not wait for a worker any more")
@@ -86,6 +87,7 @@ def attempt(execution: Execution, token: ActivityToken) -> PendingActivity:
 
 
 def complete(tx: Transition, message: ActivityCompletion) -> None:
+    """The running attempt returned."""
     resolve_completed(tx, attempt(tx.execution, message.token), message.result)
 
 
@@ -119,6 +121,7 @@ def begin_outcome(tx: Transition, activity: PendingActivity) -> int:
 
 
 def fail(tx: Transition, message: ActivityFailure) -> None:
+    """The running attempt raised."""
     attempt_failed(tx, attempt(tx.execution, message.token), message.failure)
 
 
@@ -160,6 +163,7 @@ def timed_out(tx: Transition, activity: PendingActivity, timeout: str) -> None:
 
 
 def cancelled(tx: Transition, message: ActivityCancellation) -> None:
+    """The running attempt stopped because it was told to."""
     activity = attempt(tx.execution, message.token)
     if activity.cancel_requested:
         resolve_cancelled(tx, activity)

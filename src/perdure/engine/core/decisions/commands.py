@@ -1,46 +1,27 @@
-"""What a workflow's code asks for: each command becomes one event."""
+"""What a workflow's code asks for: each command becomes one event. `checks` has allowed them all."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, Final
 
-from perdure.engine.core.decisions.activities import offer, resolve_cancelled
+from perdure.engine.core.decisions.activities import resolve_cancelled
+from perdure.engine.core.decisions.checks import started_timer
 from perdure.engine.core.decisions.closing import close, send
 from perdure.engine.core.effects import CancelAttempt, ContinueRun, UpdateProgressed
 from perdure.engine.core.transition import Transition
-from perdure.limits import MAX_COMMANDS, MAX_PENDING_ACTIVITIES, MAX_PENDING_CHILDREN, MAX_PENDING_TIMERS
 from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model import records as r
-from perdure.model.failures import Failure
 from perdure.model.requests import UpdateOutcome
-from perdure.model.state import State
 from perdure.model.tasks import ActivityToken
 
 
-def check(state: State, commands: Sequence[c.Command]) -> Failure | None:
-    """Why the commands can't be carried out; None if they can. Checked before anything is written."""
-    counts = Counter[type](map(type, commands))
-    for kind, pending, limit, name in (
-        (c.ScheduleActivity, len(state.activities), MAX_PENDING_ACTIVITIES, "MAX_PENDING_ACTIVITIES"),
-        (c.StartTimer, len(state.timers), MAX_PENDING_TIMERS, "MAX_PENDING_TIMERS"),
-        (c.StartChildWorkflow, len(state.children), MAX_PENDING_CHILDREN, "MAX_PENDING_CHILDREN"),
-    ):
-        if pending + counts[kind] > limit:
-            return Failure(f"{pending + counts[kind]} would be pending; limits.{name} is {limit}", kind="engine")
-    if len(commands) > MAX_COMMANDS:
-        return Failure(f"{len(commands)} commands at once; limits.MAX_COMMANDS is {MAX_COMMANDS}", kind="engine")
-    return None
-
-
 def schedule_activity(tx: Transition, command: c.ScheduleActivity, completed: int) -> None:
-    id = tx.next_id
     tx.add(
         e.ActivityTaskScheduled(
-            id,
+            tx.next_id,
             tx.now,
             command.activity_id,
             command.activity_type,
@@ -55,13 +36,13 @@ def schedule_activity(tx: Transition, command: c.ScheduleActivity, completed: in
             command.priority,
         )
     )
-    offer(tx, tx.state.activities[id])
 
 
 def cancel_activity(tx: Transition, command: c.RequestCancelActivity, completed: int) -> None:
-    scheduled = tx.state.activity_ids.get(command.activity_id, 0)
+    state, name = tx.state, command.activity_id
+    scheduled = state.activity_ids[name] if name in state.activity_ids else state.ended_ids[name]
     tx.add(e.ActivityTaskCancelRequested(tx.next_id, tx.now, scheduled, completed))
-    activity = tx.state.activities.get(scheduled)
+    activity = state.activities.get(scheduled)
     if activity is None:
         return  # it ended while the code was asking; its outcome is in the buffer
     if activity.status == "started":
@@ -77,8 +58,7 @@ def start_timer(tx: Transition, command: c.StartTimer, completed: int) -> None:
 
 
 def cancel_timer(tx: Transition, command: c.CancelTimer, completed: int) -> None:
-    timer = tx.state.timers.get(command.timer_id)
-    started = timer.id if timer is not None else 0
+    started = started_timer(tx.state, command.timer_id)
     tx.add(e.TimerCanceled(tx.next_id, tx.now, command.timer_id, started, completed))
 
 

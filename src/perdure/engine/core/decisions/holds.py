@@ -5,8 +5,9 @@ from __future__ import annotations
 from perdure.engine.core.decisions.activities import begin_outcome, offer, resolve_completed
 from perdure.engine.core.decisions.messages import DONE, require_open
 from perdure.engine.core.effects import CancelAttempt
+from perdure.engine.core.retries import wrong_policy
 from perdure.engine.core.transition import Transition
-from perdure.errors import NotFound
+from perdure.errors import InvalidRequest, NotFound
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.requests import CompleteActivity, FailActivity, ReleaseActivity
@@ -30,6 +31,9 @@ def pending(tx: Transition, activity_id: str) -> PendingActivity:
 
 
 def release(tx: Transition, request: ReleaseActivity) -> None:
+    """Let one activity, or all that are held, go on."""
+    if request.retry_policy is not None and (wrong := wrong_policy(request.retry_policy)):
+        raise InvalidRequest(f"retry_policy: {wrong}")
     require_open(tx.execution)
     if request.activity_id:
         activity = pending(tx, request.activity_id)
@@ -58,6 +62,7 @@ def release(tx: Transition, request: ReleaseActivity) -> None:
 
 
 def complete(tx: Transition, request: CompleteActivity) -> None:
+    """A person gives the activity its result."""
     activity = pending(tx, request.activity_id)
     take_away(tx, activity)
     scheduled = activity.event.id
@@ -67,6 +72,7 @@ def complete(tx: Transition, request: CompleteActivity) -> None:
 
 
 def fail(tx: Transition, request: FailActivity) -> None:
+    """A person fails the activity for good."""
     activity = pending(tx, request.activity_id)
     take_away(tx, activity)
     scheduled = activity.event.id

@@ -6,7 +6,7 @@ from perdure.engine.core.evolve import begin
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import Start
 from perdure.engine.core.transition import Transition
-from perdure.errors import WorkflowAlreadyStarted
+from perdure.errors import InvalidRequest, WorkflowAlreadyStarted
 from perdure.model import events as e
 from perdure.model.journal import encode_event
 from perdure.model.requests import Started, StartWorkflow
@@ -48,7 +48,7 @@ def continue_run(
         end.task_queue,
         end.input,
         end.new_run_id,
-        end.new_run_id,
+        before.request_id,  # so that a repeated start is recognised
         before.identity,
         before.first_run_id,
         before.run_id,
@@ -78,13 +78,16 @@ def check_start(execution: Execution | None, request: StartWorkflow) -> Started 
     """The reply, if the id's latest run answers the request already; None if a run may begin.
 
     Raises:
+        InvalidRequest: it has no request id.
         WorkflowAlreadyStarted: the policies forbid another run.
     """
+    if not request.request_id:
+        raise InvalidRequest("a start needs a request_id, so that a retry is recognised")
     if execution is None:
         return None
     state, run_id = execution.state, execution.ref.run_id
     if state.started.request_id == request.request_id:
-        return Started(run_id)
+        return Started(state.started.first_run_id)
     if execution.open:
         if request.id_conflict_policy == "use_existing":
             return Started(run_id, existing=True)

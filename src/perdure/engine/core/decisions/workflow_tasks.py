@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
-from perdure.engine.core.decisions.commands import COMMANDS, check
+from perdure.engine.core.decisions.activities import offer
+from perdure.engine.core.decisions.checks import CLOSING, check
+from perdure.engine.core.decisions.commands import COMMANDS
 from perdure.engine.core.effects import EvictCopy, OfferWorkflowTask
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import RetryWorkflowTask, TakeWorkflowTask, WorkflowTaskLost
@@ -22,14 +24,12 @@ from perdure.limits import (
     WORKFLOW_TASK_RETRY_INITIAL,
     WORKFLOW_TASK_RETRY_MAXIMUM,
 )
-from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model import records as r
+from perdure.model.commands import AcceptUpdate, RejectUpdate
 from perdure.model.failures import Failure
 from perdure.model.state import OpenTask
 from perdure.model.tasks import Position, WorkflowTaskCompletion, WorkflowTaskFailure
-
-CLOSING = (c.CompleteWorkflow, c.FailWorkflow, c.CancelWorkflow, c.ContinueAsNew)
 
 
 def take(tx: Transition, take: TakeWorkflowTask) -> None:
@@ -43,12 +43,13 @@ def take(tx: Transition, take: TakeWorkflowTask) -> None:
 
 
 def lost(tx: Transition, lost: WorkflowTaskLost) -> None:
-    """Give it out again. What arrived meanwhile enters the history, so that the next attempt sees it."""
-    if tx.execution.taken is None:
-        return
-    tx.execution.taken = None
-    tx.flush()
-    tx.effects.append(OfferWorkflowTask())
+    """Give it out again. What arrived meanwhile enters the history, so that the next attempt sees it.
+
+    Also meant for a run that was just read from the store: its worker was lost with the last process.
+    """
+    was_taken, tx.execution.taken = tx.execution.taken is not None, None
+    if tx.flush() or was_taken:
+        tx.effects.append(OfferWorkflowTask())
 
 
 def taken_task(execution: Execution, position: Position, attempt: int) -> OpenTask:
@@ -60,13 +61,17 @@ def taken_task(execution: Execution, position: Position, attempt: int) -> OpenTa
 
 
 def complete(tx: Transition, message: WorkflowTaskCompletion) -> None:
+    """The code waits again, or has ended: one event for each of its commands.
+
+    Commands that can't be carried out fail the task; a close is refused while there are unseen messages.
+    """
     execution, state = tx.execution, tx.state
     task = taken_task(execution, message.position, message.attempt)
     wrong = check(state, message.commands)
     if wrong is not None:
         task_failed(tx, task, wrong)
         return
-    if message.commands and isinstance(message.commands[-1], CLOSING) and unseen(tx, message):
+    if message.commands and type(message.commands[-1]) in CLOSING and unseen(tx, message):
         refuse_close(tx, task)
         return
     started = start_event(tx, task)
@@ -87,9 +92,19 @@ def complete(tx: Transition, message: WorkflowTaskCompletion) -> None:
     for command in message.commands:
         COMMANDS[type(command)](tx, command, completed)
     if state.status == "Running":
+        offer_scheduled(tx)
         settle(tx)
     else:
         execution.taken = None
+
+
+def offer_scheduled(tx: Transition) -> None:
+    """Offer the activities that the code asked for, and did not cancel in the same breath."""
+    for event in tx.events:
+        if type(event) is e.ActivityTaskScheduled:
+            activity = tx.state.activities.get(event.id)
+            if activity is not None:
+                offer(tx, activity)
 
 
 def settle(tx: Transition) -> None:
@@ -103,6 +118,7 @@ def settle(tx: Transition) -> None:
 
 
 def hold_run(tx: Transition) -> None:
+    """The run has reached a hard limit: it waits for a person, and its code is given nothing more."""
     state = tx.state
     if not state.held:
         reason = (
@@ -126,9 +142,7 @@ def start_event(tx: Transition, task: OpenTask) -> int:
 
 def unseen(tx: Transition, message: WorkflowTaskCompletion) -> bool:
     """Whether a message arrived that the code, which wants to close, hasn't seen."""
-    answered = {
-        command.update_id for command in message.commands if isinstance(command, c.AcceptUpdate | c.RejectUpdate)
-    }
+    answered = {command.update_id for command in message.commands if isinstance(command, AcceptUpdate | RejectUpdate)}
     return any(update_id not in answered for update_id in tx.state.admitted) or any(
         isinstance(event, e.WorkflowExecutionSignaled | e.WorkflowExecutionCancelRequested)
         for event in tx.state.buffered
@@ -149,6 +163,7 @@ def refuse_close(tx: Transition, task: OpenTask) -> None:
 
 
 def fail(tx: Transition, message: WorkflowTaskFailure) -> None:
+    """The code has a bug, or does not fit its history."""
     task_failed(tx, taken_task(tx.execution, message.position, message.attempt), message.failure)
 
 
@@ -166,6 +181,7 @@ def task_failed(tx: Transition, task: OpenTask, failure: Failure) -> None:
 
 
 def retry_now(tx: Transition, _: RetryWorkflowTask) -> None:
+    """Don't wait for the backoff of a failing task."""
     task = tx.state.task
     if task is not None and task.next_attempt_at:
         due(tx)
