@@ -38,6 +38,7 @@ OURS = (
     Job("perdure", "sqlite", "sqlite on asyncio's loop", "", ("--loop", "asyncio", "--workloads", "w1,w2,w3")),
 )
 PEERS = (
+    Job("restate", "workflow", "workflow", "v_restate"),
     Job("dbos", "sqlite", "sqlite", "v_dbos", SLOW),
     Job("dbos", "sqlite-wal", "sqlite-wal, polls every 10 ms", "v_dbos", SLOW, (("BENCH_DBOS_POLL", "0.01"),)),
     Job("temporal", "memory", "memory", "v_temporal", SLOW),
@@ -68,6 +69,9 @@ def machine_facts() -> str:
 
 def run(job: Job, repetition: int, chosen: argparse.Namespace, given: Sequence[str]) -> None:
     """Run one job; its figures go to the results file."""
+    if job.environment and not (chosen.peers / job.environment).is_dir():
+        print(f"--- {job.module} {job.label}: skipped, there is no {chosen.peers / job.environment}", file=sys.stderr)
+        return
     python = str(chosen.peers.absolute() / job.environment / "bin" / "python") if job.environment else sys.executable
     command = [python, "-m", f"bench.peers.{job.module}", *job.arguments, *given]
     command += ["--variant", job.variant, "--label", job.label, "--repetition", str(repetition)]

@@ -1,8 +1,8 @@
 """Where the time goes:  python -m bench.profile w1 [--n1 20000] [--calls] [--stacks FILE]
 
-Runs one workload of Perdure in this process. By default its stack is sampled at each of the kernel's ticks of CPU
-time, a few hundred times a second, which hardly disturbs it; `--calls` counts every call instead (cProfile: exact counts, but small
-functions look dearer than they are).
+Runs one workload of Perdure in this process. By default its stack is sampled at the kernel's ticks of CPU time, a
+few hundred times a second, which hardly disturbs it. `--calls` counts every call instead, by cProfile: exact, but
+small functions look dearer than they are.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@
     │   └── NotRunning           there is one, but it is closed
     ├── WorkflowAlreadyStarted   the workflow id is taken
     ├── Unavailable              not now; the same request may be sent again   (retryable)
+    ├── EngineStopped            the engine in this process was stopped
     ├── StoreError               the file or database can't be used
     │   ├── StoreLocked  StoreCorrupt  StoreForeign  StoreTooNew  StoreReadOnly
     │   └── StoreFull            no space left                                  (retryable)
@@ -78,6 +79,10 @@ class Unavailable(PerdureError):
     """The engine can't take the request now. The same request may be sent again."""
 
     retryable = True
+
+
+class EngineStopped(PerdureError):
+    """The engine in this process was stopped. What was asked is on disk, or is as if it hadn't been."""
 
 
 class StoreError(PerdureError):

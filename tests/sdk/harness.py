@@ -381,3 +381,17 @@ def same(command: c.Command) -> c.Command | tuple[object, ...]:
 
 def kinds(commands: Sequence[c.Command]) -> list[str]:
     return [type(command).__name__ for command in commands]
+
+
+def result(scenario: Scenario) -> object:
+    """What the last task completed the workflow with."""
+    command = scenario.tasks[-1][1].commands[-1]
+    assert isinstance(command, CompleteWorkflow)
+    return value(command.result)
+
+
+def failure(scenario: Scenario) -> Failure:
+    """What the last task failed the workflow with."""
+    command = scenario.tasks[-1][1].commands[-1]
+    assert isinstance(command, FailWorkflow)
+    return command.failure

@@ -13,14 +13,8 @@ import pytest
 from perdure import workflow
 from perdure.clock import SECOND
 from perdure.model.commands import StartTimer
-from tests.sdk.harness import Scenario, check_replay, fetch, kinds, value
+from tests.sdk.harness import Scenario, check_replay, fetch, kinds, result, value
 from tests.sdk.harness import fresh_registry as fresh_registry
-
-
-def result(scenario: Scenario) -> object:
-    """The result that the last task completed the workflow with."""
-    command = scenario.tasks[-1][1].commands[-1]
-    return value(getattr(command, "result", None))
 
 
 def inputs(scenario: Scenario, task: int = -1) -> list[object]:

@@ -31,7 +31,15 @@ from perdure.model import records as r
 from perdure.model import requests as q
 from perdure.model import tasks as t
 from perdure.model.failures import Failure
-from perdure.model.journal import decode_events, decode_state, encode_private, encode_state, join_events, merged
+from perdure.model.journal import (
+    decode_events,
+    decode_state,
+    encode_event,
+    encode_private,
+    encode_state,
+    join_events,
+    merged,
+)
 from perdure.model.payloads import Payload
 from perdure.model.state import PendingActivity, State
 
@@ -160,7 +168,7 @@ class Run:
         for index, row in enumerate(self.rows, 1):
             for record in merged(*row):
                 if isinstance(record, e.Event):
-                    encoded.append(join_events([_encode(record)])[1:])
+                    encoded.append(encode_event(record))
                 else:
                     private.append((len(encoded), record))
             if index == len(self.rows) or self._random.random() < 0.5:
@@ -269,7 +277,3 @@ def _in_order(tx: Transition) -> Sequence[r.AnyRecord]:
         added.append(record)
         position = preceding
     return added + tx.events[position:]
-
-
-def _encode(event: e.HistoryEvent) -> bytes:
-    return join_events([b""])[:0] + join_events([]) + _encode_event(event)

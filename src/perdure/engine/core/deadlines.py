@@ -65,10 +65,6 @@ def limits_of(activity: PendingActivity) -> ActivityLimits:
     )
 
 
-def _overlap(start: int, end: int, stalls: Stalls) -> int:
-    return sum(max(0, min(end, stop) - max(start, begin)) for begin, stop in stalls)
-
-
 def activity_deadline(activity: PendingActivity, beat: Beat | None = None, stalls: Stalls = ()) -> tuple[int, str]:
     """When an activity next needs attention, and why; (0, "") if it doesn't.
 
@@ -101,8 +97,12 @@ def activity_deadline(activity: PendingActivity, beat: Beat | None = None, stall
 
 
 def _extended(since: int, timeout: int, stalls: Stalls) -> int:
+    """When a timeout that began at `since` is over, if the clock stood still in our own stalls."""
     deadline = since + timeout
-    return deadline + _overlap(since, deadline, stalls) if stalls else deadline
+    for begin, end in sorted(stalls):
+        if begin < deadline and end > since:
+            deadline += end - max(begin, since)
+    return deadline
 
 
 def run_deadline(state: State) -> int:

@@ -98,6 +98,7 @@ class Transition:
                 self.add(replace(event, id=id, time=time, started_event_id=begun.get(origin, 0)))
                 continue
             self.add(placed(event, id, time))
+        self.now = max(self.now, self.state.last_time)
         return True
 
     def schedule_task(self) -> None:

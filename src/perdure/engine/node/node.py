@@ -27,7 +27,7 @@ from perdure.engine.node.reading import Reading
 from perdure.engine.node.serving import Serving
 from perdure.engine.node.wakeups import Wakeups
 from perdure.engine.storage.api import ChainKey, Due, QueueKey, Store, Verdict
-from perdure.errors import PerdureError, Unavailable
+from perdure.errors import EngineStopped, PerdureError, Unavailable
 from perdure.ids import IdSource
 from perdure.limits import BACKLOG_PAGE, DEFAULT_RETENTION, MAX_UNCOMMITTED
 from perdure.model import requests as q
@@ -87,7 +87,7 @@ class Node:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.performing.abandon(Unavailable("the engine has stopped; the request can be sent again"))
+        self.performing.abandon(EngineStopped("the engine was stopped while this was waiting; open it again, and ask again"))
         await self.store.close()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -106,7 +106,7 @@ class Node:
         """Carry out a request (see `Service.call`)."""
         check_request(request)
         if self._closing:
-            raise Unavailable("the engine is stopping")
+            raise EngineStopped("the engine was stopped; open it again, and ask again")
         if isinstance(request, q.ListWorkflows | q.GetHistory):
             return cast(Reply, await self.reading.call(request))
         if len(self.committer) >= MAX_UNCOMMITTED:

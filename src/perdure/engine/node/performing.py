@@ -10,7 +10,7 @@ from perdure.engine.core import inputs as i
 from perdure.engine.core.queries import outcome
 from perdure.engine.node.delivery import deliver
 from perdure.engine.node.live import Answer, Live, Work, settle
-from perdure.errors import Unavailable, WorkflowAlreadyStarted
+from perdure.errors import PerdureError, WorkflowAlreadyStarted
 from perdure.model.requests import Done, QueryResult, StartWorkflow, UpdateWorkflow
 from perdure.model.tasks import CancelActivity, QueryAnswer, WorkflowTaskAcknowledged
 
@@ -100,8 +100,8 @@ class Performing:
         else:
             settle(work.answer, Done())
 
-    def abandon(self, error: Unavailable) -> None:
-        """The node stops: whoever still waits hears that it can ask again."""
+    def abandon(self, error: PerdureError) -> None:
+        """The node stops: whoever still waits hears of it."""
         serving = self._node.serving
         waiting = [answer for answers in serving.results.values() for answer in answers]
         waiting += [answer for answers in self._offers.updates.values() for answer, _ in answers]

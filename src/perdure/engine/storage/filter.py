@@ -184,8 +184,7 @@ class Sql:
             return f"NOT ({self.condition(condition.part)})"
         if isinstance(condition, Comparison):
             return self._attribute(condition) if condition.custom else self._built_in(condition)
-        joint = " AND " if isinstance(condition, And) else " OR "
-        return "(" + joint.join(map(self.condition, condition.parts)) + ")"
+        return _joined(list(map(self.condition, condition.parts)), "AND" if isinstance(condition, And) else "OR")
 
     def bind(self, value: Value) -> str:
         """The mark of a new parameter."""
@@ -226,6 +225,14 @@ class Sql:
             from_prefix = f"{column} >= {self.bind(prefix)}"
             return f"({from_prefix} AND {column} < {self.bind(after)})" if after else from_prefix
         return f"{column} {how} {self.bind(values[0])}"
+
+
+def _joined(parts: list[str], connector: str) -> str:
+    """The parts, joined in pairs of pairs: databases bound how deep a condition may be."""
+    while len(parts) > 1:
+        pairs = zip(parts[::2], parts[1::2], strict=False)
+        parts = [f"({one} {connector} {other})" for one, other in pairs] + parts[len(parts) & ~1 :]
+    return parts[0]
 
 
 def _after_prefix(prefix: str) -> str:

@@ -16,8 +16,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, NoReturn
 
-from perdure.engine.storage import filter as list_filter
-from perdure.engine.storage import listing, sqlite_listing, sqlite_writing, statements
+from perdure.engine.storage import sqlite_listing, sqlite_writing, statements
 from perdure.engine.storage.api import (
     BacklogItem,
     ChainKey,
@@ -254,15 +253,12 @@ class SqliteStore:
     async def list(
         self, namespace: str, query: str, page: str, limit: int
     ) -> tuple[Sequence[ListedWorkflow], str]:
-        condition, after = list_filter.parse(query), listing.position(page)
-        statement, parameters = sqlite_listing.statement(condition, namespace, after, limit + 1)
         connection, helper = self._listing()
         try:
             # In a thread of its own, since a query without an index reads all runs.
-            rows = await helper.run(lambda: connection.execute(statement, parameters).fetchall())
+            return await helper.run(lambda: sqlite_listing.page(connection, namespace, query, page, limit))
         except sqlite3.Error as error:
             raise explained(self._path, error) from error
-        return sqlite_listing.page(rows, limit)
 
     def _listing(self) -> tuple[sqlite3.Connection, HelperThread]:
         if self._lister is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
 from perdure.engine.storage import filter as list_filter
-from perdure.engine.storage.listing import Position, Value, kind_of, token
+from perdure.engine.storage import listing
+from perdure.engine.storage.listing import Position, Value, kind_of
 from perdure.engine.storage.schema import STATUS_CODES, STATUSES
 from perdure.ids import shard_of
 from perdure.model.requests import ListedWorkflow
@@ -38,7 +40,22 @@ _BY_WORKFLOW_ID = "execution AS e CROSS JOIN visibility AS v ON v.run = e.run"
 _BY_ATTRIBUTE = "attribute AS d CROSS JOIN visibility AS v ON v.run = d.run CROSS JOIN execution AS e ON e.run = d.run"
 
 
-def statement(
+def page(
+    connection: sqlite3.Connection, namespace: str, query: str, token: str, limit: int
+) -> tuple[Sequence[ListedWorkflow], str]:
+    """A page of the runs that a query lists, and the token of the next page; see `api.Store.list`."""
+    statement, parameters = _statement(list_filter.parse(query), namespace, listing.position(token), limit + 1)
+    rows: Sequence[Any] = connection.execute(statement, parameters).fetchall()
+    found = [
+        ListedWorkflow(workflow_id, run_id, workflow_type, STATUSES[int(status)], start, close)
+        for workflow_id, _, run_id, workflow_type, status, start, close in rows[:limit]
+    ]
+    if len(rows) <= limit:
+        return found, ""
+    return found, listing.token((found[-1].start_time, found[-1].workflow_id, rows[limit - 1][1]))
+
+
+def _statement(
     condition: list_filter.Filter | None, namespace: str, after: Position | None, limit: int
 ) -> tuple[str, list[Value]]:
     """The SQL and its parameters: (workflow_id, run_no, run_id, type, status, start, close) of each run."""
@@ -71,13 +88,3 @@ def statement(
     text = _SELECT.format(source=source, where=" AND ".join(where), start=start, limit=limit)
     return text, parameters
 
-
-def page(rows: Sequence[Any], limit: int) -> tuple[Sequence[ListedWorkflow], str]:
-    """A page of the statement's rows, which were asked for with a limit one higher; and the next page's token."""
-    found = [
-        ListedWorkflow(workflow_id, run_id, workflow_type, STATUSES[int(status)], start, close)
-        for workflow_id, _, run_id, workflow_type, status, start, close in rows[:limit]
-    ]
-    if len(rows) <= limit:
-        return found, ""
-    return found, token((found[-1].start_time, found[-1].workflow_id, rows[limit - 1][1]))

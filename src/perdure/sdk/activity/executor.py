@@ -88,7 +88,7 @@ class Attempt(ActivityContext):
 
     # --- Heartbeats ---------------------------------------------------------------------------------
     def report(self, details: Payloads) -> None:
-        # May run in any thread. The details are set before `unsent` is looked at, and `_send_beat` clears it
+        # May run in any thread. The details are set before `unsent` is looked at, and `send_beat` clears it
         # before it takes them; so the latest are always either sent or still to be sent.
         self.latest = details
         if self.unsent or self.ended:

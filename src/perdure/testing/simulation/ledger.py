@@ -18,7 +18,7 @@ from perdure.engine.core.evolve import fold, rebuild
 from perdure.engine.core.retries import RETRY_JITTER
 from perdure.engine.storage.api import ChainKey, Store
 from perdure.errors import Hold
-from perdure.model.events import WorkflowExecutionSignaled
+from perdure.model.events import ActivityTaskScheduled, WorkflowExecutionSignaled
 from perdure.model.journal import decode_events, decode_state
 from perdure.model.state import State
 from perdure.sdk.activity.api import activity
@@ -164,8 +164,11 @@ class Ledger(logging.Handler):
         state = self.on_disk(workflow_id, "an activity began")
         scheduled = state.activity_ids.get(activity_id)
         pending = state.activities.get(scheduled) if scheduled is not None else None
-        if pending is None or pending.status != "started" or pending.attempt != number:
-            self.fail(f"attempt {number} of {key} began, but the disk says {pending and pending.status}")
+        if pending is None:  # over while the task was on its way to the worker
+            if not self._was_scheduled(workflow_id, activity_id):
+                self.fail(f"attempt {number} of {key} began, but the activity is not on disk")
+        elif pending.attempt < number or (pending.attempt == number and pending.status != "started"):
+            self.fail(f"attempt {number} of {key} began, but the disk says {pending.status}, {pending.attempt}")
         before = self.attempts.get(key, [])
         if before:
             last = before[-1]
@@ -183,6 +186,10 @@ class Ledger(logging.Handler):
         attempt = Attempt(number, self.process)
         self.attempts.setdefault(key, []).append(attempt)
         return attempt
+
+    def _was_scheduled(self, workflow_id: str, activity_id: str) -> bool:
+        events = self.history(workflow_id)
+        return any(isinstance(e, ActivityTaskScheduled) and e.activity_id == activity_id for e in events)
 
     def process_died(self) -> None:
         """What ran is lost; what had ended, but isn't on disk, is lost too."""

@@ -36,6 +36,7 @@ class Faults:
     delay: float = 0.05  # seconds, of a slow operation
     refuse: float = 0.0
     lose: float = 0.0
+    conflict: float = 0.0  # of one write: refused as if another node had been there
     outage: float = 0.0
     outage_length: float = 3.0  # seconds
 
@@ -73,9 +74,10 @@ class FaultyStore:
                 await self.inner.commit(group, now)
             await asyncio.sleep(0.001)
             raise CommitUnknown("the simulated store did not answer")
-        verdicts = await self.inner.commit(group, now)
+        refused = {write.key for write in group if self._random.random() < self._faults.conflict}
+        taken = iter(await self.inner.commit([write for write in group if write.key not in refused], now))
         await asyncio.sleep(0)
-        return verdicts
+        return ["stale" if write.key in refused else next(taken) for write in group]
 
     async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:
         await self._trouble()

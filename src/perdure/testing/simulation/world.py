@@ -28,6 +28,7 @@ from perdure.sdk.worker.worker import Worker
 from perdure.testing.simulation import ledger as outside
 from perdure.testing.simulation.ledger import Asked, Ledger, Step
 from perdure.testing.simulation.loop import Killed, SimulatedClock, SimulatedLoop, Stuck
+from perdure.testing.simulation.network import SlowNetwork
 from perdure.testing.simulation.script import Report, Script, expected, guarded, hopeless, make_plan, work
 from perdure.testing.simulation.store import Faults, FaultyStore
 
@@ -55,6 +56,7 @@ class World:
     kills: list[int]
     slots: int
     skews: list[int]
+    network: float  # the longest delay of a message, seconds; 0: one process
     ledger: Ledger = field(default_factory=lambda: Ledger(MemoryStore()))
     _graveyard: list[object] = field(default_factory=list[object])
     """What was killed: kept, so that it is not collected, which would run its clean-up code."""
@@ -79,11 +81,13 @@ class World:
             delay=random.choice((0.005, 0.5)),
             refuse=random.choice((0.0, 0.0, 0.05)),
             lose=random.choice((0.0, 0.0, 0.05)),
+            conflict=random.choice((0.0, 0.0, 0.02)),
             outage=random.choice((0.0, 0.0, 0.01)),
         )
         kills = [random.randint(1, random.choice((200, 1500, 6000))) for _ in range(random.choice((0, 1, 2, 3, 6)))]
         skews = [random.choice((0, 0, -3_000_000, 3_000_000)) for _ in range(len(kills) + 1)]
-        return cls(seed, workflows, faults, kills, random.choice((1, 3, 100)), skews)
+        network = random.choice((0.0, 0.0, 0.003, 0.1))
+        return cls(seed, workflows, faults, kills, random.choice((1, 3, 100)), skews, network)
 
     # --- Running ----------------------------------------------------------------------------------------
     def run(self, watch: Callable[[Node], None] | None = None) -> Ledger:
@@ -130,7 +134,8 @@ class World:
         if watch is not None:
             watch(node)
         await node.start()
-        client = Client(node, ids=ids, identity="simulated")
+        service = SlowNetwork(node, random, self.network) if self.network else node
+        client = Client(service, ids=ids, identity="simulated")
         worker = Worker(
             client,
             max_concurrent_activities=self.slots,

@@ -52,14 +52,17 @@ def _activity(tx: Transition, scheduled: int) -> None:
     activity = tx.state.activities.get(scheduled)
     if activity is None:
         return
-    at, reason = activity_deadline(activity, tx.execution.beats.get(scheduled), tx.execution.deadlines.stalls)
+    beat, stalls = tx.execution.beats.get(scheduled), tx.execution.deadlines.stalls
+    at, reason = activity_deadline(activity, beat, stalls)
     if not at or at > tx.now:
         return
     if reason == "retry":
         tx.note(r.ActivityAttemptDue(scheduled, tx.now))
-        offer(tx, activity)
-    else:
-        timed_out(tx, activity, reason)
+        at, reason = activity_deadline(activity, beat, stalls)
+        if not at or at > tx.now:
+            offer(tx, activity)
+            return
+    timed_out(tx, activity, reason)
 
 
 def _timer(tx: Transition, timer_id: str) -> None:

@@ -1,0 +1,220 @@
+"""Log lines that wait, and taking a run out of memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import weakref
+
+import pytest
+
+from perdure import workflow
+from perdure.errors import Evicted
+from perdure.model import events as e
+from perdure.model.payloads import Payload
+from perdure.sdk.registry import REGISTRY
+from tests.sdk.harness import (
+    REF,
+    Scenario,
+    check_replay,
+    fetch,
+    kinds,
+    result,
+)
+from tests.sdk.harness import (
+    fresh_registry as fresh_registry,
+)
+
+
+class QuotaExceeded(Exception):
+    pass
+
+
+# --- Logs -----------------------------------------------------------------------------------------------
+def test_log_lines_wait_and_are_silent_in_a_replay(caplog: pytest.LogCaptureFixture) -> None:
+    @workflow
+    async def chatty(name: str) -> None:
+        told = [name]
+        workflow.logger.info("hello %s", told)
+        told.append("later")
+        await fetch("a")
+        try:
+            raise ValueError("odd")
+        except ValueError:
+            workflow.logger.exception("after %d", 1, extra={"color": "red"})
+        workflow.logger.info("a bad %d line", "x")
+
+    with caplog.at_level(logging.INFO):
+        scenario = Scenario(chatty, "ann")
+        scenario.do()
+        assert scenario.tasks[-1][1].acknowledge
+        (first,) = scenario.run.take_log_records()
+        assert first.getMessage() == "hello ['ann']"
+        assert first.funcName == "chatty"
+        assert first.pathname == __file__
+        facts = vars(first)
+        assert (facts["workflow_id"], facts["run_id"], facts["workflow_type"]) == ("flow", REF.run_id, "chatty")
+        scenario.complete()
+        scenario.live = False
+        scenario.do()
+        second, third = scenario.run.take_log_records()
+        assert second.getMessage() == "after 1"
+        assert second.exc_info is not None
+        assert vars(second)["color"] == "red"
+        assert third.args == ("x",)
+        assert scenario.run.take_log_records() == []
+        assert caplog.records == []
+    check_replay(scenario)
+
+
+def test_a_task_without_log_lines_needs_no_acknowledgement() -> None:
+    @workflow
+    async def quiet() -> None:
+        workflow.logger.debug("not enabled")
+
+    scenario = Scenario(quiet)
+    scenario.do()
+    assert not scenario.tasks[-1][1].acknowledge
+
+
+# --- Eviction -------------------------------------------------------------------------------------------
+def test_eviction_runs_finally_blocks_that_can_ask_for_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    async def guarded(name: str) -> None:
+        try:
+            await fetch(name)
+        except Exception:
+            told.append("caught")
+        finally:
+            told.append(name)
+            try:
+                await fetch(f"clean {name}")
+            finally:
+                told.append(f"clean {name}")
+
+    @workflow
+    async def held() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(guarded("a"))
+            group.create_task(guarded("b"))
+            try:
+                await asyncio.sleep(60)
+            finally:
+                told.append("main")
+                with pytest.raises(Evicted):
+                    asyncio.get_running_loop().call_later(1, print)
+                with pytest.raises(Evicted):
+                    workflow.random()
+                workflow.logger.warning("not any more")
+
+    scenario = Scenario(held)
+    scenario.do()
+    scenario.run.evict()
+    assert told == ["b", "clean b", "a", "clean a", "main"]
+    assert scenario.run.broken
+    assert scenario.run.take_log_records() == []
+    scenario.run.evict()
+    gc.collect()
+    assert caplog.records == []
+    # Another copy goes on.
+    scenario.complete()
+    assert kinds(scenario.do()) == ["ScheduleActivity"]
+
+
+def test_eviction_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+    class Marker:
+        pass
+
+    marker = Marker()
+    alive = weakref.ref(marker)
+
+    @workflow
+    async def held() -> None:
+        mine = marker
+        background = asyncio.create_task(fetch("a"))
+        failed = fetch.start("b")
+        never = asyncio.create_task(asyncio.Event().wait())
+        await asyncio.sleep(60)
+        del mine, background, failed, never
+
+    scenario = Scenario(held)
+    scenario.do()
+    scenario.fail(QuotaExceeded("nobody asks"), which=1)
+    scenario.do()
+    scenario.run.evict()
+    del scenario, held, marker
+    REGISTRY.workflows.clear()
+    gc.collect()
+    assert alive() is None
+    assert caplog.records == []
+
+
+def test_a_task_that_will_not_end_does_not_hold_up_eviction(caplog: pytest.LogCaptureFixture) -> None:
+    @workflow
+    async def immortal() -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except BaseException:
+                continue
+
+    scenario = Scenario(immortal)
+    scenario.do()
+    scenario.run.evict()
+    assert "immortal doesn't end" in caplog.text
+
+
+def test_locks_and_groups_are_left_when_evicted() -> None:
+    lock_free: list[bool] = []
+
+    @workflow
+    async def held() -> None:
+        lock = asyncio.Lock()
+        try:
+            async with lock, asyncio.timeout(10):
+                await asyncio.shield(asyncio.gather(fetch("a"), fetch("b")))
+        finally:
+            lock_free.append(not lock.locked())
+
+    scenario = Scenario(held)
+    scenario.do()
+    scenario.run.evict()
+    assert lock_free == [True]
+
+
+def test_a_workflow_that_swallows_what_it_should_not_still_replays() -> None:
+    @workflow
+    async def greedy() -> str:
+        try:
+            await asyncio.wait_for(fetch("a"), 1)
+        except BaseException as error:
+            return type(error).__name__
+        return ""
+
+    scenario = Scenario(greedy)
+    scenario.do()
+    scenario.cancel()
+    scenario.do()
+    assert result(scenario) == "CancelledError"
+    check_replay(scenario)
+
+
+def test_payloads_that_are_not_json_are_decode_errors() -> None:
+    @workflow
+    async def careful() -> str:
+        try:
+            return await fetch("a")
+        except Exception as error:
+            return type(error).__name__
+
+    scenario = Scenario(careful)
+    scenario.do()
+    id = scenario.open(e.ActivityTaskScheduled)[0]
+    scenario.add(e.ActivityTaskStarted(scenario.next_id, scenario.now, id, 1, "worker", scenario.now))
+    broken = Payload(b"{not json")
+    scenario.add(e.ActivityTaskCompleted(scenario.next_id, scenario.now, id, scenario.next_id - 1, broken))
+    scenario.do()
+    assert result(scenario) == "DecodeError"
+    check_replay(scenario)

@@ -1,0 +1,172 @@
+"""Processes of their own for the tests of files: `python -m tests.storage.processes <function> <arguments>`.
+
+Each prints one line of JSON when it has something to tell, and those that wait end with their standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from perdure.engine.storage.api import CommitUnknown
+from perdure.engine.storage.sqlite import SqliteStore
+from perdure.errors import PerdureError, StoreFull
+
+from tests.storage.make import NOW, follow, put, start
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(function: Callable[..., object], *arguments: object) -> list[str]:
+    """The command line of a function of this module."""
+    return [sys.executable, "-m", "tests.storage.processes", function.__name__, *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """What lets the process import what this one does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def launch(function: Callable[..., object], *arguments: object) -> subprocess.Popen[str]:
+    """Start a function in a process of its own."""
+    return subprocess.Popen(
+        command(function, *arguments),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+    )
+
+
+def told(process: subprocess.Popen[str]) -> dict[str, object]:
+    """The next line that a process prints."""
+    assert process.stdout is not None
+    return json.loads(process.stdout.readline())
+
+
+def run(function: Callable[..., object], *arguments: object) -> dict[str, object]:
+    """Run a function in a process of its own, and what it told."""
+    done = subprocess.run(
+        command(function, *arguments), capture_output=True, text=True, cwd=ROOT, env=environment(), check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def _tell(**what: object) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+# --- The functions --------------------------------------------------------------------------------------
+async def hold(path: str) -> None:
+    """Open a file, write a run, and keep the file until the input ends."""
+    store = SqliteStore(path)
+    unclean = await store.open(NOW)
+    verdicts = await put(store, start(f"by-{os.getpid()}"))
+    _tell(pid=os.getpid(), unclean=unclean, verdicts=list(verdicts))
+    sys.stdin.read()
+    await store.close()
+
+
+async def hold_with_child(path: str) -> None:
+    """As `hold`, with a forked child that lives until the input ends, even when this process is gone."""
+    store = SqliteStore(path)
+    await store.open(NOW)
+    child = os.fork()
+    if child == 0:
+        sys.stdin.read()
+        os._exit(0)
+    _tell(pid=os.getpid(), child=child)
+    os.waitpid(child, 0)
+
+
+async def try_to_open(path: str, uid: str) -> None:
+    """Open a file as another user (0: as this one), and tell the error."""
+    if int(uid):
+        os.setgid(int(uid))
+        os.setuid(int(uid))
+    store = SqliteStore(path)
+    try:
+        await store.open(NOW)
+    except PerdureError as error:
+        _tell(error=type(error).__name__, message=str(error), pid=getattr(error, "pid", None))
+    else:
+        await store.close()
+        _tell(error=None)
+
+
+async def fill(folder: str) -> None:
+    """Write until the disk is full, free space, write on; tell what was acknowledged and what is there."""
+    ballast = Path(folder, "ballast")
+    ballast.write_bytes(b"x" * 300_000)
+    store = SqliteStore(Path(folder, "perdure.db"))
+    await store.open(NOW)
+    last = start("a")
+    await put(store, last)
+    refused = 0
+    while refused < 3:
+        write = follow(last)._replace(history=b"x" * 5_000)
+        try:
+            await put(store, write)
+        except StoreFull:
+            refused += 1
+        else:
+            last = write
+    [(stored_while_full, _)] = await store.versions([last.key])
+    acknowledged = last.version
+    ballast.unlink()
+    for _ in range(20):
+        last = follow(last)._replace(history=b"x" * 5_000)
+        await put(store, last)
+    await store.close()
+    store = SqliteStore(Path(folder, "perdure.db"))
+    unclean = await store.open(NOW)
+    page = await store.journal(last.key, 0, 1 << 30)
+    await store.close()
+    _tell(
+        acknowledged=acknowledged,
+        stored_while_full=stored_while_full,
+        last=last.version,
+        rows=[version for version, _ in page.rows],
+        unclean=unclean,
+    )
+
+
+async def fail_to_write(path: str) -> None:
+    """Let the system refuse to let the log grow: no disk is full, but a write fails."""
+    store = SqliteStore(path)
+    await store.open(NOW)
+    first = start("a")
+    await put(store, first)
+    second = follow(first)._replace(history=b"x" * 100_000)
+    size = os.path.getsize(f"{path}-wal")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10_000, resource.RLIM_INFINITY))
+    error = ""
+    try:
+        await put(store, second)
+    except CommitUnknown as unknown:
+        error = str(unknown)
+    [(while_failing, _)] = await store.versions([first.key])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    verdicts = await put(store, second)
+    [(afterwards, _)] = await store.versions([first.key])
+    await store.close()
+    _tell(error=error, while_failing=while_failing, verdicts=list(verdicts), afterwards=afterwards)
+
+
+def main() -> None:
+    functions = (hold, hold_with_child, try_to_open, fill, fail_to_write)
+    chosen = {function.__name__: function for function in functions}[sys.argv[1]]
+    asyncio.run(chosen(*sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+"""Files that can't be opened, and who holds them: each trouble has an error that says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from perdure.engine.storage.schema import VERSION
+from perdure.engine.storage.sqlite import SqliteStore
+from perdure.errors import (
+    StoreCorrupt,
+    StoreError,
+    StoreForeign,
+    StoreFull,
+    StoreLocked,
+    StoreReadOnly,
+    StoreTooNew,
+    Unavailable,
+)
+
+from tests.storage import processes
+from tests.storage.make import NOW, follow, ids, put, seen, start
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "perdure.db"
+
+
+async def _fill(path: Path, runs: int = 500) -> None:
+    store = SqliteStore(path)
+    await store.open(NOW)
+    await put(store, *(seen(start(f"w-{number}")) for number in range(runs)))
+    await store.close()
+
+
+# --- One holder -----------------------------------------------------------------------------------------
+async def test_another_process_that_has_the_file_is_named(path: Path) -> None:
+    with processes.launch(processes.hold, path) as holder:
+        assert processes.told(holder)["pid"] == holder.pid
+        with pytest.raises(StoreLocked, match=f"process {holder.pid}, since 2027-01-15 08:00:00 UTC") as caught:
+            await SqliteStore(path).open(NOW)
+        assert caught.value.pid == holder.pid
+        holder.communicate()
+    store = SqliteStore(path)
+    assert await store.open(NOW) is False
+    await store.close()
+
+
+async def test_a_killed_holder_leaves_the_file_free_and_whole(path: Path) -> None:
+    with processes.launch(processes.hold, path) as holder:
+        assert processes.told(holder)["verdicts"] == ["taken"]
+        holder.send_signal(signal.SIGKILL)
+    assert path.with_name("perdure.db.lock").exists()
+    store = SqliteStore(path)
+    assert await store.open(NOW) is True
+    [(version, _)] = await store.versions([start(f"by-{holder.pid}").key])
+    assert version == 1
+    await store.close()
+
+
+async def test_children_of_a_killed_holder_do_not_hold_the_file(path: Path) -> None:
+    with processes.launch(processes.hold_with_child, path) as holder:
+        child = processes.told(holder)["child"]
+        assert isinstance(child, int)
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        os.kill(child, 0)  # it lives
+        store = SqliteStore(path)
+        assert await store.open(NOW) is True
+        await store.close()
+
+
+async def test_a_second_store_in_one_process_is_refused(path: Path, tmp_path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open(NOW)
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    for other in (path, link, os.path.relpath(path)):
+        with pytest.raises(StoreLocked, match="this very process") as caught:
+            await SqliteStore(other).open(NOW)
+        assert caught.value.pid == os.getpid()
+    assert processes.run(processes.try_to_open, path, 0)["error"] == "StoreLocked", "the first hold is unharmed"
+    await store.close()
+    await _fill(path)
+
+
+async def test_a_closed_file_leaves_nothing_beside_it(path: Path) -> None:
+    await _fill(path)
+    assert [file.name for file in path.parent.iterdir()] == ["perdure.db"]
+
+
+async def test_files_are_private(path: Path) -> None:
+    old = os.umask(0)
+    try:
+        store = SqliteStore(path)
+        await store.open(NOW)
+        files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    finally:
+        os.umask(old)
+    await store.close()
+    assert files == dict.fromkeys(("perdure.db", "perdure.db-wal", "perdure.db-shm", "perdure.db.lock"), 0o600)
+
+
+async def test_a_store_is_used_while_it_is_open(path: Path) -> None:
+    store = SqliteStore(path)
+    for use in (put(store, start("a")), store.load([]), store.forget(NOW, 1), ids(store)):
+        with pytest.raises(StoreError, match="is not open"):
+            await use
+    await store.close()
+    await store.open(NOW)
+    with pytest.raises(StoreError, match="open in this store already"):
+        await store.open(NOW)
+    await store.close()
+    await store.close()
+
+
+# --- What is no file of ours ----------------------------------------------------------------------------
+async def test_a_file_that_is_no_database(path: Path) -> None:
+    path.write_text("name,age\nann,41\n")
+    with pytest.raises(StoreForeign, match="not a database file: give another path"):
+        await SqliteStore(path).open(NOW)
+    assert path.read_text() == "name,age\nann,41\n"
+    assert [file.name for file in path.parent.iterdir()] == ["perdure.db"]
+
+
+async def test_a_database_of_another_program(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE people (name TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(StoreForeign, match="of another program: give another path"):
+        await SqliteStore(path).open(NOW)
+    assert path.read_bytes() == before
+
+
+async def test_an_empty_file_becomes_a_store(path: Path) -> None:
+    path.touch()
+    await _fill(path)
+    assert path.stat().st_size > 0
+
+
+async def test_a_file_whose_making_was_cut_short_becomes_a_store(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+    await _fill(path)
+
+
+async def test_a_file_of_a_later_version(path: Path) -> None:
+    await _fill(path)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"PRAGMA user_version = {VERSION + 1}")
+    with pytest.raises(StoreTooNew, match=f"of version {VERSION + 1}; .* up to {VERSION}: upgrade Perdure"):
+        await SqliteStore(path).open(NOW)
+
+
+# --- Damage ---------------------------------------------------------------------------------------------
+async def test_a_damaged_page(path: Path) -> None:
+    await _fill(path)
+    content = bytearray(path.read_bytes())
+    for page in range(2, len(content) // 4096):
+        content[page * 4096 : page * 4096 + 64] = os.urandom(64)
+    path.write_bytes(content)
+    with pytest.raises(StoreCorrupt, match=r"is damaged .* restore a backup"):
+        await SqliteStore(path).open(NOW)
+    assert path.read_bytes() == content, "evidence is kept"
+    assert not path.with_name("perdure.db.lock").exists()
+
+
+async def test_a_file_that_was_cut(path: Path) -> None:
+    await _fill(path)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(StoreCorrupt, match="is damaged"):
+        await SqliteStore(path).open(NOW)
+
+
+async def test_damage_that_is_found_while_reading(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open(NOW)
+    last = start("a")._replace(history=b"x" * 9_000)
+    await put(store, last)
+    # As large as the file must be not to be checked whole when it is opened.
+    for _ in range(120):
+        writes = [last := follow(last)._replace(history=b"x" * 9_000) for _ in range(20)]
+        await put(store, *writes)
+    await store.close()
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 8192 * 4096
+    for page in range(middle, middle + 100 * 4096, 4096):
+        content[page : page + 4096] = os.urandom(4096)
+    path.write_bytes(content)
+    await store.open(NOW)
+    with pytest.raises(StoreCorrupt, match="is damaged"):
+        await store.journal(last.key, 0, 1 << 30)
+    await store.close()
+
+
+# --- Folders and permissions ----------------------------------------------------------------------------
+async def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=f"no folder {tmp_path / 'missing'}: make it"):
+        await SqliteStore(tmp_path / "missing" / "perdure.db").open(NOW)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(StoreError, match="no folder"):
+        await SqliteStore(file / "perdure.db").open(NOW)
+
+
+async def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreError, match="is a folder: give the path of a file in it"):
+        await SqliteStore(tmp_path / "folder").open(NOW)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="perdure-test-"))
+    folder.chmod(0o755)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def _other_user() -> int:
+    return NOBODY if os.getuid() == 0 else 0  # root may write everywhere
+
+
+async def test_a_folder_that_can_only_be_read(open_folder: Path) -> None:
+    open_folder.chmod(0o555)
+    told = processes.run(processes.try_to_open, open_folder / "perdure.db", _other_user())
+    assert told["error"] == StoreReadOnly.__name__
+    assert "or its folder can't be written (Permission denied)" in str(told["message"])
+
+
+async def test_a_file_that_can_only_be_read(open_folder: Path) -> None:
+    file = open_folder / "perdure.db"
+    await _fill(file)
+    file.chmod(0o444)
+    open_folder.chmod(0o777)
+    told = processes.run(processes.try_to_open, file, _other_user())
+    assert told["error"] == StoreReadOnly.__name__
+    assert [one.name for one in open_folder.iterdir()] == ["perdure.db"]
+
+
+async def test_another_program_that_writes(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open(NOW)
+    first = start("a")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="another program is writing"):
+            await put(store, first)
+        other.execute("ROLLBACK")
+    assert await put(store, first) == ["taken"]
+    await store.close()
+
+
+# --- Full disks and failing ones ------------------------------------------------------------------------
+async def test_a_full_file(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open(NOW)
+    assert store._file is not None
+    [pages] = store._file.writer.execute("PRAGMA page_count").fetchone()
+    store._file.writer.execute(f"PRAGMA max_page_count = {pages + 5}")
+    last, refused = start("a"), None
+    await put(store, last)
+    while refused is None:
+        write = follow(last)._replace(history=b"x" * 3_000)
+        try:
+            await put(store, write)
+            last = write
+        except StoreFull as full:
+            refused = full
+    assert refused.retryable
+    assert await store.versions([last.key]) == [(last.version, last.commit_id)]
+    store._file.writer.execute(f"PRAGMA max_page_count = {pages + 500}")
+    assert await put(store, follow(last)) == ["taken"]
+    await store.close()
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    mount = f"mount -t tmpfs -o size=1m tmpfs {tmp_path} && exec \"$@\""
+    namespace = ["unshare", "--mount", *(["--user", "--map-root-user"] if os.getuid() else [])]
+    if subprocess.run([*namespace, "sh", "-c", mount, "sh", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user can't mount a small disk")
+    done = subprocess.run(
+        [*namespace, "sh", "-c", mount, "sh", *processes.command(processes.fill, tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=processes.ROOT,
+        env=processes.environment(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert isinstance(told["acknowledged"], int)
+    assert told["acknowledged"] > 10
+    assert told["stored_while_full"] == told["acknowledged"]
+    assert told["last"] == told["acknowledged"] + 20
+    assert told["rows"] == list(range(1, told["acknowledged"] + 21))
+    assert told["unclean"] is False
+
+
+def test_a_write_that_the_system_refuses(path: Path) -> None:
+    told = processes.run(processes.fail_to_write, path)
+    assert "the disk failed while" in str(told["error"])
+    assert told["while_failing"] == 1
+    assert told["verdicts"] == ["taken"]
+    assert told["afterwards"] == 2
