@@ -386,12 +386,12 @@ def kinds(commands: Sequence[c.Command]) -> list[str]:
 def result(scenario: Scenario) -> object:
     """What the last task completed the workflow with."""
     command = scenario.tasks[-1][1].commands[-1]
-    assert isinstance(command, CompleteWorkflow)
+    assert isinstance(command, c.CompleteWorkflow)
     return value(command.result)
 
 
 def failure(scenario: Scenario) -> Failure:
     """What the last task failed the workflow with."""
     command = scenario.tasks[-1][1].commands[-1]
-    assert isinstance(command, FailWorkflow)
+    assert isinstance(command, c.FailWorkflow)
     return command.failure

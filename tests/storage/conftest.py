@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from perdure.engine.storage.api import Store
 
+from perdure.engine.storage.api import Store
 from tests.storage.make import NOW
 from tests.storage.places import PLACES, Place
 

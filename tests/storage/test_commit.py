@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from perdure.engine.storage.api import RunKey, Store
-
 from tests.storage.make import LATER, NOW, ending, follow, item, key, put, queue, seen, start
 from tests.storage.places import Place
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
+
 from perdure.engine.storage.api import BacklogItem, ChainKey, QueueKey, RunKey, Store, TaskKind, Visibility, Write
 from perdure.engine.storage.memory import MemoryStore
 from perdure.engine.storage.schema import STATUSES
 from perdure.model.events import SearchValue
 from perdure.model.payloads import Payload
-
 from tests.storage.make import NOW
 from tests.storage.places import PLACES, Place
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
 from perdure.clock import SECOND
 from perdure.engine.storage.api import Store
 from perdure.errors import InvalidRequest
 from perdure.model.requests import ListedWorkflow
-
 from tests.storage.make import NOW, ending, follow, ids, put, seen, start
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from perdure.engine.storage.api import RunKey, Store
 from perdure.ids import shard_of
-
 from tests.storage.make import LATER, NOW, ending, follow, item, key, put, queue, start
 
 

@@ -32,7 +32,7 @@ from perdure.engine.storage.api import (
 from perdure.engine.storage.helper import HelperThread
 from perdure.engine.storage.schema import KIND_CODES, KINDS, STATUSES
 from perdure.engine.storage.sqlite_file import SqliteFile, explained, open_file
-from perdure.errors import StoreError
+from perdure.errors import StoreError, StoreFull
 from perdure.ids import shard_of
 from perdure.model.requests import ListedWorkflow
 
@@ -80,6 +80,7 @@ class SqliteStore:
             self._let_go(file)
             raise
         self._checkpoint_at = CHECKPOINT_PAGES
+        self._copies = True  # whether the last checkpoint copied the whole log
         self._helper = HelperThread("perdure-commit")
         self._file = file
         return not clean
@@ -151,9 +152,14 @@ class SqliteStore:
     async def _commit(self, writer: sqlite3.Connection) -> None:
         """Make the open transaction durable. The helper finishes it even if the caller is cancelled."""
         self._busy = self._helper.run(lambda: self._make_durable(writer))
-        await asyncio.shield(self._busy)
-        if self._log_pages() >= self._checkpoint_at and self._busy.done():
-            self._busy = self._helper.run(lambda: self._checkpoint(writer))
+        try:
+            await asyncio.shield(self._busy)
+        except StoreFull:
+            self._checkpoint_at = 0  # copied into the file, the log's pages can be used again
+            raise
+        finally:
+            if self._busy.done() and self._log_pages() >= self._checkpoint_at:
+                self._busy = self._helper.run(lambda: self._checkpoint(writer))
 
     def _make_durable(self, writer: sqlite3.Connection) -> None:
         """In the helper thread."""
@@ -176,9 +182,11 @@ class SqliteStore:
             _, pages, copied = writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
             pages = self._log_pages()
-            _logger.warning("The log of %s could not be copied into it, and grows: %s", self._path, error)
-        # A reader or a full disk is in the way: try again only when the log has grown.
-        self._checkpoint_at = CHECKPOINT_PAGES if 0 < pages == copied else pages + CHECKPOINT_PAGES
+            if self._copies:
+                _logger.warning("The log of %s could not be copied into it, and grows: %s", self._path, error)
+        self._copies = pages == copied
+        # Where a reader or a full disk is in the way, it is tried again when the log has grown.
+        self._checkpoint_at = CHECKPOINT_PAGES if self._copies else pages + CHECKPOINT_PAGES
 
     # --- Reading ----------------------------------------------------------------------------------------
     async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:

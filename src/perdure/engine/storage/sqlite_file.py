@@ -137,7 +137,7 @@ def _check(path: str, writer: sqlite3.Connection) -> None:
     if os.path.getsize(path) <= CHECKED_SIZE:
         found = str(writer.execute("PRAGMA quick_check(1)").fetchone()[0])
         if found != "ok":
-            raise StoreCorrupt(_corrupt(path, found))
+            raise StoreCorrupt(_corrupt(path, found.splitlines()[-1]))
 
 
 def _configure(path: str, writer: sqlite3.Connection, flush: bool) -> None:

@@ -36,6 +36,7 @@ _SELECT = (
 )
 # CROSS JOIN keeps SQLite to the order written here.
 _BY_START = "visibility AS v CROSS JOIN execution AS e ON e.run = v.run"
+_OPEN_BY_START = "visibility AS v INDEXED BY visibility_open CROSS JOIN execution AS e ON e.run = v.run"
 _BY_WORKFLOW_ID = "execution AS e CROSS JOIN visibility AS v ON v.run = e.run"
 _BY_ATTRIBUTE = "attribute AS d CROSS JOIN visibility AS v ON v.run = d.run CROSS JOIN execution AS e ON e.run = d.run"
 
@@ -78,6 +79,8 @@ def _statement(
             f"d.kind = {sql.bind(kind_of(wanted))} AND d.value = {sql.bind(wanted)}",
         ]
     else:
+        if any(one.field == "ExecutionStatus" and one.values == ("Running",) for one in equalities if not one.custom):
+            source = _OPEN_BY_START
         where = [f"v.namespace = {sql.bind(namespace)}"]
     where += map(sql.condition, conditions)
     if after is not None:

@@ -32,6 +32,7 @@ from perdure.sdk.identity import identity
 from perdure.sdk.registry import REGISTRY, Registry
 from perdure.sdk.worker.workflows import WorkflowTasks
 from perdure.sdk.workflow.calls import definition_of as workflow_definition
+from perdure.sdk.workflow.runtime import WorkflowRun
 
 _log: Final = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ class Worker:
         self._slots = max_concurrent_activities
         self._build_id = build_id
         self._registry = _registry(workflows, activities)
-        self.instance: Final = f"{identity()}/{(ids or RandomIds()).new_id()[:12]}"
+        name = client.identity if isinstance(client, Client) else identity()
+        self.instance: Final = f"{name}/{(ids or RandomIds()).new_id()[:12]}"
         """Names this worker in histories and descriptions: "pid@host/…"."""
         self._link: WorkerLink | None = None
         self._early: list[FromWorker] = []
@@ -131,6 +133,10 @@ class Worker:
             self._handlers.clear()
             tasks.stop()
             await link.detach()
+
+    def live_runs(self) -> list[WorkflowRun]:
+        """The workflows that it holds in memory."""
+        return [] if self._tasks is None else self._tasks.live_runs()
 
     def receive(self, message: ToWorker) -> None:
         """Take a message of the node. Called by it, in order; answers may be sent before this returns."""

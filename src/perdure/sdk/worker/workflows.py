@@ -97,6 +97,10 @@ class WorkflowTasks:
                 for record in records:
                     logging.getLogger(record.name).handle(record)
 
+    def live_runs(self) -> list[WorkflowRun]:
+        """The runs that are in memory."""
+        return list(self._runs.values())
+
     def stop(self) -> None:
         """Take all runs out of memory."""
         while self._runs:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from perdure.errors import Evicted
 from perdure.model import events as e
@@ -37,6 +37,9 @@ from perdure.sdk.workflow.source import user_line
 
 EVICTED: Final = "evicted"
 """The refusal while a run is taken out of memory."""
+
+_MAX_REFUSALS: Final = 1_000
+"""How often code may ask for something while it is taken out of memory, and be refused."""
 
 
 class ActivityFuture(LoopFuture[object]):
@@ -94,7 +97,7 @@ class Ledger:
     """
 
     def __init__(self, workflow_id: str, seed: int) -> None:
-        self.loop = DeterministicLoop(self, seed)
+        self.loop = DeterministicLoop(self, seed)  # type: ignore[abstract]  # its module refuses the rest
         self.refusal = ""
         """Why nothing may be asked for at present; "" where it may."""
         self._workflow_id = workflow_id
@@ -102,6 +105,7 @@ class Ledger:
         self._dropped = False
         self._open: dict[int, Subject] = {}
         self._activities = self._timers = self._children = 0
+        self._refusals = 0
         self._news: list[e.HistoryEvent] = []
         self._resolved: set[int] | None = None
 
@@ -178,10 +182,13 @@ class Ledger:
         elif self._open.pop(subject.event_id, None) is not None and not self._is_over(subject.event_id):
             self.issue(command, subject)
 
-    def _refuse(self, what: str) -> NoReturn:
-        if self.refusal == EVICTED:
+    def _refuse(self, what: str) -> None:
+        if self.refusal != EVICTED:
+            raise RuntimeError(f"{what} in {self.refusal}, which must only read")
+        self._refusals += 1
+        # Code that catches even this, in a loop, would never end. So in the end it gets what it wants, and waits.
+        if self._refusals <= _MAX_REFUSALS:
             raise Evicted(f"{what}: the workflow is being taken out of memory")
-        raise RuntimeError(f"{what} in {self.refusal}, which must only read")
 
     def _is_over(self, event_id: int) -> bool:
         """Whether this very task's events, perhaps later ones, tell its end."""
@@ -249,7 +256,7 @@ class Ledger:
     def fail(self, event_id: int, make: Callable[[], BaseException]) -> None:
         """An activity or a child has ended otherwise; `make` is called if anybody is to hear of it."""
         future = self._open.pop(event_id, None)
-        if isinstance(future, asyncio.Future):
+        if isinstance(future, ActivityFuture | ChildFuture):
             future.set_exception(make())
 
 

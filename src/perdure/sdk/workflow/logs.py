@@ -34,7 +34,7 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
         level: int,
         msg: object,
         *args: object,
-        exc_info: Any = None,
+        exc_info: bool | tuple[Any, ...] | BaseException | None = None,
         stack_info: bool = False,
         stacklevel: int = 1,
         extra: Mapping[str, object] | None = None,
@@ -46,7 +46,7 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
         file, line, function, stack = self.logger.findCaller(stack_info, stacklevel + 1)
         if isinstance(exc_info, BaseException):
             exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
-        elif exc_info and not isinstance(exc_info, tuple):
+        elif exc_info is True:
             exc_info = sys.exc_info()
         facts = {**(self.extra or {}), **(extra or {})}
         record = self.logger.makeRecord(

@@ -51,7 +51,7 @@ class LoopHandle(asyncio.Handle):
     # The base's __init__ is not called: this runs for every step of every task.
     __slots__ = ("args", "callback", "context")
 
-    def __init__(self, callback: _Callback | None, args: tuple[object, ...], context: Context) -> None:  # pyright: ignore[reportMissingSuperCall]
+    def __init__(self, callback: _Callback | None, args: tuple[object, ...], context: Context) -> None:
         self.callback = callback
         self.args = args
         self.context = context
@@ -79,7 +79,7 @@ class LoopTimer(asyncio.TimerHandle):
 
     __slots__ = ("args", "callback", "context", "dropped", "due", "duration", "event_id", "host", "name")
 
-    def __init__(  # pyright: ignore[reportMissingSuperCall]
+    def __init__(
         self,
         due: float,
         duration: int,
@@ -98,8 +98,11 @@ class LoopTimer(asyncio.TimerHandle):
         self.event_id = 0
         self.dropped = False
 
-    __hash__ = object.__hash__
-    __eq__ = object.__eq__
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
     def __repr__(self) -> str:
         return f"<LoopTimer {self.name} of {self.duration / SECOND} s>"

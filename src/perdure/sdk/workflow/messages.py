@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Protocol, cast
@@ -204,7 +204,7 @@ class Messages:
             return handler.signature.encode_result(value)
 
     @contextmanager
-    def reading(self, what: str) -> Iterator[None]:
+    def reading(self, what: str) -> Generator[None]:
         """For code that must not change anything: what it asks for is refused, and what it wakes is noticed."""
         self._ledger.refusal = what
         try:

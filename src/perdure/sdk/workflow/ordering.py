@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future, Queue, Task, TaskGroup
 from collections.abc import Awaitable, Coroutine, Iterable, Iterator
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -36,9 +36,9 @@ class OrderedSet(set[T]):
         super().add(item)
         self._order[item] = None
 
-    def discard(self, item: T) -> None:
+    def discard(self, item: object) -> None:
         super().discard(item)
-        self._order.pop(item, None)
+        self._order.pop(cast(T, item), None)
 
     def remove(self, item: T) -> None:
         super().remove(item)
@@ -55,7 +55,7 @@ async def wait(
     fs: Iterable[Future[T]], *, timeout: float | None = None, return_when: str = asyncio.ALL_COMPLETED
 ) -> tuple[set[Future[T]], set[Future[T]]]:
     """As `asyncio.wait`; the sets that it returns are in the order of `fs`."""
-    if isinstance(fs, Future) or asyncio.iscoroutine(fs):
+    if isinstance(cast(object, fs), Future) or asyncio.iscoroutine(fs):
         return await _asyncio_wait(fs, timeout=timeout, return_when=return_when)  # which refuses it
     futures = list(dict.fromkeys(fs))
     done, pending = await _asyncio_wait(futures, timeout=timeout, return_when=return_when)
@@ -66,9 +66,9 @@ class as_completed(Generic[T]):  # it stands for a function
     """As `asyncio.as_completed`: iterate over it, or from Python 3.13 on also with `async for`."""
 
     def __init__(self, fs: Iterable[Awaitable[T]], *, timeout: float | None = None) -> None:
-        if isinstance(fs, Future) or asyncio.iscoroutine(fs):
-            raise TypeError(f"as_completed expects several awaitables in an iterable, not one {type(fs).__name__}")
-        futures = [asyncio.ensure_future(awaitable) for awaitable in dict.fromkeys(fs)]
+        if isinstance(cast(object, fs), Future) or asyncio.iscoroutine(fs):
+            raise TypeError("as_completed expects several awaitables in an iterable, not one")
+        futures: list[Future[T]] = [asyncio.ensure_future(awaitable) for awaitable in dict.fromkeys(fs)]
         self._left = len(futures)  # to be given out
         self._pending = dict.fromkeys(futures)
         self._done: Queue[Future[T] | None] = Queue()
@@ -120,5 +120,5 @@ class as_completed(Generic[T]):  # it stands for a function
 
 async def enter_task_group(group: TaskGroup) -> TaskGroup:
     """As `TaskGroup.__aenter__`; the group cancels its tasks in the order of their creation."""
-    group._tasks = OrderedSet[Task[Any]]()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    group._tasks = OrderedSet[Task[Any]]()
     return await _asyncio_enter_task_group(group)

@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NoReturn, cast
+from typing import Any, ClassVar, Final, NoReturn, cast
 
 from perdure.clock import SECOND
 from perdure.errors import ApplicationError, Evicted, NotFound
@@ -88,7 +88,8 @@ class WorkflowRun:
         self.broken = False
         facts = {"workflow_id": ref.workflow_id, "run_id": ref.run_id, "workflow_type": ""}
         self._facts = facts
-        self.logger: WorkflowLogger = WorkflowLogger(facts)
+        self._logger = WorkflowLogger(facts)
+        self.logger: logging.LoggerAdapter[logging.Logger] = self._logger
         self._definitions = definitions
         self._resolver = ExceptionResolver()
         self._ledger = Ledger(ref.workflow_id, zlib.crc32(ref.run_id.encode()))
@@ -137,7 +138,7 @@ class WorkflowRun:
             PYTHON,
             CURRENT,
             self._resolver.take(),
-            bool(self.logger.records),
+            bool(self._logger.records),
         )
 
     def query(self, task: QueryTask) -> QueryAnswer:
@@ -149,7 +150,7 @@ class WorkflowRun:
         if self.broken or (task.position != self.position and not (task.events and self.position == START)):
             raise RuntimeError(f"run {self.ref.run_id} can't answer: it is broken or elsewhere")
         result, failure = None, None
-        records, self.logger.records = self.logger.records, []
+        records, self._logger.records = self._logger.records, []
         try:
             with Activation(self, self._loop):
                 self._bring_to(task)
@@ -162,7 +163,7 @@ class WorkflowRun:
             self.broken = self.broken or isinstance(error, ChangedByReader)
             failure = failure_of(error)
         # A query commits nothing that its own log lines could wait for.
-        said, self.logger.records = self.logger.records, records
+        said, self._logger.records = self._logger.records, records
         for record in said:
             logging.getLogger(record.name).handle(record)
         return QueryAnswer(self.ref, task.query_id, result, failure)
@@ -176,8 +177,8 @@ class WorkflowRun:
             return
         self.broken = True
         self._ledger.refusal = EVICTED
-        self._loop.silent = self.logger.silent = True
-        self.logger.records.clear()
+        self._loop.silent = self._logger.silent = True
+        self._logger.records.clear()
         self._loop.clear()
         with Activation(self, self._loop):
             for task in reversed(self._loop.live_tasks()):
@@ -187,7 +188,7 @@ class WorkflowRun:
     def take_log_records(self) -> list[logging.LogRecord]:
         """What the code has logged since the last call. It may be handed to `logging` when the task's
         completion is on disk (`logging.getLogger(record.name).handle(record)`)."""
-        return self.logger.take()
+        return self._logger.take()
 
     # --- Workflow tasks ---------------------------------------------------------------------------------
     def _catch_up(self, events: Sequence[e.HistoryEvent]) -> None:
@@ -230,7 +231,7 @@ class WorkflowRun:
 
     def _begin(self, news: list[e.HistoryEvent], time: int, *, replaying: bool) -> None:
         self._time = time
-        self.logger.silent = replaying
+        self._logger.silent = replaying
         self._ledger.begin(news, replaying=replaying)
         if self._messages is not None:
             self._loop.clock = (time - self._started.time) / SECOND
@@ -239,7 +240,7 @@ class WorkflowRun:
         for event in news:
             if self._closing is not None and not isinstance(event, e.WorkflowExecutionSignaled):
                 continue  # the code has ended; but a message that was taken is heard, if only by its handler
-            _APPLY[type(event)](self, event)
+            self._apply[type(event)](self, event)
             self._settle()
 
     def _settle(self) -> None:
@@ -295,13 +296,10 @@ class WorkflowRun:
     def is_failure(self, error: BaseException) -> bool:
         """Whether an exception is an outcome: raised as one, listed by the workflow, or the end of an activity
         or a child; or a group of such."""
-        if isinstance(error, BaseExceptionGroup):
-            group = cast("BaseExceptionGroup[BaseException]", error)
-            if all(self.is_failure(member) for member in group.exceptions):
-                return True
-        return isinstance(error, (ApplicationError, *self._definition.failure_exceptions)) or (
-            origin_of(error) is not None
-        )
+        if isinstance(error, (ApplicationError, *self._definition.failure_exceptions)) or origin_of(error) is not None:
+            return True
+        members = cast("tuple[BaseException, ...]", getattr(error, "exceptions", ()))
+        return isinstance(error, BaseExceptionGroup) and all(map(self.is_failure, members))
 
     # --- Queries ----------------------------------------------------------------------------------------
     def _bring_to(self, task: QueryTask) -> None:
@@ -338,7 +336,7 @@ class WorkflowRun:
                 target = self._context.run(definition.make, *args, **kwargs)
             except Exception as error:
                 self.end_with(error)
-        self._messages = Messages(self, definition, target, self._ledger, self._context, self.logger)
+        self._messages = Messages(self, definition, target, self._ledger, self._context, self._logger)
         if self._closing is None:
             code = _main_code(definition, target, args, kwargs)
             self._main = self._loop.create_task(code, name=definition.name, context=self._context.copy())
@@ -375,6 +373,22 @@ class WorkflowRun:
 
     def _exception(self, failure: Failure, of: Ended) -> Callable[[], BaseException]:
         return lambda: exception_of(failure, self._resolver, of=of)
+
+    _apply: ClassVar[dict[type[Any], Callable[[Any, Any], None]]] = {
+        e.WorkflowExecutionStarted: _begin_run,
+        e.WorkflowExecutionSignaled: _signaled,
+        e.WorkflowExecutionCancelRequested: _cancel,
+        e.ActivityTaskCompleted: _activity_completed,
+        e.ActivityTaskFailed: _activity_failed,
+        e.ActivityTaskTimedOut: _activity_failed,
+        e.ActivityTaskCanceled: _activity_cancelled,
+        e.TimerFired: _timer_fired,
+        e.ChildWorkflowExecutionStarted: _child_started,
+        e.StartChildWorkflowExecutionFailed: _child_failed,
+        e.ChildWorkflowExecutionCompleted: _child_completed,
+        e.ChildWorkflowExecutionFailed: _child_failed,
+    }
+    """What each of `replay.NEWS` does."""
 
     # --- context.WorkflowContext ------------------------------------------------------------------------
     def start_activity(
@@ -483,20 +497,3 @@ def _tear_down(task: LoopTask[Any]) -> None:
         except BaseException:
             return  # it ended, one way or another
     logging.getLogger("perdure.workflow").warning("%s doesn't end when its workflow is evicted", task.get_name())
-
-
-_APPLY: Final[dict[type[Any], Callable[[WorkflowRun, Any], None]]] = {
-    e.WorkflowExecutionStarted: WorkflowRun._begin_run,
-    e.WorkflowExecutionSignaled: WorkflowRun._signaled,
-    e.WorkflowExecutionCancelRequested: WorkflowRun._cancel,
-    e.ActivityTaskCompleted: WorkflowRun._activity_completed,
-    e.ActivityTaskFailed: WorkflowRun._activity_failed,
-    e.ActivityTaskTimedOut: WorkflowRun._activity_failed,
-    e.ActivityTaskCanceled: WorkflowRun._activity_cancelled,
-    e.TimerFired: WorkflowRun._timer_fired,
-    e.ChildWorkflowExecutionStarted: WorkflowRun._child_started,
-    e.StartChildWorkflowExecutionFailed: WorkflowRun._child_failed,
-    e.ChildWorkflowExecutionCompleted: WorkflowRun._child_completed,
-    e.ChildWorkflowExecutionFailed: WorkflowRun._child_failed,
-}
-"""What each of `replay.NEWS` does."""

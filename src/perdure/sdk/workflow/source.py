@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from types import CodeType, CoroutineType
+from types import CodeType, CoroutineType, FrameType
 from typing import Final, cast
 
 _SDK: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -25,13 +25,13 @@ def is_ours(code: CodeType) -> bool:
     ours = _ours.get(code.co_filename)
     if ours is None:
         file = os.path.abspath(code.co_filename)
-        ours = _ours[code.co_filename] = file.startswith(_SDK) or file.startswith(_ASYNCIO)
+        ours = _ours[code.co_filename] = file.startswith((_SDK, _ASYNCIO))
     return ours
 
 
 def user_line() -> str:
     """The innermost line of the workflow's own code that is executing, as "file:line"; "" where there is none."""
-    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # inspect's way costs 100 times as much
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # inspect's way costs 100 times as much
     while frame is not None:
         code = frame.f_code
         if not is_ours(code):

@@ -157,7 +157,7 @@ def make_plan(random: Random, first_key: int) -> list[Step]:
         if kind in ("act", "fan", "child"):
             step.fails = random.choice((0, 0, 0, 1, 3))
         if kind == "act":
-            step.holds = random.choice((0, 0, 0, 0, 1))
+            step.holds = random.choice((0, 0, 1))
         if kind == "fan":
             step.n = random.choice((2, 5, 12))
         if kind == "sleep":

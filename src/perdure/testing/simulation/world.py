@@ -7,6 +7,7 @@ go on where they were, sending again, under the same request ids, what was never
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from perdure.engine.core.invariants import check_history, check_state
 from perdure.engine.node.node import Node
 from perdure.engine.storage.api import Store
 from perdure.engine.storage.memory import MemoryStore
-from perdure.errors import NotFound, PerdureError, Unavailable, WorkflowAlreadyStarted
+from perdure.errors import NotFound, PerdureError, Unavailable
 from perdure.ids import SeededIds
 from perdure.model.requests import SignalWorkflow, StartWorkflow, UpdateWorkflow
 from perdure.sdk.client.client import Client
@@ -27,7 +28,7 @@ from perdure.sdk.converter import encode
 from perdure.sdk.worker.worker import Worker
 from perdure.testing.simulation import ledger as outside
 from perdure.testing.simulation.ledger import Asked, Ledger, Step
-from perdure.testing.simulation.loop import Killed, SimulatedClock, SimulatedLoop, Stuck
+from perdure.testing.simulation.loop import Killed, SimulatedClock, SimulatedLoop
 from perdure.testing.simulation.network import SlowNetwork
 from perdure.testing.simulation.script import Report, Script, expected, guarded, hopeless, make_plan, work
 from perdure.testing.simulation.store import Faults, FaultyStore
@@ -57,9 +58,8 @@ class World:
     slots: int
     skews: list[int]
     network: float  # the longest delay of a message, seconds; 0: one process
+    _workers: list[Worker] = field(default_factory=list[Worker])
     ledger: Ledger = field(default_factory=lambda: Ledger(MemoryStore()))
-    _graveyard: list[object] = field(default_factory=list[object])
-    """What was killed: kept, so that it is not collected, which would run its clean-up code."""
 
     @classmethod
     def from_seed(cls, seed: int) -> World:
@@ -98,11 +98,14 @@ class World:
         ledger = self.ledger
         outside.use(ledger)
         time = 0.0
-        engine_log = logging.getLogger("perdure.engine")
-        engine_log.addHandler(ledger)
+        loops: list[SimulatedLoop] = []  # kept until the end: collecting a dead one would run its clean-up code
+        log = logging.getLogger("perdure")
+        log.addHandler(ledger)
+        propagated, log.propagate = log.propagate, False
         try:
             for process, kill_at in enumerate([*self.kills, 0]):
                 loop = SimulatedLoop(time, kill_at)
+                loops.append(loop)
                 loop.failed = lambda: ledger.violation
                 clock = SimulatedClock(loop, EPOCH, self.skews[process])
                 ledger.process, ledger.time, ledger.clock = process, loop.time, partial(seconds_since_epoch, clock)
@@ -111,7 +114,6 @@ class World:
                 try:
                     loop.run_until_complete(self._process(loop, clock, watch))
                 except Killed:
-                    self._graveyard.append((loop, asyncio.all_tasks(loop)))
                     ledger.say("KILLED")
                     ledger.process_died()
                     time = loop.time()
@@ -122,7 +124,9 @@ class World:
             self._check_end()
         finally:
             outside.use(None)
-            engine_log.removeHandler(ledger)
+            log.removeHandler(ledger)
+            log.propagate = propagated
+            self._bury(loops)
         return ledger
 
     async def _process(self, loop: SimulatedLoop, clock: SimulatedClock, watch: Callable[[Node], None] | None) -> None:
@@ -143,6 +147,7 @@ class World:
             activities=[work, hopeless, guarded],
             ids=ids,
         )
+        self._workers.append(worker)
         await worker.start()
         await node.serve()
         async with asyncio.timeout(LONGEST):
@@ -224,6 +229,22 @@ class World:
             except PerdureError as error:
                 self.ledger.say(f"{handle.id} not released: {error}")
 
+    def _bury(self, loops: list[SimulatedLoop]) -> None:
+        """Dispose of what is over, without a sound."""
+        for worker in self._workers:
+            for run in worker.live_runs():
+                run.evict()
+        self._workers.clear()
+        for loop in loops:
+            loop.dead = True
+            for task in asyncio.all_tasks(loop):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+                coroutine = task.get_coro()
+                with contextlib.suppress(BaseException):
+                    if coroutine is not None:
+                        coroutine.close()
+            loop.close()
+
     # --- The end ----------------------------------------------------------------------------------------
     def _check_end(self) -> None:
         ledger = self.ledger
@@ -266,6 +287,3 @@ async def insist(client: Client, request: StartWorkflow | SignalWorkflow | Updat
             return await client.service.call(request)
         except Unavailable:
             await asyncio.sleep(0.05)
-
-
-__all__ = ["Stuck", "World", "WorkflowAlreadyStarted"]

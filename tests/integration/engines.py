@@ -1,0 +1,141 @@
+"""Engines for tests: the same test runs over each kind of them, and can stop and start one again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, TypeVar
+
+from perdure.clock import Clock, SystemClock
+from perdure.embedded import Embedded, embedded
+from perdure.engine.node.node import Node
+from perdure.engine.storage.memory import MemoryStore
+from perdure.engine.storage.sqlite import SqliteStore
+from perdure.ids import RandomIds, SeededIds
+from perdure.limits import DEFAULT_RETENTION
+from perdure.sdk.client.client import Client
+from perdure.sdk.client.description import ActivityDescription, WorkflowDescription
+from perdure.sdk.client.handle import WorkflowHandle
+from perdure.sdk.worker.worker import Worker
+from perdure.testing.simulation.loop import SimulatedClock, SimulatedLoop
+from perdure.testing.transport import InProcessTransport
+
+T = TypeVar("T")
+
+EPOCH: Final = 1_800_000_000_000_000
+EPOCH_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=EPOCH)
+
+
+class ShiftedClock:
+    """The machine's clock, some time ahead: for what is due after a long time without a process."""
+
+    def __init__(self) -> None:
+        self._clock = SystemClock()
+        self.ahead = 0
+
+    def now(self) -> int:
+        return self._clock.now() + self.ahead
+
+
+class Engine:
+    """A store that outlives the engines that a test opens over it, one after another.
+
+    kind: "memory", "sqlite" (through `embedded`), or "transport" (SQLite, every message encoded).
+    """
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.path = folder / "engine.db"
+        self._memory = MemoryStore()
+
+    @asynccontextmanager
+    async def open(
+        self,
+        *,
+        clock: Clock | None = None,
+        max_concurrent_activities: int = 100,
+        retention: timedelta | None = None,
+    ) -> AsyncIterator[Client]:
+        """An engine, a worker and a client, as `embedded` puts them together."""
+        if self.kind == "sqlite":
+            async with embedded(
+                self.path, clock=clock, max_concurrent_activities=max_concurrent_activities, retention=retention
+            ) as client:
+                yield client
+            return
+        store = self._memory if self.kind == "memory" else SqliteStore(self.path)
+        kept = DEFAULT_RETENTION if retention is None else int(retention.total_seconds() * 1_000_000)
+        node = Node(store, clock or SystemClock(), RandomIds(), retention=kept)
+        service = InProcessTransport(node) if self.kind == "transport" else node
+        client = Client(service)
+        worker = Worker(client, max_concurrent_activities=max_concurrent_activities)
+        async with Embedded(node, worker, client) as opened:
+            yield opened
+
+
+class Simulation:
+    """Engines in simulated time over one store in memory: a year passes in no time.
+
+    `run` is one process's life; the next one begins where the last one ended.
+    """
+
+    def __init__(self) -> None:
+        self._store = MemoryStore()
+        self._time = 0.0
+        self._processes = 0
+
+    def run(self, body: Callable[[Client], Awaitable[T]], *, slots: int = 100, retention: int | None = None) -> T:
+        """Run `body` with a client, in a loop of its own."""
+        loop = SimulatedLoop(self._time, max_steps=2_000_000)
+        clock = SimulatedClock(loop, EPOCH)
+        self._processes += 1
+        ids = SeededIds(self._processes)
+
+        async def process() -> T:
+            node = Node(self._store, clock, ids, retention=DEFAULT_RETENTION if retention is None else retention)
+            client = Client(node, ids=ids, identity="simulated")
+            worker = Worker(client, max_concurrent_activities=slots, ids=ids)
+            async with Embedded(node, worker, client) as opened:
+                return await body(opened)
+
+        try:
+            return loop.run_until_complete(process())
+        finally:
+            self._time = loop.time()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass in which no process runs."""
+        self._time += seconds
+
+
+async def described(
+    handle: WorkflowHandle[object], wanted: Callable[[WorkflowDescription], bool], *, tries: int = 20_000
+) -> WorkflowDescription:
+    """The first description of a workflow that is as wanted."""
+    for _ in range(tries):
+        description = await handle.describe()
+        if wanted(description):
+            return description
+        await asyncio.sleep(0.001)
+    raise AssertionError(f"not as wanted: {description}")  # pyright: ignore[reportPossiblyUnbound]
+
+
+async def activity_with(handle: WorkflowHandle[object], status: str) -> ActivityDescription:
+    """The workflow's only pending activity, as soon as it has a status."""
+    found = await described(handle, lambda d: bool(d.activities) and d.activities[0].status == status)
+    return found.activities[0]
+
+
+async def failing_task(handle: WorkflowHandle[object]) -> tuple[str, str, str]:
+    """The bug that a workflow's task fails with: its text, its place, and its traceback."""
+    found = await described(handle, lambda d: d.workflow_task is not None and d.workflow_task.failure is not None)
+    assert found.workflow_task is not None
+    return found.workflow_task.failure or "", found.workflow_task.location or "", found.workflow_task.traceback or ""
+
+
+async def event_names(handle: WorkflowHandle[object]) -> list[str]:
+    """The names of a history's events."""
+    return [type(event).__name__ async for event in handle.history()]
