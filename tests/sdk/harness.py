@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import FunctionType
 
 import msgspec
 import pytest
@@ -77,6 +78,13 @@ def definition_of(target: object) -> WorkflowDefinition:
     definition = class_definition(target)
     assert definition is not None
     return definition
+
+
+def first_line(target: object) -> int:
+    """The line at which a workflow function, with its decorator, begins."""
+    function = definition_of(target).target
+    assert isinstance(function, FunctionType)
+    return function.__code__.co_firstlineno
 
 
 class Scenario:

@@ -6,7 +6,9 @@ import asyncio
 import random
 import time
 import uuid
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
 
@@ -50,7 +52,8 @@ def test_time_and_chance_repeat() -> None:
     async def chancy() -> list[object]:
         numbers: list[object] = [
             random.random(), random.choice("abc"), random.sample(range(100), 3), workflow.random().gauss(0, 1),
-            str(uuid.uuid4()), str(workflow.uuid4()), time.time(), time.time_ns(), time.monotonic(), time.monotonic_ns(),
+            str(uuid.uuid4()), str(workflow.uuid4()), time.time(), time.time_ns(), time.monotonic(),
+            time.monotonic_ns(),
         ]  # fmt: skip
         shuffled = list(range(10))
         random.shuffle(shuffled)
@@ -62,8 +65,7 @@ def test_time_and_chance_repeat() -> None:
     scenario.fire()
     scenario.do()
     check_replay(scenario)
-    told = result(scenario)
-    assert isinstance(told, list)
+    told = cast("list[Any]", result(scenario))
     assert told[6] == pytest.approx(BEGIN / 1e6)
     assert told[7] == (BEGIN + 1) * 1_000
     assert told[-1] - told[6] == pytest.approx(5, abs=1e-4)
@@ -109,8 +111,6 @@ def test_outside_workflows_time_and_chance_are_pythons() -> None:
 
 
 def test_context_variables_do_not_leak_in() -> None:
-    from contextvars import ContextVar
-
     color: ContextVar[str] = ContextVar("color", default="none")
 
     @workflow

@@ -127,12 +127,12 @@ def test_eviction_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> Non
     class Marker:
         pass
 
-    marker = Marker()
-    alive = weakref.ref(marker)
+    markers = [Marker()]
+    alive = weakref.ref(markers[0])
 
     @workflow
     async def held() -> None:
-        mine = marker
+        mine = markers.pop()
         background = asyncio.create_task(fetch("a"))
         failed = fetch.start("b")
         never = asyncio.create_task(asyncio.Event().wait())
@@ -144,7 +144,7 @@ def test_eviction_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> Non
     scenario.fail(QuotaExceeded("nobody asks"), which=1)
     scenario.do()
     scenario.run.evict()
-    del scenario, held, marker
+    del scenario, held
     REGISTRY.workflows.clear()
     gc.collect()
     assert alive() is None
@@ -152,18 +152,36 @@ def test_eviction_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_a_task_that_will_not_end_does_not_hold_up_eviction(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    async def poll() -> None:
+        while True:
+            try:
+                await fetch("a")
+                await asyncio.sleep(60)
+            except BaseException as error:
+                told.append(type(error).__name__)
+
     @workflow
     async def immortal() -> None:
+        task = asyncio.create_task(poll())
         while True:
             try:
                 await asyncio.Event().wait()
             except BaseException:
-                continue
+                told.append("main")
+        assert task
 
     scenario = Scenario(immortal)
     scenario.do()
     scenario.run.evict()
-    assert "immortal doesn't end" in caplog.text
+    assert set(told) == {"Evicted", "main"}
+    assert "task immortal doesn't end" in caplog.text
+    # Nor does it run for ever when the copy is collected.
+    count = len(told)
+    del scenario
+    gc.collect()
+    assert len(told) == count
 
 
 def test_locks_and_groups_are_left_when_evicted() -> None:

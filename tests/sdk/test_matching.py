@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import msgspec
 import pytest
 
-from perdure import workflow
+from perdure import ApplicationError, workflow
 from perdure.model.commands import CompleteWorkflow, ScheduleActivity
+from perdure.model.events import ActivityTaskCancelRequested
 from perdure.model.tasks import WorkflowTaskCompletion, WorkflowTaskFailure
 from tests.sdk.harness import (
     Scenario,
     definition_of,
     fetch,
+    first_line,
     kinds,
     replay,
     store,
@@ -41,7 +44,7 @@ def complaint(scenario: Scenario, target: object) -> str:
 def test_a_gather_may_be_reordered_and_results_stay_with_their_calls() -> None:
     @workflow(name="flow")
     async def before() -> list[str]:
-        return await asyncio.gather(fetch("a"), fetch("b"), store("a"))
+        return list(await asyncio.gather(fetch("a"), fetch("b"), store("a")))
 
     @workflow(name="flow")
     async def after() -> list[str]:
@@ -64,7 +67,7 @@ def test_a_gather_may_be_reordered_and_results_stay_with_their_calls() -> None:
 def test_identical_calls_match_in_order() -> None:
     @workflow(name="flow")
     async def same() -> list[str]:
-        return await asyncio.gather(*(fetch("a") for _ in range(5)))
+        return list(await asyncio.gather(*(fetch("a") for _ in range(5))))
 
     scenario = Scenario(same, live=False)
     scenario.do()
@@ -203,7 +206,7 @@ def test_another_activity_shows_both_sides_and_the_line() -> None:
     scenario.do()
     scenario.complete()
     message = complaint(scenario, after)
-    line = definition_of(after).target.__code__.co_firstlineno + 2  # type: ignore[attr-defined]  # pyright: ignore
+    line = first_line(after) + 2
     assert 'event 5: activity sdk_fetch("a")' in message
     assert f'activity sdk_store("a") at {__file__}:{line}' in message
     # The old code still fits.
@@ -224,7 +227,7 @@ def test_the_line_of_a_call_in_a_gather_is_that_of_the_gather() -> None:
     scenario.do()
     scenario.fire()
     message = complaint(scenario, after)
-    line = definition_of(after).target.__code__.co_firstlineno + 2  # type: ignore[attr-defined]  # pyright: ignore
+    line = first_line(after) + 2
     assert f'activity sdk_fetch("b") at {__file__}:{line}' in message
 
 
@@ -287,7 +290,7 @@ def test_children_match_by_an_id_only_if_it_was_given() -> None:
 
     @workflow(name="flow")
     async def before() -> list[str]:
-        return await asyncio.gather(child("a"), child("b"))
+        return list(await asyncio.gather(child("a"), child("b")))
 
     @workflow(name="flow")
     async def after() -> list[str]:
@@ -296,11 +299,11 @@ def test_children_match_by_an_id_only_if_it_was_given() -> None:
 
     @workflow(name="flow")
     async def named() -> list[str]:
-        return await asyncio.gather(child.options(id="one")("a"), child("b"))
+        return list(await asyncio.gather(child.options(id="one")("a"), child("b")))
 
     @workflow(name="flow")
     async def renamed() -> list[str]:
-        return await asyncio.gather(child.options(id="two")("a"), child("b"))
+        return list(await asyncio.gather(child.options(id="two")("a"), child("b")))
 
     scenario = Scenario(before)
     scenario.do()
@@ -331,14 +334,10 @@ def test_the_cancellation_of_an_activity_that_had_just_ended_matches() -> None:
     scenario.fire()
     scenario.do()
     # The engine had the outcome already, so it does not know the activity any more.
-    from msgspec.structs import replace as changed
-
-    from perdure.model.events import ActivityTaskCancelRequested
-
     place = next(i for i, x in enumerate(scenario.history) if isinstance(x, ActivityTaskCancelRequested))
     event = scenario.history[place]
     assert isinstance(event, ActivityTaskCancelRequested)
-    scenario.history[place] = changed(event, scheduled_event_id=0)
+    scenario.history[place] = msgspec.structs.replace(event, scheduled_event_id=0)
     scenario.fire()
     assert kinds(scenario.do()) == ["CompleteWorkflow"]
 
@@ -364,8 +363,6 @@ def test_a_thousand_calls_in_another_order() -> None:
 
 
 def test_a_failure_with_another_traceback_matches() -> None:
-    from perdure import ApplicationError
-
     @workflow(name="flow")
     async def before() -> None:
         raise ApplicationError("no")

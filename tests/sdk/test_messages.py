@@ -268,7 +268,7 @@ class Seats:
 
     @workflow.query
     def sleepy(self) -> None:
-        asyncio.ensure_future(asyncio.sleep(1))
+        self.task = asyncio.ensure_future(asyncio.sleep(1))
 
     @workflow.query
     def lucky(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from itertools import pairwise
 from types import ModuleType
 
 import msgspec
@@ -280,7 +281,7 @@ def test_the_reader_takes_a_history_in_any_pieces() -> None:
     # Cut only where the engine does: a workflow task's end and its commands are written together.
     cuts = [0, *(task.position.event_id for task, _ in scenario.tasks), len(events)]
     reader = HistoryReader()
-    pieces = [task for a, b in zip(cuts, cuts[1:], strict=False) for task in reader.read(events[max(a - 3, 0) : b])]
+    pieces = [task for a, b in pairwise(cuts) for task in reader.read(events[max(a - 3, 0) : b])]
     assert pieces == whole
 
 
@@ -304,6 +305,7 @@ def test_which_exceptions_were_known_is_recorded_and_enforced(
 ) -> None:
     @workflow
     async def careful() -> str:
+        caught = ""
         try:
             await fetch("a")
         except Exception as error:
@@ -336,6 +338,7 @@ def test_which_exceptions_were_known_is_recorded_and_enforced(
 def test_an_exception_that_was_not_known_stays_unknown(app: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     @workflow
     async def careful() -> str:
+        caught = ""
         try:
             await fetch("a")
         except Exception as error:

@@ -23,6 +23,7 @@ from tests.sdk.harness import (
     definition_of,
     failure,
     fetch,
+    first_line,
     kinds,
     payloads,
     result,
@@ -197,7 +198,7 @@ def test_a_bug_names_its_line() -> None:
     scenario.do()
     scenario.complete()
     failure = scenario.broken()
-    line = definition_of(buggy).target.__code__.co_firstlineno + 3  # type: ignore[attr-defined]  # pyright: ignore
+    line = first_line(buggy) + 3
     assert failure.types[0] == "builtins.ZeroDivisionError"
     assert f'File "{__file__}", line {line}, in ' in failure.traceback
     assert failure.traceback.count("File ") == 1

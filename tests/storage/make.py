@@ -61,9 +61,7 @@ def ending(write: Write) -> Write:
     return follow(write)._replace(status="Completed")
 
 
-def seen(
-    write: Write, start_time: int = NOW, workflow_type: str = "provision", **attributes: SearchValue
-) -> Write:
+def seen(write: Write, start_time: int = NOW, workflow_type: str = "provision", **attributes: SearchValue) -> Write:
     """The write, listed."""
     return write._replace(
         visibility=Visibility(

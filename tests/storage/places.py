@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -52,4 +53,4 @@ class SqlitePlace:
         return SqliteStore(left / "perdure.db")
 
 
-PLACES = {"memory": MemoryPlace, "sqlite": SqlitePlace}
+PLACES: dict[str, Callable[[Path], Place]] = {"memory": MemoryPlace, "sqlite": SqlitePlace}

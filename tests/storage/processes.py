@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from perdure.engine.storage.api import CommitUnknown
 from perdure.engine.storage.sqlite import SqliteStore
@@ -47,19 +48,21 @@ def launch(function: Callable[..., object], *arguments: object) -> subprocess.Po
     )
 
 
-def told(process: subprocess.Popen[str]) -> dict[str, object]:
+def told(process: subprocess.Popen[str]) -> dict[str, Any]:
     """The next line that a process prints."""
     assert process.stdout is not None
-    return json.loads(process.stdout.readline())
+    told: dict[str, Any] = json.loads(process.stdout.readline())
+    return told
 
 
-def run(function: Callable[..., object], *arguments: object) -> dict[str, object]:
+def run(function: Callable[..., object], *arguments: object) -> dict[str, Any]:
     """Run a function in a process of its own, and what it told."""
     done = subprocess.run(
         command(function, *arguments), capture_output=True, text=True, cwd=ROOT, env=environment(), check=False
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
 
 
 def _tell(**what: object) -> None:

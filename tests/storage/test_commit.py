@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.engine.storage.api import RunKey, Store
+from perdure.engine.storage.api import RunKey, Store, StoredRun
 from tests.storage.make import LATER, NOW, ending, follow, item, key, put, queue, seen, start
 from tests.storage.places import Place
 
@@ -12,10 +12,8 @@ async def test_a_run_is_stored_as_it_was_written(store: Store) -> None:
     assert await put(store, write) == ["taken"]
     [stored] = await store.load([write.key.chain])
     assert stored is not None
-    assert stored == (
-        *(write.key, write.run_id, 1, write.commit_id, "Running", LATER, 3),
-        *(None, 0, [(write.history, write.private)]),
-    )
+    journal = [(write.history, write.private)]
+    assert stored == StoredRun(write.key, write.run_id, 1, write.commit_id, "Running", LATER, 3, None, 0, journal)
     assert isinstance(stored.key, RunKey)
 
 

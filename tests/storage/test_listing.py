@@ -148,7 +148,7 @@ FILTERS = {
     "(env = 'test' OR env = 'live') AND NOT (size = 3)": "2",
     "env = 'test' OR env = 'live' AND size = 3": "1",
     "NOT NOT env = 'test'": "1",
-    '"env" = \'test\'': "1",
+    "\"env\" = 'test'": "1",
     "   ": "1234x",
 }
 

@@ -117,9 +117,7 @@ async def test_a_new_run_without_a_wake_up_has_none(store: Store) -> None:
 async def test_running_runs_are_paged_in_the_order_of_their_shards(store: Store) -> None:
     writes = [start(f"w-{number}")._replace(running=number % 3) for number in range(30)]
     await put(store, *writes)
-    expected = sorted(
-        (write.key for write in writes if write.running), key=lambda run: (shard_of(*run.chain), run)
-    )
+    expected = sorted((write.key for write in writes if write.running), key=lambda run: (shard_of(*run.chain), run))
     found = list[RunKey]()
     after: RunKey | None = None
     while page := await store.running(after, 7):

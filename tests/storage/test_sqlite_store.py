@@ -202,7 +202,7 @@ async def test_a_sleeping_workflow_takes_less_than_a_kibibyte(path: Path) -> Non
 PLANS = {
     "": "v USING INDEX visibility_start (namespace=? AND start_time<?)",
     "WorkflowType = 'a'": "v USING INDEX visibility_start (namespace=? AND start_time<?)",
-    "WorkflowType = 'a' AND ExecutionStatus = 'Running'": "v USING INDEX visibility_open (namespace=? AND start_time<?)",
+    "TaskQueue = 'a' AND ExecutionStatus = 'Running'": "v USING INDEX visibility_open (namespace=? AND start_time<?)",
     "env = 'test' AND ExecutionStatus = 'Failed'": "d USING COVERING INDEX attribute_value (namespace=? AND name=?",
     "WorkflowId = 'a'": "e USING INDEX execution_key (shard=? AND namespace=? AND workflow_id=?)",
 }

@@ -74,7 +74,7 @@ class Transition:
         """
         if self.execution.taken is None:
             self.flush()  # what waited for a task that was lost with its process goes first
-            self.add(placed(event, self.next_id, self.now))
+            self.add(replace(event, id=self.next_id, time=self.now))
         else:
             self.note(r.InputBuffered(event))
 
@@ -97,7 +97,7 @@ class Transition:
                 origin = getattr(event, "scheduled_event_id", 0) or getattr(event, "initiated_event_id", 0)
                 self.add(replace(event, id=id, time=time, started_event_id=begun.get(origin, 0)))
                 continue
-            self.add(placed(event, id, time))
+            self.add(replace(event, id=id, time=time))
         self.now = max(self.now, self.state.last_time)
         return True
 
@@ -110,12 +110,6 @@ class Transition:
         if state.task is None and self.execution.taken is None and state.status == "Running" and not state.held:
             self.add(e.WorkflowTaskScheduled(self.next_id, self.now, self.state.started.task_queue))
             self.effects.append(OfferWorkflowTask())
-
-
-def placed(event: e.HistoryEvent, id: int, time: int) -> e.HistoryEvent:
-    """A copy of an event with its place in the history."""
-    fields = event.__struct_fields__
-    return type(event)(id, time, *(getattr(event, name) for name in fields[2:]))
 
 
 def _run(_: object) -> Key:

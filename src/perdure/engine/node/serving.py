@@ -61,6 +61,10 @@ class Serving:
 
     def make_ready(self, live: Live) -> None:
         """An execution has something to do in this turn or the next."""
+        if not live.known and not live.loading and isinstance(live.inbox[0].input, StartWorkflow):
+            # Most ids are new, so it isn't read: if there is a run, the store refuses this one, and it is
+            # decided again from what is stored.
+            live.known = True
         if not live.known:
             self._node.loader.need(live)
         elif not live.ready:

@@ -56,14 +56,14 @@ class Query(Generic[Row]):
     """A SELECT whose rows come as one JSON text.
 
     Args:
-        row: the type of a row, a tuple of texts and whole numbers.
+        rows: the type of the rows: a list of tuples of texts and whole numbers.
         columns: what a row is made of.
         source: all that follows the columns. An order in it counts only together with a limit.
     """
 
-    def __init__(self, row: type[Row], columns: str, source: str) -> None:
+    def __init__(self, rows: type[list[Row]], columns: str, source: str) -> None:
         self._statement = f"SELECT json_group_array(json_array({columns})) {source}"
-        self._decode = msgspec.json.Decoder(list[row]).decode
+        self._decode = msgspec.json.Decoder(rows).decode
 
     def fetch(self, connection: sqlite3.Connection, parameters: Sequence[object]) -> list[Row]:
         """The rows for the parameters."""
@@ -73,9 +73,9 @@ class Query(Generic[Row]):
 class BulkQuery(Generic[Row]):
     """A `Query` about any number of rows; see `Bulk`."""
 
-    def __init__(self, row: type[Row], columns: str, source: str, marks: str) -> None:
+    def __init__(self, rows: type[list[Row]], columns: str, source: str, marks: str) -> None:
         self._bulk = Bulk(f"SELECT json_group_array(json_array({columns})) {source}", marks)
-        self._decode = msgspec.json.Decoder(list[row]).decode
+        self._decode = msgspec.json.Decoder(rows).decode
 
     def fetch(self, connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> list[Row]:
         """What the query gives for the rows; their order is not kept."""

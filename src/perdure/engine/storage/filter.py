@@ -17,9 +17,7 @@ from typing import Any, Literal, NamedTuple
 from perdure.engine.storage.api import RunKey, Visibility
 from perdure.engine.storage.listing import Value, attribute_values, kind_of
 
-BuiltIn = Literal[
-    "WorkflowType", "WorkflowId", "RunId", "ExecutionStatus", "StartTime", "CloseTime", "TaskQueue"
-]
+BuiltIn = Literal["WorkflowType", "WorkflowId", "RunId", "ExecutionStatus", "StartTime", "CloseTime", "TaskQueue"]
 Operator = Literal["in", "<", "<=", ">", ">=", "between", "starts with", "exists"]
 
 
@@ -194,7 +192,8 @@ class Sql:
     def _built_in(self, test: Comparison) -> str:
         column = self._dialect.columns[test.field]
         if test.field == "ExecutionStatus" and test.operator == "in":
-            return f"{column} IN ({', '.join(str(self._dialect.status[str(value)]) for value in test.values)})"
+            codes = [f"{column} = {self._dialect.status[str(value)]}" for value in test.values]
+            return f"({' OR '.join(codes)})"
         held = self._comparison(column, test.operator, test.values)
         return f"({column} > 0 AND {held})" if test.field == "CloseTime" else held
 

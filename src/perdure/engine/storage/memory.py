@@ -224,9 +224,7 @@ class MemoryStore:
     async def backlogged_queues(self) -> Sequence[QueueKey]:
         return sorted(self._backlog)
 
-    async def list(
-        self, namespace: str, query: str, page: str, limit: int
-    ) -> tuple[Sequence[ListedWorkflow], str]:
+    async def list(self, namespace: str, query: str, page: str, limit: int) -> tuple[Sequence[ListedWorkflow], str]:
         matches: Callable[[Row], bool] = predicate(query)
         start = listing.position(page)
         rows: list[tuple[listing.Position, ListedWorkflow]] = []

@@ -152,7 +152,7 @@ def _field(node: exp.Expr) -> tuple[str, bool]:
     """The name on the left of an operator, and whether it is a search attribute."""
     column = node.this
     if not isinstance(column, exp.Column) or len(column.parts) != 1 or not isinstance(column.this, exp.Identifier):
-        raise _refused(node, f"{node.sql()!r} doesn't begin with the name of a field; quote unusual names: \"my name\"")
+        raise _refused(node, f'{node.sql()!r} doesn\'t begin with the name of a field; quote unusual names: "my name"')
     name = column.name
     if column.this.quoted:
         return name, True
@@ -164,7 +164,7 @@ def _field(node: exp.Expr) -> tuple[str, bool]:
         raise _refused(
             node,
             f"unknown field {name!r}: did you mean {folded[close[0]]}? "
-            f"(a search attribute of that name is written in double quotes: \"{name}\")",
+            f'(a search attribute of that name is written in double quotes: "{name}")',
         )
     return name, True
 

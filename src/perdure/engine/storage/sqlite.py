@@ -258,9 +258,7 @@ class SqliteStore:
                 queues.append(QueueKey(place[0], KINDS[place[1]], place[2]))
         return queues
 
-    async def list(
-        self, namespace: str, query: str, page: str, limit: int
-    ) -> tuple[Sequence[ListedWorkflow], str]:
+    async def list(self, namespace: str, query: str, page: str, limit: int) -> tuple[Sequence[ListedWorkflow], str]:
         connection, helper = self._listing()
         try:
             # In a thread of its own, since a query without an index reads all runs.

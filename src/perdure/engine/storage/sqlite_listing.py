@@ -90,4 +90,3 @@ def _statement(
         where.append(f"({start}, e.workflow_id, e.run_no) < {place}")
     text = _SELECT.format(source=source, where=" AND ".join(where), start=start, limit=limit)
     return text, parameters
-

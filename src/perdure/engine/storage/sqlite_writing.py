@@ -21,9 +21,7 @@ from perdure.ids import shard_of
 _encode = msgspec.msgpack.encode
 
 
-def write(
-    connection: sqlite3.Connection, group: Sequence[Write], now: int, next_run: int
-) -> tuple[list[Verdict], int]:
+def write(connection: sqlite3.Connection, group: Sequence[Write], now: int, next_run: int) -> tuple[list[Verdict], int]:
     """Write what can be taken of a group.
 
     Args:
@@ -139,9 +137,7 @@ class Batch:
             run = self._runs[key] = self.next_run
             self.next_run += 1
             ids = (run, shard, *key, write.run_id)
-            self._inserts.append(
-                (*ids, write.version, write.commit_id, status, write.wake_at or 0, write.running)
-            )
+            self._inserts.append((*ids, write.version, write.commit_id, status, write.wake_at or 0, write.running))
         elif write.wake_at is None:
             self._updates.append((run, write.version, write.commit_id, status, write.running))
         else:

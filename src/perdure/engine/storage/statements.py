@@ -11,14 +11,14 @@ def _marks(columns: int) -> str:
 
 # --- What a group is judged by --------------------------------------------------------------------------
 FIND_RUNS = BulkQuery(
-    tuple[int, int, int],
+    list[tuple[int, int, int]],
     "w.column1, e.run, e.version",
     """FROM (VALUES {rows}) AS w CROSS JOIN execution AS e
         ON e.shard = w.column2 AND e.namespace = w.column3 AND e.workflow_id = w.column4 AND e.run_no = w.column5""",
     _marks(5),
 )
 FIND_LATEST = BulkQuery(
-    tuple[int, int, int],
+    list[tuple[int, int, int]],
     "w.column1, e.run_no, e.status",
     """FROM (VALUES {rows}) AS w CROSS JOIN execution AS e
         ON e.shard = w.column2 AND e.namespace = w.column3 AND e.workflow_id = w.column4
@@ -27,7 +27,7 @@ FIND_LATEST = BulkQuery(
     _marks(4),
 )
 FIND_TAKEN = BulkQuery(
-    tuple[int],
+    list[tuple[int]],
     "w.column1",
     "FROM (VALUES {rows}) AS w CROSS JOIN dedup AS d ON d.key = w.column2 AND d.expires > w.column3",
     _marks(3),
@@ -76,33 +76,33 @@ HISTORY_AFTER = """SELECT j.version, j.history FROM execution AS e CROSS JOIN jo
     WHERE e.shard = ? AND e.namespace = ? AND e.workflow_id = ? AND e.run_no = ? AND j.version > ?
     ORDER BY j.version"""
 VERSIONS = BulkQuery(
-    tuple[int, int, str],
+    list[tuple[int, int, str]],
     "w.column1, e.version, e.commit_id",
     """FROM (VALUES {rows}) AS w CROSS JOIN execution AS e
         ON e.shard = w.column2 AND e.namespace = w.column3 AND e.workflow_id = w.column4 AND e.run_no = w.column5""",
     _marks(5),
 )
 DUE = Query(
-    tuple[str, str, int, str, int],
+    list[tuple[str, str, int, str, int]],
     "namespace, workflow_id, run_no, run_id, wake_at",
     """FROM (SELECT * FROM execution WHERE wake_at > 0 AND wake_at <= ? ORDER BY wake_at LIMIT ?)""",
 )
 NEXT_DUE = "SELECT min(wake_at) FROM execution WHERE wake_at > 0"
 RUNNING = Query(
-    tuple[str, str, int],
+    list[tuple[str, str, int]],
     "namespace, workflow_id, run_no",
     """FROM (SELECT * FROM execution
         WHERE running > 0 AND shard >= ?1 AND (shard, namespace, workflow_id, run_no) > (?1, ?2, ?3, ?4)
         ORDER BY shard, namespace, workflow_id, run_no LIMIT ?5)""",
 )
-_BacklogRow = tuple[int, int, int, tuple[str, int], tuple[str, int, int]]
+_BacklogRows = list[tuple[int, int, int, tuple[str, int], tuple[str, int, int]]]
 _BACKLOG_COLUMNS = """priority, fairness_pass, sequence, json_array(workflow_id, run_no),
     json_array(run_id, scheduled_event_id, attempt)"""
 _BACKLOG = """FROM (SELECT * FROM backlog WHERE namespace = ? AND kind = ? AND task_queue = ?{after}
     ORDER BY priority, fairness_pass, sequence LIMIT ?)"""
-BACKLOG = Query(_BacklogRow, _BACKLOG_COLUMNS, _BACKLOG.format(after=""))
+BACKLOG = Query(_BacklogRows, _BACKLOG_COLUMNS, _BACKLOG.format(after=""))
 BACKLOG_AFTER = Query(
-    _BacklogRow, _BACKLOG_COLUMNS, _BACKLOG.format(after=" AND (priority, fairness_pass, sequence) > (?, ?, ?)")
+    _BacklogRows, _BACKLOG_COLUMNS, _BACKLOG.format(after=" AND (priority, fairness_pass, sequence) > (?, ?, ?)")
 )
 # Each step seeks past a queue's tasks instead of reading them.
 NEXT_BACKLOGGED_QUEUE = """SELECT namespace, kind, task_queue FROM backlog

@@ -44,14 +44,13 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
             return
         # One level more: logging doesn't know that this method is part of it.
         file, line, function, stack = self.logger.findCaller(stack_info, stacklevel + 1)
-        if isinstance(exc_info, BaseException):
-            exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
-        elif exc_info is True:
-            exc_info = sys.exc_info()
+        error: Any = exc_info or None
+        if isinstance(error, BaseException):
+            error = (type(error), error, error.__traceback__)
+        elif error is True:
+            error = sys.exc_info()
         facts = {**(self.extra or {}), **(extra or {})}
-        record = self.logger.makeRecord(
-            self.logger.name, level, file, line, msg, args, exc_info, function, facts, stack
-        )
+        record = self.logger.makeRecord(self.logger.name, level, file, line, msg, args, error, function, facts, stack)
         with suppress(Exception):  # what can't be formatted is logging's to complain about, as it always does
             # Formatted now: the arguments may have changed when the record leaves.
             record.msg, record.args = record.getMessage(), None

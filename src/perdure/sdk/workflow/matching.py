@@ -88,23 +88,24 @@ def _match_changed(
     pairs: list[Pair], left: list[tuple[Key, Issued]], unmatched: list[tuple[Key, e.HistoryEvent]]
 ) -> list[str]:
     """Match what is the only one of its kind and name on both sides; its input has changed."""
-    ours = Counter((key.kind, key.name) for key, _ in left)
+    ours: defaultdict[tuple[str, str], list[tuple[Key, Issued]]] = defaultdict(list)
+    for key, item in left:
+        # Which activity had just ended when it was cancelled isn't recorded: any of those cancelled here.
+        ours[key.kind, "" if key.kind == _CANCEL_ACTIVITY else key.name].append((key, item))
     theirs = Counter((key.kind, key.name) for key, _ in unmatched)
     changed: list[str] = []
     missing: list[tuple[Key, e.HistoryEvent]] = []
     for key, event in unmatched:
-        alike = [entry for entry in left if entry[0].kind == key.kind and entry[0].name == key.name]
-        if alike and ours[key.kind, key.name] == theirs[key.kind, key.name] == 1:
-            changed.append(f"{_shown(key)} (event {event.id}) is now {_shown(alike[0][0])}{_at(alike[0][1])}")
-        elif key.kind == _CANCEL_ACTIVITY and not key.name:
-            alike = [entry for entry in left if entry[0].kind == key.kind]
-        else:
-            alike = []
-        if alike:
-            left.remove(alike[0])
-            pairs.append((alike[0][1], event))
+        alike = ours[key.kind, key.name]
+        just_ended = key.kind == _CANCEL_ACTIVITY and alike
+        if just_ended or len(alike) == theirs[key.kind, key.name] == 1:
+            other, item = alike.pop(0)
+            pairs.append((item, event))
+            if not just_ended:
+                changed.append(f"{_shown(key)} (event {event.id}) is now {_shown(other)}{_at(item)}")
         else:
             missing.append((key, event))
+    left = [entry for entries in ours.values() for entry in entries]
     if left or missing:
         raise NondeterminismError(_complaint(left, missing))
     return changed
@@ -221,6 +222,4 @@ RECORDS: Final[dict[type[Any], type[Any]]] = {
 
 def in_order(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent]) -> bool:
     """Whether the events are of the commands' types, in order: enough for commands that were just sent."""
-    return len(issued) == len(recorded) and all(
-        [RECORDS.get(type(item[0])) is type(event) for item, event in zip(issued, recorded, strict=True)]
-    )
+    return [RECORDS.get(type(command)) for command, _, _ in issued] == [type(event) for event in recorded]

@@ -16,6 +16,7 @@ follow. All of this is frozen: recorded histories depend on it.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import platform
 import random
@@ -496,4 +497,8 @@ def _tear_down(task: LoopTask[Any]) -> None:
             raise
         except BaseException:
             return  # it ended, one way or another
-    logging.getLogger("perdure.workflow").warning("%s doesn't end when its workflow is evicted", task.get_name())
+    logging.getLogger("perdure.workflow").warning(
+        "task %s doesn't end when its workflow is evicted: does it catch BaseException in a loop?", task.get_name()
+    )
+    # Python throws once more when it collects a coroutine, and this one would run for ever then. So it stays.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from perdure.engine.core.effects import CancelAttempt, OfferActivity, RunClosed, Send, UpdateProgressed
-from perdure.engine.core.transition import Transition, placed
+from perdure.engine.core.transition import Transition
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure, FailureKind
@@ -38,7 +40,7 @@ def close(tx: Transition, event: e.HistoryEvent) -> None:
     children = list(state.children.values())
     execution.taken = None
     execution.beats.clear()
-    tx.add(placed(event, tx.next_id, tx.now))
+    tx.add(replace(event, id=tx.next_id, time=tx.now))
     for child in children:
         policy = child.event.parent_close_policy
         if policy != "abandon":
