@@ -19,6 +19,7 @@ MAX_FUNCTION_LINES = 70
 _MARKERS = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 _UNSAFE_MODULES = frozenset({"dill", "cloudpickle", "marshal", "pickle", "shelve"})
 _UNSAFE_CALLS = frozenset({"eval", "exec", "compile", "__import__"})
+_COROUTINES = frozenset({"Coroutine", "CoroutineType", "Generator"})
 _SIMULATED_TIME = "# simulated time"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -122,13 +123,27 @@ def no_stubs(source: Source) -> Iterator[Finding]:
 
 
 def no_any_in_public_signatures(source: Source) -> Iterator[Finding]:
-    """Types that users and other parts see say what they are."""
+    """Types that users and other parts see say what they are.
+
+    What a coroutine yields and is sent is between it and its loop: `Coroutine[Any, Any, T]` is how one is written.
+    """
     for name, annotation in _public_signatures(source.tree, ""):
-        if any(
-            (isinstance(n, ast.Name) and n.id == "Any") or (isinstance(n, ast.Attribute) and n.attr == "Any")
-            for n in ast.walk(annotation)
-        ):
+        if any(_names_any(part) for part in _relevant(annotation)):
             yield Finding(source.path, annotation.lineno, f"{name}: Any in a public signature: name the type")
+
+
+def _names_any(node: ast.AST) -> bool:
+    return (isinstance(node, ast.Name) and node.id == "Any") or (isinstance(node, ast.Attribute) and node.attr == "Any")
+
+
+def _relevant(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and all below it, less what coroutines yield and are sent."""
+    yield node
+    if isinstance(node, ast.Subscript) and ast.unparse(node.value) in _COROUTINES and isinstance(node.slice, ast.Tuple):
+        yield from _relevant(node.slice.elts[-1])
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from _relevant(child)
 
 
 def _public_signatures(node: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[str, ast.expr]]:

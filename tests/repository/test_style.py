@@ -35,6 +35,7 @@ GOOD = {
     style.no_any_in_public_signatures: [
         "def f(x: object) -> list[int]: ...",
         "def _f(x: Any) -> Any: ...",
+        "def f() -> Callable[[], Coroutine[Any, Any, int]]: ...",
         "class _Hidden:\n    x: Any",
         "class C:\n    _x: Any",
         "handlers: dict[str, Any] = {}",
@@ -57,6 +58,7 @@ BAD = {
     style.no_any_in_public_signatures: [
         "def f(x: Any) -> None: ...",
         "def f() -> dict[str, typing.Any]: ...",
+        "def f() -> Coroutine[Any, Any, Any]: ...",
         "def f(*args: Any) -> None: ...",
         "def f(**kwargs: Any) -> None: ...",
         "async def f(*, x: list[Any]) -> None: ...",

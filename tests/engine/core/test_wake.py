@@ -84,17 +84,42 @@ def test_time_never_goes_back_for_a_workflow() -> None:
 
 
 # --- Stalls ---------------------------------------------------------------------------------------------
-STALL = ((NOW + 20 * SECOND, NOW + 50 * SECOND),)
+STALLS = ((NOW + 20 * SECOND, NOW + 50 * SECOND), (NOW + 55 * SECOND, NOW + 60 * SECOND))
 
 
 @pytest.mark.parametrize("timeout", ["start_to_close_timeout", "heartbeat_timeout", "schedule_to_start_timeout"])
 def test_nothing_times_out_because_the_node_stalled(timeout: str) -> None:
     run = Run.begin()
     run.schedule(**{timeout: 30 * SECOND})
-    status = "scheduled"
     if timeout != "schedule_to_start_timeout":
         run.start()
-        status = "started"
-    tx = run.wake(NOW + 50 * SECOND, STALL)
-    assert run.activity().status == status and not tx.changed
-    assert run.execution.wake_at() == NOW + 40 * SECOND + 10 * SECOND + 0 or run.execution.wake_at() > NOW + 50 * SECOND
+    status = run.activity().status
+    assert not run.wake(NOW + 51 * SECOND, STALLS[:1]).changed
+    assert run.execution.wake_at() == NOW + 60 * SECOND  # the 10 seconds that were left when the stall began
+    assert not run.wake(NOW + 60 * SECOND, STALLS).changed
+    assert run.execution.wake_at() == NOW + 65 * SECOND  # and half of those were lost in the next
+    assert run.activity().status == status
+    assert run.wake(NOW + 65 * SECOND, STALLS).changed
+
+
+def test_a_stall_before_or_after_a_timeout_does_not_extend_it() -> None:
+    run = Run.begin()
+    run.running(start_to_close_timeout=MINUTE)
+    for stall in ((NOW - HOUR, NOW), (NOW + MINUTE, NOW + HOUR)):
+        run.wake(NOW + SECOND, (stall,))
+        assert run.execution.wake_at() == NOW + MINUTE
+
+
+def test_what_the_user_promised_to_the_minute_is_not_extended() -> None:
+    run = Run.begin(run_timeout=2 * MINUTE)
+    run.complete(schedule("a", schedule_to_close_timeout=30 * SECOND), c.StartTimer("t", 40 * SECOND))
+    run.wake(NOW + 51 * SECOND, STALLS[:1])
+    assert run.names()[-3:] == ["ActivityTaskTimedOut", "WorkflowTaskScheduled", "TimerFired"]
+    run.wake(NOW + 2 * MINUTE, STALLS)
+    assert isinstance(run.last, e.WorkflowExecutionTimedOut)
+
+
+def test_a_retry_is_not_put_off_by_a_stall() -> None:
+    run = Run.begin()
+    run.fail_activity(run.running())
+    assert effects(run.wake(NOW + 51 * SECOND, STALLS[:1]), fx.OfferActivity)

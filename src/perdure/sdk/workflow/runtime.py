@@ -235,7 +235,10 @@ class WorkflowRun:
         self._logger.silent = replaying
         self._ledger.begin(news, replaying=replaying)
         if self._messages is not None:
-            self._loop.clock = (time - self._started.time) / SECOND
+            self._set_clock()
+
+    def _set_clock(self) -> None:
+        self._loop.clock = (self._time - self._started.time) / SECOND
 
     def _tell(self, news: Sequence[e.HistoryEvent]) -> None:
         for event in news:
@@ -329,6 +332,7 @@ class WorkflowRun:
             known = ", ".join(sorted(self._definitions)) or "none"
             raise NotFound(f"this worker has no workflow {event.workflow_type!r}; it has {known}")
         self._started, self._definition = event, definition
+        self._set_clock()
         self._facts["workflow_type"] = definition.name
         args, kwargs = definition.signature.decode(event.input)
         target: object = None

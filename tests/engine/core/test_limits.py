@@ -1,0 +1,130 @@
+"""The bounds of `perdure.limits` that the core keeps, each made small."""
+
+from __future__ import annotations
+
+import pytest
+
+from perdure.engine.core import effects as fx
+from perdure.engine.core import queries
+from perdure.engine.core.decisions import checks, messages, workflow_tasks
+from perdure.errors import LimitExceeded, NotFound, Unavailable
+from perdure.model import commands as c
+from perdure.model import events as e
+from perdure.model import tasks as t
+from tests.engine.core.harness import Run, effects, payload, schedule
+
+
+def failure_of(run: Run) -> str:
+    """Why the last workflow task was refused."""
+    failed = run.last
+    assert isinstance(failed, e.WorkflowTaskFailed), run.names()
+    return failed.failure.message
+
+
+@pytest.mark.parametrize(
+    ("limit", "commands"),
+    [
+        ("MAX_PENDING_ACTIVITIES", [schedule("a"), schedule("b"), schedule("c")]),
+        ("MAX_PENDING_TIMERS", [c.StartTimer("a", 1), c.StartTimer("b", 1), c.StartTimer("c", 1)]),
+        ("MAX_PENDING_CHILDREN", [c.StartChildWorkflow(id, "Type", "", ()) for id in "abc"]),
+    ],
+)
+def test_what_may_be_pending_in_one_run(
+    monkeypatch: pytest.MonkeyPatch, limit: str, commands: list[c.Command]
+) -> None:
+    monkeypatch.setattr(checks, limit, 2)
+    run = Run.begin()
+    run.complete(commands[0])
+    run.signal()
+    run.complete(commands[1])
+    run.signal("again")
+    run.complete(commands[2])
+    assert failure_of(run) == f"3 would be pending; limits.{limit} is 2"
+    run.wake()
+    run.complete()  # mended
+    assert run.state.task is None
+
+
+def test_commands_in_one_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "MAX_COMMANDS", 2)
+    run = Run.begin()
+    run.complete(schedule("a"), schedule("b"), schedule("c"))
+    assert failure_of(run) == "3 commands at once; limits.MAX_COMMANDS is 2"
+    run.wake()
+    run.complete(schedule("a"), schedule("b"))
+    assert len(run.state.activities) == 2
+
+
+def test_messages_that_wait_for_the_open_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MAX_BUFFERED_INPUTS", 2)
+    run = Run.begin()
+    token = run.running("a")
+    run.signal("0")
+    run.take()
+    run.signal("1")
+    run.signal("2")
+    for send in (run.signal, run.update):
+        with pytest.raises(Unavailable, match="MAX_BUFFERED_INPUTS"):
+            send()
+    run.decide(t.ActivityCompletion(token, payload(1)))  # what a worker has done is never refused
+    run.complete()
+    run.signal("3")
+    names = [event.signal_name for event in run.history if isinstance(event, e.WorkflowExecutionSignaled)]
+    assert names == ["0", "1", "2", "3"]
+
+
+def test_updates_that_are_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MAX_PENDING_UPDATES", 2)
+    run = Run.begin()
+    run.update("1")
+    run.complete(c.AcceptUpdate("1"))
+    run.update("2")
+    with pytest.raises(Unavailable, match="MAX_PENDING_UPDATES"):
+        run.update("3")
+    run.update("2")  # was taken before
+    run.complete(c.RejectUpdate("2", workflow_tasks.Failure("no")))
+    run.update("3")
+    assert list(run.state.admitted) == ["3"]
+
+
+@pytest.mark.parametrize("limit", ["MAX_HISTORY_EVENTS", "MAX_HISTORY_BYTES"])
+def test_a_history_that_is_too_long_holds_its_run(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    run = Run.begin()
+    bound = {"MAX_HISTORY_EVENTS": 8, "MAX_HISTORY_BYTES": run.state.history_bytes + 150}[limit]
+    monkeypatch.setattr(workflow_tasks, limit, bound)
+    monkeypatch.setattr(messages, limit, bound)
+    run.complete(schedule("a"))
+    assert not run.state.held
+    token = run.start("a")
+    run.signal()
+    run.complete(schedule("b"))
+    assert "limits.MAX_HISTORY_EVENTS" in run.state.held
+    run.crash()
+    tx = run.decide(t.ActivityCompletion(token, payload(1)))  # what is under way is not lost
+    assert not effects(tx, fx.OfferWorkflowTask)
+    with pytest.raises(NotFound):
+        run.take()
+    for send in (run.signal, run.update):
+        with pytest.raises(LimitExceeded, match=f"takes no more messages.*limits.{limit}"):
+            send()
+    run.terminate()
+    assert run.state.status == "Terminated"
+
+
+def test_a_history_that_grows_by_messages_alone_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MAX_HISTORY_EVENTS", 4)
+    run = Run.begin()
+    run.signal("1")
+    run.signal("2")
+    with pytest.raises(LimitExceeded):
+        run.signal("3")
+
+
+def test_a_description_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "SHOWN_ACTIVITIES", 2)
+    monkeypatch.setattr(queries, "SHOWN_TIMERS", 1)
+    run = Run.begin()
+    run.complete(*(schedule(name) for name in "abc"), c.StartTimer("t", 2), c.StartTimer("u", 1))
+    description = queries.describe(run.execution)
+    assert [activity.activity_id for activity in description.activities] == ["a", "b"]
+    assert description.timers == (run.now + 1,)

@@ -1,0 +1,90 @@
+"""The tables that stand in the place of long conditions leave nothing out."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from perdure.engine.core import deadlines, invariants, transition
+from perdure.engine.core import effects as fx
+from perdure.engine.core import inputs as i
+from perdure.engine.core.decide import DECISIONS
+from perdure.engine.core.decisions import checks, wake
+from perdure.engine.core.decisions.commands import COMMANDS
+from perdure.engine.core.evolve import EVENTS, RECORDS
+from perdure.engine.node.performing import EFFECTS
+from perdure.engine.node.serving import READS
+from perdure.model import commands as c
+from perdure.model import events as e
+from perdure.model import records as r
+from perdure.model import requests as q
+from perdure.model import tasks as t
+
+STARTS: set[type[Any]] = {q.StartWorkflow, i.Start}
+"""They make an execution, and are decided apart."""
+
+FROM_THE_STORE: set[type[Any]] = {q.ListWorkflows, q.GetHistory}
+"""Requests that no single execution in memory answers."""
+
+BESIDE: set[type[Any]] = {t.HistoryWanted, t.QueryAnswer}
+"""Worker messages that are about a worker's copy of a run, not about the run."""
+
+AT_ONCE: set[type[Any]] = {fx.OfferActivity, fx.OfferWorkflowTask, fx.EvictCopy, fx.ContinueRun, fx.DeleteRun}
+"""Effects that concern only memory, or the row that is being written."""
+
+
+def members(union: object) -> set[type[Any]]:
+    return set(get_args(union))
+
+
+def named_in(module: object, base: type) -> set[type[Any]]:
+    """The classes of a module that derive from a class."""
+    return {item for item in vars(module).values() if isinstance(item, type) and issubclass(item, base)} - {base}
+
+
+def inputs() -> set[type[Any]]:
+    return {item for item in vars(i).values() if isinstance(item, type) and item.__module__ == i.__name__}
+
+
+def test_the_unions_hold_all_that_there_is() -> None:
+    assert members(e.HistoryEvent) == named_in(e, e.Event)
+    assert members(r.PrivateRecord) == {kind for kind in named_in(r, r.Record) if kind.__module__ == r.__name__}
+    assert members(q.AnyRequest) == {kind for kind in named_in(q, q.Request) if kind.__struct_config__.tag}
+
+
+def test_every_event_is_folded_and_checked() -> None:
+    assert set(EVENTS) == set(invariants.RULES) == members(e.HistoryEvent)
+
+
+def test_what_ends_a_run_is_what_the_state_takes_for_its_end() -> None:
+    ends = {kind for kind, fold in EVENTS.items() if getattr(fold, "__qualname__", "").startswith("_closed.")}
+    assert ends == invariants.CLOSING
+
+
+def test_every_record_is_folded() -> None:
+    assert set(RECORDS) == members(r.PrivateRecord)
+
+
+def test_every_command_is_carried_out() -> None:
+    assert set(COMMANDS) == members(c.Command)
+    assert set(checks.CHECKS) | checks.CLOSING <= members(c.Command)
+
+
+def test_every_input_is_decided_on_or_answered() -> None:
+    asked = members(q.AnyRequest) | members(t.FromWorker) | inputs()
+    assert asked == set(DECISIONS) | (set(READS) & members(q.AnyRequest)) | STARTS | FROM_THE_STORE | BESIDE
+    assert not set(DECISIONS) & (set(READS) | STARTS | FROM_THE_STORE | BESIDE)
+
+
+def test_every_effect_is_carried_out() -> None:
+    assert set(EFFECTS) | AT_ONCE == members(fx.Effect)
+
+
+def test_every_kind_of_deadline_is_acted_on() -> None:
+    kinds = {deadlines.RUN, deadlines.TASK, deadlines.ACTIVITY, deadlines.TIMER, deadlines.OUTBOX}
+    assert set(wake.KINDS) == kinds == set(range(len(kinds)))
+
+
+def test_what_makes_a_deadline_is_an_event_or_a_record() -> None:
+    assert set(transition.WATCHED_EVENTS) <= members(e.HistoryEvent)
+    assert set(transition.WATCHED_EVENTS) >= invariants.CLOSING
+    assert set(transition.WATCHED_RECORDS) <= members(r.PrivateRecord)
