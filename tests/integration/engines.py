@@ -105,6 +105,7 @@ class Simulation:
             return loop.run_until_complete(process())
         finally:
             self._time = loop.time()
+            loop.close()
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass in which no process runs."""

@@ -31,7 +31,7 @@ GOOD = {
     style.module_docstring: ['"""What it is for."""\nx = 1', ""],
     style.no_markers: ["# a comment\nx = 'TODO'"],
     style.nothing_unsafe: ["import json\njson.loads('1')", "from msgspec import json", "model.eval()"],
-    style.no_stubs: ["raise ValueError('no')", "raise"],
+    style.no_stubs: ["raise ValueError('no')", "raise", "raise NotImplementedError('a simulated process has no I/O')"],
     style.no_any_in_public_signatures: [
         "def f(x: object) -> list[int]: ...",
         "def _f(x: Any) -> Any: ...",
@@ -54,7 +54,7 @@ BAD = {
     style.module_docstring: ["x = 1", "# a comment\nx = 1"],
     style.no_markers: ["x = 1  # TODO: two", "# FIXME", "# XXX later"],
     style.nothing_unsafe: ["import pickle", "from pickle import loads", "import os, marshal", "eval('1')"],
-    style.no_stubs: ["raise NotImplementedError", "def f():\n    raise NotImplementedError('soon')"],
+    style.no_stubs: ["raise NotImplementedError", "def f():\n    raise NotImplementedError()"],
     style.no_any_in_public_signatures: [
         "def f(x: Any) -> None: ...",
         "def f() -> dict[str, typing.Any]: ...",

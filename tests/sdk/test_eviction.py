@@ -158,7 +158,7 @@ def test_a_task_that_will_not_end_does_not_hold_up_eviction(caplog: pytest.LogCa
         while True:
             try:
                 await fetch("a")
-                await asyncio.sleep(60)
+                await asyncio.sleep(60)  # simulated time
             except BaseException as error:
                 told.append(type(error).__name__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from perdure.clock import HOUR
 from perdure.engine.core import effects as fx
 from perdure.engine.core import queries
 from perdure.engine.core.decisions import checks, messages, workflow_tasks
@@ -25,7 +26,7 @@ def failure_of(run: Run) -> str:
     ("limit", "commands"),
     [
         ("MAX_PENDING_ACTIVITIES", [schedule("a"), schedule("b"), schedule("c")]),
-        ("MAX_PENDING_TIMERS", [c.StartTimer("a", 1), c.StartTimer("b", 1), c.StartTimer("c", 1)]),
+        ("MAX_PENDING_TIMERS", [c.StartTimer(id, HOUR) for id in "abc"]),
         ("MAX_PENDING_CHILDREN", [c.StartChildWorkflow(id, "Type", "", ()) for id in "abc"]),
     ],
 )

@@ -387,8 +387,8 @@ class Serving:
         self.act(live, [fx.WakeServed(live.key)])
 
     def _rest(self, live: Live) -> None:
-        """All of it is on disk: it is forgotten when memory is short."""
-        if live.older:
+        """All of it is on disk: it is forgotten when memory is short, or at once if it has ended."""
+        if live.older or (live.execution is not None and not live.execution.open):
             self._forget(live)
             return
         lives = self.lives

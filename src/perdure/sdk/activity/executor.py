@@ -272,6 +272,7 @@ class ActivityExecutor:
         if attempt.timer is not None:
             attempt.timer.cancel()
         attempt.ended = True
+        attempt.running = None  # its context holds the attempt: so nothing is left for the garbage collector
         self.send(outcome)
         if self._stopping is not None and not self._attempts and not self._stopping.done():
             self._stopping.set_result(None)

@@ -9,7 +9,7 @@ from contextvars import Context
 from typing import NamedTuple
 
 from perdure.clock import SECOND
-from perdure.sdk.workflow.loop import DeterministicLoop
+from perdure.sdk.workflow.loop import DeterministicLoop, LoopFuture
 
 
 class _Waiter(NamedTuple):
@@ -30,7 +30,7 @@ class Conditions:
         the predicate raises."""
         if predicate():
             return
-        future: asyncio.Future[None] = self._loop.create_future()
+        future = LoopFuture[None](self._loop)
         timer = None
         if timeout is not None:
             timer = self._loop.call_later(timeout / SECOND, _expire, future, timeout)

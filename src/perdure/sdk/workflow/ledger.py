@@ -55,7 +55,7 @@ class ActivityFuture(LoopFuture[object]):
         self.event_id = 0
         self.dropped = False
 
-    def cancel(self, msg: Any | None = None) -> bool:
+    def cancel(self, msg: object = None) -> bool:
         if self.done():
             return False
         self._ledger.cancel(self, RequestCancelActivity(self.name))
@@ -81,7 +81,7 @@ class ChildFuture(LoopFuture[object]):
         """The child's workflow id."""
         return self.name
 
-    def cancel(self, msg: Any | None = None) -> bool:
+    def cancel(self, msg: object = None) -> bool:
         if self.done():
             return False
         self._ledger.cancel(self, RequestCancelExternalWorkflow(self.name, self.run_id))

@@ -34,7 +34,7 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
         level: int,
         msg: object,
         *args: object,
-        exc_info: bool | tuple[Any, ...] | BaseException | None = None,
+        exc_info: bool | tuple[object, ...] | BaseException | None = None,
         stack_info: bool = False,
         stacklevel: int = 1,
         extra: Mapping[str, object] | None = None,

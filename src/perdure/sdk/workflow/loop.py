@@ -19,7 +19,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, Final, NoReturn, Protocol, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeVar, cast
 
 from perdure.clock import SECOND
 from perdure.sdk.durations import microseconds
@@ -43,6 +43,16 @@ class TimerHost(Protocol):
     def cancel_timer(self, timer: LoopTimer) -> None:
         """A timer that was taken is not wanted any more."""
         ...
+
+
+class _NoHost:
+    """Of a loop that is over."""
+
+    def start_timer(self, timer: LoopTimer) -> None:
+        raise RuntimeError("the workflow is out of memory: no timer can be started")
+
+    def cancel_timer(self, timer: LoopTimer) -> None:
+        """Nothing is left to be cancelled."""
 
 
 class LoopHandle(asyncio.Handle):
@@ -149,12 +159,13 @@ class LoopTask(asyncio.Task[T]):
         loop: DeterministicLoop,
         name: str | None,
         context: Context | None,
-        options: dict[str, Any],
+        options: dict[str, object],
     ) -> None:
         self.origin = user_line() if loop.replaying else ""
         number = loop.next_number()
         self._number = number  # asyncio hashes the task while it is being made
-        super().__init__(coro, loop=loop, name=name or f"Task-{number - loop.salt}", context=context, **options)
+        name = name or f"Task-{number - loop.salt}"
+        super().__init__(coro, loop=loop, name=name, context=context, **cast("dict[str, Any]", options))
 
     def __hash__(self) -> int:
         return self._number
@@ -172,7 +183,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def __init__(self, host: TimerHost, seed: int) -> None:
         self.salt = (seed & 0xFFFF_FFFF) << 24
         self._number = self.salt
-        self._host = host
+        self._host: TimerHost = host
         self._ready: deque[LoopHandle | LoopTimer] = deque()
         self._tasks: list[LoopTask[Any]] = []
         self._prune_at = 32
@@ -206,12 +217,18 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Forget what is ready to run."""
         self._ready.clear()
 
+    def release(self) -> None:
+        """Let go of all that leads back here, so that the end of the run leaves nothing to the garbage collector."""
+        self._ready.clear()
+        self._tasks.clear()
+        self._host = _NoHost()
+
     def fire(self, timer: LoopTimer) -> None:
         """A timer's time has come."""
         timer.host = None
         self._ready.append(timer)
 
-    def live_tasks(self) -> list[LoopTask[Any]]:
+    def live_tasks(self) -> list[LoopTask[object]]:
         """The tasks that are not done, in the order of their creation."""
         return [task for task in self._tasks if not task.done()]
 
@@ -249,7 +266,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.TimerHandle:
         return self.call_later(when - self.clock, callback, *args, context=context)
 
-    def create_future(self) -> LoopFuture[Any]:
+    def create_future(self) -> LoopFuture[object]:
         return LoopFuture(self)
 
     def create_task(
@@ -275,9 +292,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def get_task_factory(self) -> None:
         return None
 
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
+    def call_exception_handler(self, context: dict[str, object]) -> None:
         if not self.silent:
-            _logger.error(context["message"], exc_info=context.get("exception"))
+            _logger.error(context["message"], exc_info=cast("BaseException | None", context.get("exception")))
 
     # --- Asynchronous generators ------------------------------------------------------------------------
     def generator_begins(self, generator: AsyncGenerator[object, object]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future, Queue, Task, TaskGroup
-from collections.abc import Awaitable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, Final, Generic, TypeVar, cast
 
 T = TypeVar("T")
@@ -90,10 +90,10 @@ class as_completed(Generic[T]):  # it stands for a function
             self._done.put_nowait(None)
         self._pending.clear()
 
-    def __iter__(self) -> Iterator[Coroutine[Any, Any, T]]:
+    def __iter__(self) -> Iterator[Awaitable[T]]:
         return self
 
-    def __next__(self) -> Coroutine[Any, Any, T]:
+    def __next__(self) -> Awaitable[T]:
         if self._left == 0:
             raise StopIteration
         self._left -= 1
