@@ -38,7 +38,7 @@ OURS = (
     Job("perdure", "sqlite", "sqlite on asyncio's loop", "", ("--loop", "asyncio", "--workloads", "w1,w2,w3")),
 )
 PEERS = (
-    Job("restate", "workflow", "workflow", "v_restate"),
+    Job("restate", "workflow", "workflow", "v_restate", ("--n6", "10000")),
     Job("dbos", "sqlite", "sqlite", "v_dbos", SLOW),
     Job("dbos", "sqlite-wal", "sqlite-wal, polls every 10 ms", "v_dbos", SLOW, (("BENCH_DBOS_POLL", "0.01"),)),
     Job("temporal", "memory", "memory", "v_temporal", SLOW),

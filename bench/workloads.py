@@ -7,7 +7,6 @@ Nothing is batched here: each workflow is started, and its result awaited, by a 
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -167,18 +166,18 @@ async def _sleepers(peer: Peer[Handle], n: int, end: float, options: Options, wo
 async def w6(peer: Peer[Handle], results: Results, options: Options) -> None:
     """Sleepers: how fast they are taken and parked, and what each further one costs while it sleeps.
 
-    A first tenth fills the caches, whose size has nothing to do with the number of sleepers.
+    As many before them fill the caches, whose size has nothing to do with the number of sleepers.
     """
     marks = Marks(Path(os.environ[VARIABLE]))
     roots = peer.roots()
-    await _sleepers(peer, options.n6 // 10, math.inf, options, "warm6")
+    await _sleepers(peer, options.n6, time.perf_counter() + options.sleep_limit, options, "warm6")
     await asyncio.sleep(options.settle)
     memory, disk = machine.memory_of(roots), machine.disk_bytes(peer.data_paths())
     before = machine.read(roots)
     end = before.at + options.sleep_limit
     started = await _sleepers(peer, options.n6, end, options, "w6")
     taken = time.perf_counter() - before.at
-    while (parked := marks.parked("w6")) < started and time.perf_counter() < end + 30:  # noqa: ASYNC110 - a file
+    while (parked := marks.count("Z w6-")) < started and time.perf_counter() < end + 30:  # noqa: ASYNC110 - a file
         await asyncio.sleep(0.1)
     seconds, figures = machine.cost(before, machine.read(roots), started)
     await asyncio.sleep(options.settle)

@@ -21,7 +21,7 @@ import msgspec
 
 from examples.provision.cloud import ADDRESS, Cloud
 from examples.provision.messages import Failed, Finished, Progress, Release, messages
-from examples.provision.processes import Child, ChildDied
+from examples.provision.processes import Child, ChildFailed
 from examples.provision.progress import Step, planned
 from examples.provision.proof import Kill, prove
 from examples.provision.screen import Screen
@@ -36,7 +36,7 @@ SEED = 6
 READING_TIME = 3.0
 """Seconds that a person gets to read why something is held."""
 
-PATIENCE = 180.0
+PATIENCE = 90.0
 """Seconds after which the demo gives up: it takes about twenty."""
 
 
@@ -58,20 +58,27 @@ class Demo:
         self._seed = seed
         self._screen = screen
         self._children = AsyncExitStack()
+        self._started: list[Child] = []
         self._cloud = Cloud("")
 
     async def run(self) -> bool:
-        """Show it. Returns whether the proof holds; raises ChildDied if a process ended that should not."""
-        async with self._children, asyncio.timeout(PATIENCE):
-            await self._start_cloud()
-            kill = await self._provision_until_killed()
-            finished = await self._go_on()
-            return await self._account_for(finished, kill)
+        """Show it. Returns whether the proof holds; raises ChildFailed where a process doesn't do what it should."""
+        async with self._children:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._start_cloud()
+                    kill = await self._provision_until_killed()
+                    finished = await self._go_on()
+                    return await self._account_for(finished, kill)
+            except TimeoutError:
+                errors = "\n".join(child.errors() for child in self._started)
+                raise ChildFailed(f"not finished after {PATIENCE:.0f} s\n{errors}") from None
 
     async def _start(self, module: str, *args: str) -> Child:
         log = self._folder / f"{module.rpartition('.')[2]}.log"
         child = await Child.start(module, *args, log=log, environment={ADDRESS: self._cloud.url})
         self._children.push_async_callback(child.kill)
+        self._started.append(child)
         return child
 
     async def _start_cloud(self) -> None:
@@ -100,7 +107,7 @@ class Demo:
         watching = asyncio.create_task(self._watch(first))
         while True:
             if watching.done():
-                raise ChildDied(watching.result() or await first.epitaph())
+                raise ChildFailed(watching.result() or await first.epitaph())
             stats = await self._cloud.stats()
             if stats.resources >= math.ceil(wanted * SHARE_BEFORE_KILL) and stats.open_calls:
                 break
@@ -145,8 +152,8 @@ class Demo:
                         self._screen.progress(finished.steps)
                         return finished
                     case Failed(problem):
-                        raise ChildDied(f"the workflow failed: {problem}")
-        raise ChildDied(await second.epitaph())
+                        raise ChildFailed(f"the workflow failed: {problem}")
+        raise ChildFailed(await second.epitaph())
 
     async def _release(self, provisioner: Child, held: list[Step]) -> None:
         """Explain a hold, remove its cause, and let the work go on."""
@@ -199,10 +206,8 @@ def main() -> int:
     except SpecificationError as error:
         print(error, file=sys.stderr)
         return 2
-    except ChildDied as error:
+    except ChildFailed as error:
         print(f"\n{error}", file=sys.stderr)
-    except TimeoutError:
-        print(f"\nthe demo took longer than {PATIENCE:.0f} s, and was ended", file=sys.stderr)
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("\ninterrupted; both processes are ended", file=sys.stderr)
         return 130

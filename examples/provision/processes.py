@@ -40,10 +40,10 @@ class Child:
         return cls(process, log)
 
     async def line(self) -> str:
-        """The next line that it writes. Raises ChildDied if there is none."""
+        """The next line that it writes. Raises ChildFailed if there is none."""
         async for line in self.lines():
             return line
-        raise ChildDied(await self.epitaph())
+        raise ChildFailed(await self.epitaph())
 
     async def lines(self) -> AsyncIterator[str]:
         """Lines as it writes them, until it ends."""
@@ -64,11 +64,13 @@ class Child:
         await self._process.wait()
 
     async def epitaph(self) -> str:
-        """How it ended, with the last lines that it wrote to its standard error."""
-        status = await self._process.wait()
-        errors = self._log.read_text(errors="replace").splitlines()[-15:]
-        return "\n".join([f"process {self.pid} ended with status {status}", *errors])
+        """How it ended, and the last that it wrote to its standard error."""
+        return f"process {self.pid} ended with status {await self._process.wait()}\n{self.errors()}"
+
+    def errors(self) -> str:
+        """The last lines that it wrote to its standard error."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
 
 
-class ChildDied(Exception):
-    """A child ended that should not have."""
+class ChildFailed(Exception):
+    """A child ended that should not have, or did not do what it should."""

@@ -134,9 +134,11 @@ class Screen:
         """What was checked, and what came of it."""
         table = Table.grid(padding=(0, 1))
         for check in checks:
-            mark = Text("✓", "green") if check.holds else Text("✗", "bold red")
+            mark = Text("✓", "green") if check.holds else Text("✗ NOT SO:", "bold red")
             table.add_row(mark, Text.assemble(check.claim, " ", (f"({check.evidence})", "dim")))
         self._console.print(Padding(table, (0, 0, 0, 2), expand=False))
+        verdict = "The proof holds" if all(check.holds for check in checks) else "The proof does not hold"
+        self._console.print(f"\n[bold]{verdict}, after {time.monotonic() - self._began:.0f} s.[/]")
 
     def _panel(self) -> RenderableType:
         table = Table.grid(padding=(0, 1))

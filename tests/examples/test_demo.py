@@ -13,6 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from examples.provision.cloud import CallLog, Existing, Report, Resource
+from examples.provision.messages import Finished
+from examples.provision.progress import Step
+from examples.provision.proof import Kill, prove
+from examples.provision.workflow import Environment
+
 ROOT = Path(__file__).resolve().parents[2]
 SPECIFICATION = ROOT / "examples" / "provision" / "spec.yaml"
 
@@ -67,6 +73,7 @@ def test_the_demo_proves_what_it_claims_and_cleans_up(tmp_path: Path) -> None:
     assert output.count("✓ ") >= 16 + 6, "every resource, and every claim of the proof"
     assert "16 asked for, 16 exist" in output
     assert "✗" not in output
+    assert "The proof holds" in output
     assert list(tmp_path.iterdir()) == []
     assert len(children(output)) == 3
     assert not [pid for pid in children(output) if is_alive(pid)]
@@ -118,3 +125,41 @@ def test_an_interrupted_demo_ends_its_processes(tmp_path: Path, number: signal.S
     assert "Traceback" not in output
     assert not [pid for pid in children(output) if is_alive(pid)]
     assert [path.name for path in tmp_path.iterdir()] == []
+
+
+# --- The proof ------------------------------------------------------------------------------------------
+KILL = Kill(at=10.0, client="first")
+
+
+def call(key: str, outcome: str, client: str = "first", *, ended: float = 5, heard: bool = True) -> CallLog:
+    return CallLog(0, f"env/{key}", client, "networks", ended - 1, ended, outcome, heard)
+
+
+def world(*calls: CallLog, existing: str = "ns", returned: str = "ns", done_at: float = 5) -> set[str]:
+    """The claims that don't hold of a run with two resources, "n" and "s"."""
+    kinds = {"n": "network", "s": "subnet"}
+    made = [Existing(name, f"{kinds[name]}s", name, f"env/{name}") for name in existing]
+    subnets = [Resource(name, "subnets", name, "ready") for name in returned[1:]]
+    environment = Environment("env", Resource("n", "networks", "n", "ready"), subnets, [], [], [])
+    steps = [Step("network", "n", "n", "done", 1, "", done_at), Step("subnet", "s", "s", "done", 1, "", 15)]
+    plan = [Step("network", "n"), Step("subnet", "s")]
+    checks = prove(plan, Finished(environment, steps), Report(list(made), list(calls), {}), KILL)
+    return {check.claim.split()[0] for check in checks if not check.holds}
+
+
+def test_the_proof_holds_where_all_went_well() -> None:
+    assert world(call("n", "created"), call("s", "created", "second", ended=15)) == set()
+    lost = call("s", "created", ended=11, heard=False)
+    assert world(call("n", "created"), lost, call("s", "repeated", "second", ended=15)) == set()
+
+
+def test_the_proof_fails_where_something_went_wrong() -> None:
+    fine = (call("n", "created"), call("s", "created", "second", ended=15))
+
+    assert world(*fine, existing="n") == {"All", "Nothing", "No"}, "a resource is missing"
+    assert world(*fine, existing="nss") == {"All"}, "a resource exists twice"
+    assert world(*fine, returned="n") == {"No"}, "an orphan"
+    assert world(*fine, call("s", "created", "second", ended=16)) == {"Nothing"}, "made twice under one key"
+    assert world(*fine, call("n", "repeated", "second", ended=15)) == {"What"}, "what was done ran again"
+    assert world(call("n", "created"), call("s", "created", ended=11)) == {"What"}, "what was in flight did not"
+    assert world(call("n", "created"), call("s", "created", heard=False)) == {"Where"}, "nobody asked again"

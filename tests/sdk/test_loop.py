@@ -255,6 +255,28 @@ def test_wait_for() -> None:
     check_replay(scenario)
 
 
+def test_wait_for_at_once() -> None:
+    @workflow
+    async def hurry() -> list[str]:
+        told: list[str] = []
+        done = asyncio.get_running_loop().create_future()
+        done.set_result("done")
+        told.append(await asyncio.wait_for(done, 0))
+        told.append(await asyncio.wait_for(fetch("a"), None))
+        try:
+            await asyncio.wait_for(fetch("b"), 0)
+        except TimeoutError:
+            told.append("late")
+        return told
+
+    scenario = Scenario(hurry)
+    assert kinds(scenario.do()) == ["ScheduleActivity"]
+    scenario.complete("A")
+    assert kinds(scenario.do()) == ["CompleteWorkflow"]
+    assert result(scenario) == ["done", "A", "late"]
+    check_replay(scenario)
+
+
 def test_timeout() -> None:
     @workflow
     async def limited() -> str:

@@ -101,6 +101,14 @@ async def test_a_wake_up_changes_only_when_it_is_told_to(store: Store) -> None:
     assert await store.next_due() == NOW
 
 
+async def test_a_run_is_due_once(store: Store) -> None:
+    first = start("a")._replace(wake_at=NOW)
+    second = follow(first)._replace(wake_at=NOW - 5)
+    third = follow(second)._replace(wake_at=NOW)
+    await put(store, first, second, third, follow(third)._replace(wake_at=NOW))
+    assert [due.wake_at for due in await store.due(NOW, 10)] == [NOW]
+
+
 async def test_closed_runs_keep_their_wake_up(store: Store) -> None:
     first = start("a")
     await put(store, first, ending(first)._replace(wake_at=NOW))

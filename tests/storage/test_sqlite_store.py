@@ -70,6 +70,18 @@ async def test_reads_go_on_during_a_commit_and_see_what_is_committed(store: Sqli
     assert set(await ids(store)) == {"a", "b"}
 
 
+async def test_a_read_of_several_statements_sees_one_moment(store: SqliteStore) -> None:
+    first = start("a")
+    await put(store, first)
+    count = "SELECT count(*) FROM journal"
+    with store._snapshot() as reader:
+        before = reader.execute(count).fetchone()
+        await put(store, follow(first))
+        assert reader.execute(count).fetchone() == before == (1,)
+    with store._snapshot() as reader:
+        assert reader.execute(count).fetchone() == (2,)
+
+
 async def test_commits_wait_for_each_other(store: SqliteStore) -> None:
     stop = Stop(store)
     writes = [start(f"w-{number}") for number in range(20)]
@@ -91,6 +103,7 @@ async def test_a_cancelled_commit_is_finished(store: SqliteStore) -> None:
     with pytest.raises(asyncio.CancelledError):
         await commit
     following = asyncio.create_task(put(store, start("b")))
+    await asyncio.sleep(0)
     await stop.release()
     assert await following == ["taken"]
     assert [version for version, _ in await store.versions([first.key, key("b")])] == [1, 1]
@@ -175,6 +188,15 @@ async def test_private_records_go_when_a_snapshot_covers_them(store: SqliteStore
     with closing(sqlite3.connect(path)) as other:
         rows = other.execute("SELECT history, private FROM journal ORDER BY version").fetchall()
     assert rows == [(write.history, b"") for write in (first, second, third)] + [(fourth.history, fourth.private)]
+
+
+async def test_deletion_leaves_no_row(store: SqliteStore, path: Path) -> None:
+    first = seen(start("a")._replace(snapshot=b"state", running=1, wake_at=NOW), env="test")
+    await put(store, first)
+    await put(store, follow(first)._replace(delete=True))
+    with closing(sqlite3.connect(path)) as other:
+        for table in ("execution", "journal", "snapshot", "visibility", "attribute"):
+            assert other.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
 
 
 # --- Costs ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ A worker says `WorkerHello` when it attaches, with the slots that it has.
     node → WorkflowTask → worker → WorkflowTaskCompletion | WorkflowTaskFailure | HistoryWanted → node
     node → ActivityTask → worker → Heartbeat* → ActivityCompletion | ActivityFailure | ActivityCancelled → node
     node → QueryTask    → worker → QueryAnswer | HistoryWanted → node
+                          worker → WorkerLeaving → node
 """
 
 from __future__ import annotations
@@ -218,6 +219,10 @@ class ActivityEvicted(Struct, frozen=True, array_like=True, gc=False, tag=9):
     token: ActivityToken
 
 
+class WorkerLeaving(Struct, frozen=True, array_like=True, gc=False, tag=10):
+    """The worker is shutting down: it takes no more attempts, and finishes or lets go those that it has."""
+
+
 FromWorker = (
     WorkflowTaskCompletion
     | WorkflowTaskFailure
@@ -228,4 +233,5 @@ FromWorker = (
     | ActivityCancellation
     | ActivityHeartbeat
     | ActivityEvicted
+    | WorkerLeaving
 )

@@ -114,7 +114,7 @@ def test_start_to_close_is_per_attempt_and_is_retried() -> None:
     assert [(x.worker, x.reason) for x in effects(tx, fx.CancelAttempt)] == [("worker-1", "timed_out")]
     activity = run.activity()
     assert (activity.status, activity.attempt) == ("backing_off", 2)
-    assert activity.last_failure is not None and activity.last_failure.types == ("perdure.start_to_close",)
+    assert activity.last_failure is not None and activity.last_failure.type == "start_to_close"
     run.wake()
     run.start()
     assert run.execution.wake_at() == run.now + MINUTE
@@ -129,13 +129,21 @@ def test_the_last_attempts_timeout_is_the_outcome() -> None:
     assert timed_out.retry_state == "maximum_attempts" and timed_out.failure.kind == "timeout"
 
 
+@pytest.mark.parametrize("name", ["start_to_close", "ActivityTimedOut", "builtins.TimeoutError"])
+def test_a_policy_can_name_a_timeout(name: str) -> None:
+    run = Run.begin()
+    run.running(start_to_close_timeout=MINUTE, retry_policy=RetryPolicy(hold_on=(name,)))
+    run.wake()
+    assert run.activity().status == "held"
+
+
 def test_schedule_to_start_ends_an_activity_that_no_worker_takes() -> None:
     run = Run.begin()
     run.schedule(schedule_to_start_timeout=MINUTE)
     run.wake(NOW + MINUTE)
     _, timed_out = outcome(run)
     assert isinstance(timed_out, e.ActivityTaskTimedOut)
-    assert (timed_out.started_event_id, timed_out.failure.types) == (0, ("perdure.schedule_to_start",))
+    assert (timed_out.started_event_id, timed_out.failure.types[0]) == (0, "schedule_to_start")
 
 
 def test_schedule_to_start_is_measured_from_the_moment_that_an_attempt_waits() -> None:
@@ -160,7 +168,7 @@ def test_schedule_to_close_ends_an_activity_whatever_it_does(status: str) -> Non
     tx = run.wake(NOW + 2 * HOUR)
     _, timed_out = outcome(run)
     assert isinstance(timed_out, e.ActivityTaskTimedOut)
-    assert timed_out.failure.types == ("perdure.schedule_to_close",) and timed_out.retry_state == "timeout"
+    assert timed_out.failure.types[0] == "schedule_to_close" and timed_out.retry_state == "timeout"
     assert len(effects(tx, fx.CancelAttempt)) == (status == "started")
 
 
@@ -181,7 +189,7 @@ def test_a_silent_attempt_times_out_and_a_beating_one_does_not() -> None:
     run.wake()
     activity = run.activity()
     assert activity.status == "backing_off"
-    assert activity.last_failure is not None and activity.last_failure.types == ("perdure.heartbeat",)
+    assert activity.last_failure is not None and activity.last_failure.type == "heartbeat"
 
 
 def test_heartbeats_are_journaled_now_and_then() -> None:

@@ -30,9 +30,7 @@ def failure_of(run: Run) -> str:
         ("MAX_PENDING_CHILDREN", [c.StartChildWorkflow(id, "Type", "", ()) for id in "abc"]),
     ],
 )
-def test_what_may_be_pending_in_one_run(
-    monkeypatch: pytest.MonkeyPatch, limit: str, commands: list[c.Command]
-) -> None:
+def test_what_may_be_pending_in_one_run(monkeypatch: pytest.MonkeyPatch, limit: str, commands: list[c.Command]) -> None:
     monkeypatch.setattr(checks, limit, 2)
     run = Run.begin()
     run.complete(commands[0])

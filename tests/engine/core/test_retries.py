@@ -178,4 +178,4 @@ def test_a_failed_attempt_is_no_news_for_the_code() -> None:
     run = Run.begin()
     run.fail_activity(run.running())
     assert run.state.task is None
-    assert FAILURE == run.activity().last_failure
+    assert run.activity().last_failure == FAILURE

@@ -25,8 +25,8 @@ STARTS: set[type[Any]] = {q.StartWorkflow, i.Start}
 FROM_THE_STORE: set[type[Any]] = {q.ListWorkflows, q.GetHistory}
 """Requests that no single execution in memory answers."""
 
-BESIDE: set[type[Any]] = {t.HistoryWanted, t.QueryAnswer}
-"""Worker messages that are about a worker's copy of a run, not about the run."""
+BESIDE: set[type[Any]] = {t.HistoryWanted, t.QueryAnswer, t.WorkerLeaving}
+"""Worker messages that are about the worker, or its copy of a run, not about the run."""
 
 AT_ONCE: set[type[Any]] = {fx.OfferActivity, fx.OfferWorkflowTask, fx.EvictCopy, fx.ContinueRun, fx.DeleteRun}
 """Effects that concern only memory, or the row that is being written."""

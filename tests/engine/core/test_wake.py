@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from perdure.clock import DAY, HOUR, MINUTE, SECOND
@@ -90,7 +92,8 @@ STALLS = ((NOW + 20 * SECOND, NOW + 50 * SECOND), (NOW + 55 * SECOND, NOW + 60 *
 @pytest.mark.parametrize("timeout", ["start_to_close_timeout", "heartbeat_timeout", "schedule_to_start_timeout"])
 def test_nothing_times_out_because_the_node_stalled(timeout: str) -> None:
     run = Run.begin()
-    run.schedule(**{timeout: 30 * SECOND})
+    fields: dict[str, Any] = {timeout: 30 * SECOND}
+    run.schedule(**fields)
     if timeout != "schedule_to_start_timeout":
         run.start()
     status = run.activity().status

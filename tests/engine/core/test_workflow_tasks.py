@@ -24,8 +24,12 @@ def test_a_completed_task_is_three_events_then_one_for_each_command_in_order() -
     run.now = NOW + 2 * SECOND
     run.complete(schedule("a"), c.StartTimer("t", MINUTE), schedule("b"))
     assert run.names(2) == [
-        "WorkflowTaskStarted", "WorkflowTaskCompleted", "ActivityTaskScheduled", "TimerStarted", "ActivityTaskScheduled",
-    ]  # fmt: skip
+        "WorkflowTaskStarted",
+        "WorkflowTaskCompleted",
+        "ActivityTaskScheduled",
+        "TimerStarted",
+        "ActivityTaskScheduled",
+    ]
     assert run.history[2] == e.WorkflowTaskStarted(3, NOW + SECOND, 2, "worker-7")
     assert run.history[3] == e.WorkflowTaskCompleted(4, NOW + 2 * SECOND, 2, 3, "worker-7", "", "3.11")
     # A timer runs from the workflow's time, which stood still during the task.
@@ -337,3 +341,18 @@ def test_journal_of_a_failing_task_says_when_it_is_tried_again() -> None:
     run.fail_task()
     (record,) = [record for record in run.journaled() if isinstance(record, r.WorkflowTaskAttemptFailed)]
     assert record == r.WorkflowTaskAttemptFailed(1, FAILURE, NOW + WORKFLOW_TASK_RETRY_INITIAL, NOW)
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "refused"])
+def test_a_clock_that_is_set_back_during_a_task_does_not_turn_its_events_around(end: str) -> None:
+    run = Run.begin()
+    run.now = NOW + MINUTE
+    run.take()
+    run.now = NOW + SECOND
+    run.signal()
+    if end == "failed":
+        run.fail_task()
+        assert run.execution.wake_at() == NOW + MINUTE + WORKFLOW_TASK_RETRY_INITIAL
+    else:
+        run.complete(*([c.CompleteWorkflow(payload(1))] if end == "refused" else []))
+    assert {event.time for event in run.history[2:]} == {NOW + MINUTE}

@@ -22,16 +22,18 @@ def order(item: BacklogItem) -> tuple[int, int, int]:
 class AttachedWorker:
     """A worker that is there."""
 
-    __slots__ = ("held", "hello", "receive")
+    __slots__ = ("held", "hello", "leaving", "receive")
 
     def __init__(self, hello: WorkerHello, receive: Callable[[ToWorker], None]) -> None:
         self.hello = hello
         self.receive = receive
         self.held: set[ActivityToken] = set()  # attempts it has or is about to be given
+        self.leaving = False  # it is shutting down: what it is given it lets go at once
 
     @property
-    def free(self) -> bool:
-        return len(self.held) < self.hello.activity_slots
+    def room(self) -> int:
+        """How many more attempts it takes."""
+        return 0 if self.leaving else max(0, self.hello.activity_slots - len(self.held))
 
 
 class Backlog:
@@ -125,8 +127,8 @@ class Dispatcher:
         workers = self.queues.get(key)
         if not workers:
             return None
-        worker = workers[0] if len(workers) == 1 else min(workers, key=lambda w: len(w.held))
-        return worker if worker.free else None
+        worker = workers[0] if len(workers) == 1 else min(workers, key=lambda w: (w.leaving, len(w.held)))
+        return worker if worker.room else None
 
     def backlog(self, key: QueueKey) -> Backlog:
         """The backlog of a queue, made if need be."""

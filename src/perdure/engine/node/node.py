@@ -141,6 +141,8 @@ class Node:
                 self.serving.submit(
                     ChainKey(run.namespace, run.workflow_id), Work(message, None, run.run_id, again=False)
                 )
+            case t.WorkerLeaving():
+                worker.leaving = True
             case _:
                 run = message.token.run
                 if type(message) is not t.ActivityHeartbeat:
@@ -170,7 +172,7 @@ class Node:
             settle(answer, value)
         if row.effects:
             self.performing.perform(live, row.effects)
-        if row.backlog_added:
+        if row.backlog_added or row.backlog_removed:
             self.serving.nudge()
         self.serving.on_disk(live)
 

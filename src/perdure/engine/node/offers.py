@@ -90,8 +90,7 @@ class Offers:
                 room = len(backlog.head) if key in self._dispatcher.queues else 0
             else:
                 workers = self._dispatcher.queues.get(key, ())
-                room = sum(max(0, w.hello.activity_slots - len(w.held)) for w in workers)
-                room -= len(backlog.claimed)
+                room = sum(worker.room for worker in workers) - len(backlog.claimed)
             while room > 0 and backlog.head:
                 item = backlog.take()
                 self._serving.submit(item.run.chain, Work(item, run_id=item.run_id, again=False))

@@ -78,15 +78,17 @@ class Serving:
         """Serve every execution that is ready, and those that become so meanwhile."""
         self._turn_scheduled = True  # what becomes ready below is served below
         try:
-            while self._ready:
-                live = self._ready.popleft()
-                live.ready = False
-                while live.inbox and not live.gone:
-                    self.step(live, live.inbox.popleft())
-                if not live.gone:
-                    self.offers.flush_queries(live)
+            while True:
+                while self._ready:
+                    live = self._ready.popleft()
+                    live.ready = False
+                    while live.inbox and not live.gone:
+                        self.step(live, live.inbox.popleft())
+                    if not live.gone:
+                        self.offers.flush_queries(live)
+                self.offers.pump()
                 if not self._ready:
-                    self.offers.pump()
+                    break
         finally:
             self._turn_scheduled = False
             if self._ready:

@@ -84,6 +84,8 @@ class QueueKey(NamedTuple):
 class BacklogItem(NamedTuple):
     """A task that waits for a free slot; ordered by (priority, fairness_pass, sequence), lowest first.
 
+    Its place in its queue names it: an item that is added there replaces another. The run is of the queue's
+    namespace.
     scheduled_event_id and attempt name the activity attempt; both are 0 for a workflow task.
     """
 
@@ -197,7 +199,7 @@ class Store(Protocol):
         ...
 
     async def due(self, now: int, limit: int) -> Sequence[Due]:
-        """Runs whose wake_at is not 0 and not after `now`, the longest due first."""
+        """Runs whose wake_at is not 0 and not after `now`, the longest due first (those of one time in any order)."""
         ...
 
     async def next_due(self) -> int:
@@ -217,7 +219,11 @@ class Store(Protocol):
         ...
 
     async def list(self, namespace: str, query: str, page: str, limit: int) -> tuple[Sequence[ListedWorkflow], str]:
-        """A page of runs, the latest started first, and the token of the next page ("": none)."""
+        """A page of runs that have a visibility, and the token of the next page ("": none).
+
+        The highest (start_time, workflow_id, run_no) comes first. Raises InvalidRequest for a query or a page
+        token that isn't understood.
+        """
         ...
 
     async def forget(self, now: int, limit: int) -> int:

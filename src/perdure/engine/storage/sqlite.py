@@ -80,7 +80,6 @@ class SqliteStore:
             self._let_go(file)
             raise
         self._checkpoint_at = CHECKPOINT_PAGES
-        self._copies = True  # whether the last checkpoint copied the whole log
         self._helper = HelperThread("perdure-commit")
         self._file = file
         return not clean
@@ -155,7 +154,7 @@ class SqliteStore:
         try:
             await asyncio.shield(self._busy)
         except StoreFull:
-            self._checkpoint_at = 0  # copied into the file, the log's pages can be used again
+            self._checkpoint_at = min(self._checkpoint_at, 1)  # once copied, the log's pages can be used again
             raise
         finally:
             if self._busy.done() and self._log_pages() >= self._checkpoint_at:
@@ -177,16 +176,15 @@ class SqliteStore:
 
     def _checkpoint(self, writer: sqlite3.Connection) -> None:
         """In the helper thread, while no transaction is open: only then does the log start anew."""
-        pages = copied = 0
         try:
             _, pages, copied = writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
-            pages = self._log_pages()
-            if self._copies:
+            if self._checkpoint_at:
                 _logger.warning("The log of %s could not be copied into it, and grows: %s", self._path, error)
-        self._copies = pages == copied
-        # Where a reader or a full disk is in the way, it is tried again when the log has grown.
-        self._checkpoint_at = CHECKPOINT_PAGES if self._copies else pages + CHECKPOINT_PAGES
+            self._checkpoint_at = 0  # try again after each commit
+        else:
+            # Where a reader is in the way, it is tried again when the log has grown.
+            self._checkpoint_at = CHECKPOINT_PAGES + (0 if pages == copied else pages)
 
     # --- Reading ----------------------------------------------------------------------------------------
     async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:

@@ -22,6 +22,7 @@ from perdure.model.tasks import (
     QueryTask,
     ToWorker,
     WorkerHello,
+    WorkerLeaving,
     WorkflowTask,
     WorkflowTaskAcknowledged,
 )
@@ -127,6 +128,7 @@ class Worker:
         if link is None or executor is None or tasks is None or self._stopping:
             return
         self._stopping = True
+        link.send(WorkerLeaving())
         try:
             await executor.stop()
         finally:

@@ -64,7 +64,7 @@ def install() -> None:
     for name in _RANDOM:
         if hasattr(random, name):
             _replace(random, name, _random(name))
-    for name in ("wait", "as_completed"):
+    for name in ("wait", "as_completed", "wait_for"):
         dispatcher = _dispatcher(getattr(asyncio, name), getattr(ordering, name))
         _replace(asyncio, name, dispatcher)
         _replace(asyncio.tasks, name, dispatcher)

@@ -1,9 +1,9 @@
-"""`asyncio.wait`, `as_completed` and `TaskGroup` in a fixed order.
+"""`asyncio.wait`, `as_completed`, `wait_for` and `TaskGroup` in a fixed order.
 
 asyncio keeps tasks in sets. Those of a workflow's loop hash by number, so that their order is the same in every
 process; but the numbers, and the way in which sets are used, differ between versions of Python, and
 `as_completed` makes a set of coroutines, which hash by address. A history that was recorded under one version
-must replay under another: so inside workflows these three keep to the order in which things were given to them.
+must replay under another: so inside workflows these keep to the order in which things were given to them.
 """
 
 from __future__ import annotations
@@ -116,6 +116,22 @@ class as_completed(Generic[T]):  # it stands for a function
             raise StopAsyncIteration
         self._left -= 1
         return await self._next_done()
+
+
+async def wait_for(fut: Awaitable[T], timeout: float | None) -> T:
+    """As `asyncio.wait_for`, which before Python 3.12 waited in another task: the order of steps was another."""
+    if timeout is None or timeout > 0:
+        async with asyncio.timeout(timeout):
+            return await fut
+    future = asyncio.ensure_future(fut)
+    if future.done():
+        return future.result()
+    future.cancel()
+    await _asyncio_wait([future])
+    try:
+        return future.result()
+    except asyncio.CancelledError as error:
+        raise TimeoutError from error
 
 
 async def enter_task_group(group: TaskGroup) -> TaskGroup:

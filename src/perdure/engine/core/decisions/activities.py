@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from perdure.engine.core.deadlines import Beat, limits_of
 from perdure.engine.core.effects import CancelAttempt, HandOver, OfferActivity
 from perdure.engine.core.execution import Execution
@@ -34,6 +36,9 @@ from perdure.model.tasks import (
     ActivityTask,
     ActivityToken,
 )
+
+TIMED_OUT: Final = ("perdure.errors.ActivityTimedOut", "perdure.errors.ActivityError", "builtins.TimeoutError")
+"""The classes that a timeout is an instance of in the workflow's code, for policies that name them."""
 
 
 def offer(tx: Transition, activity: PendingActivity) -> None:
@@ -153,7 +158,7 @@ def timed_out(tx: Transition, activity: PendingActivity, timeout: str) -> None:
         tx.effects.append(CancelAttempt(activity.worker, token, "timed_out"))
     what = f"activity {event.activity_type} ({event.activity_id}), attempt {activity.attempt}"
     last = activity.last_failure
-    failure = Failure(f"{what}: {timeout} timeout", (f"perdure.{timeout}",), "timeout", cause=last)
+    failure = Failure(f"{what}: {timeout} timeout", (timeout, *TIMED_OUT), "timeout", cause=last)
     if timeout in ("start_to_close", "heartbeat"):
         attempt_failed(tx, activity, failure)
         return

@@ -131,6 +131,7 @@ def hold_run(tx: Transition) -> None:
 def start_event(tx: Transition, task: OpenTask) -> int:
     """Write the started event (and, for a later attempt, the scheduled one); its id."""
     execution = tx.execution
+    tx.now = max(tx.now, execution.taken_at)  # the clock may have been set back since
     scheduled = task.scheduled_event_id
     if task.attempt > 1:
         scheduled = tx.next_id
