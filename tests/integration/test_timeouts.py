@@ -125,7 +125,7 @@ def test_policies_may_name_timeouts(simulation: Simulation) -> None:
     @workflow(name="timeouts.holding")
     async def holding() -> int:
         policy = RetryPolicy(hold_on=(TimeoutError,))
-        return await hangs.options(start_to_close_timeout="1m", retry_policy=policy)()
+        return await hangs.options(start_to_close_timeout="5s", retry_policy=policy)()
 
     async def body(client: Client) -> int:
         handle = await client.start(holding())

@@ -92,7 +92,7 @@ class Committer:
         for live in list(self._dirty):
             row = live.row
             if row is None or live.gone:
-                del self._dirty[live]
+                self._dirty.pop(live, None)  # a successor has gone with its predecessor, just now
                 continue
             if self._may_answer(live, now):
                 waiting = True

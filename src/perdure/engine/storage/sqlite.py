@@ -151,14 +151,16 @@ class SqliteStore:
     async def _commit(self, writer: sqlite3.Connection) -> None:
         """Make the open transaction durable. The helper finishes it even if the caller is cancelled."""
         self._busy = self._helper.run(lambda: self._make_durable(writer))
-        try:
-            await asyncio.shield(self._busy)
-        except StoreFull:
+        # The first of its callbacks, so that whoever waits for the writer also waits for the checkpoint.
+        self._busy.add_done_callback(lambda done: self._tidy_up(writer, done))
+        await asyncio.shield(self._busy)
+
+    def _tidy_up(self, writer: sqlite3.Connection, done: asyncio.Future[None]) -> None:
+        """After a commit: begin a checkpoint if it is time."""
+        if isinstance(done.exception(), StoreFull):
             self._checkpoint_at = min(self._checkpoint_at, 1)  # once copied, the log's pages can be used again
-            raise
-        finally:
-            if self._busy.done() and self._log_pages() >= self._checkpoint_at:
-                self._busy = self._helper.run(lambda: self._checkpoint(writer))
+        if self._log_pages() >= self._checkpoint_at:
+            self._busy = self._helper.run(lambda: self._checkpoint(writer))
 
     def _make_durable(self, writer: sqlite3.Connection) -> None:
         """In the helper thread."""

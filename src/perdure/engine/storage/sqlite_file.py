@@ -187,7 +187,7 @@ def explained(path: str, error: sqlite3.Error) -> PerdureError:
     if code == sqlite3.SQLITE_IOERR:
         return Unavailable(f"the disk failed while {path} was used ({error}): look at the system's log")
     if code in (sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_NOMEM):
-        return Unavailable(f"a read of {path} was given up: {error}")
+        return Unavailable(f"{path} could not be used just now: {error}")
     return StoreError(f"{path} can't be used: {error}")
 
 

@@ -1,0 +1,179 @@
+"""Child workflows."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from perdure import ApplicationError, NotFound, WorkflowFailed, WorkflowTerminated, workflow
+from perdure.sdk.client.client import Client
+from tests.integration.engines import Engine, described, event_names
+from tests.integration.work import Gate, echo, wait_at
+
+
+class Broken(Exception):
+    def __init__(self, part: str) -> None:
+        super().__init__(f"{part} is broken")
+        self.part = part
+
+
+@workflow(name="children.leaf", failure_exceptions=(Broken,))
+async def leaf(text: str) -> str:
+    if text == "broken":
+        raise Broken("leaf")
+    return (await echo(text)).upper()
+
+
+@workflow(name="children.waiting")
+async def waiting(gate: str) -> str:
+    return await wait_at(gate)
+
+
+@workflow(name="children.Tree")
+class Tree:
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+
+    async def run(self) -> int:
+        if self.depth == 0:
+            return 1
+        halves = await asyncio.gather(workflow.run(Tree(self.depth - 1)), workflow.start(Tree(self.depth - 1)))
+        return sum(halves)
+
+
+async def test_children_give_their_results(engine: Engine) -> None:
+    @workflow(name="children.parent")
+    async def parent() -> list[str]:
+        awaited = await leaf("a")
+        handle = leaf.start("b")
+        named = await leaf.options(id="named-child")("c")
+        return [awaited, await handle, named, await workflow.run(leaf("d"), id="other-child")]
+
+    async with engine.open() as client:
+        handle = await client.start(parent(), id="parent")
+        assert await handle.result() == ["A", "B", "C", "D"]
+        assert await client.get("named-child", leaf).result() == "C"
+        assert (await client.get("other-child").describe()).parent_id == "parent"
+        assert "ChildWorkflowExecutionCompleted" in await event_names(handle)
+
+
+async def test_a_tree_of_children(client: Client) -> None:
+    assert await client.run(Tree(4)) == 16
+
+
+async def test_a_failing_child_raises_its_own_exception(client: Client) -> None:
+    @workflow(name="children.catching")
+    async def catching() -> str:
+        try:
+            await leaf("broken")
+        except Broken as error:
+            return error.part
+        return ""
+
+    @workflow(name="children.not_catching")
+    async def not_catching() -> str:
+        return await leaf("broken")
+
+    assert await client.run(catching()) == "leaf"
+    with pytest.raises(Broken) as caught:
+        await client.run(not_catching())
+    assert caught.value.part == "leaf"
+
+
+async def test_a_taken_id_fails_the_start_of_a_child(client: Client) -> None:
+    @workflow(name="children.colliding")
+    async def colliding() -> str:
+        try:
+            await waiting.options(id="occupied")("x")
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    Gate.named("occupied")
+    await client.start(waiting("occupied"), id="occupied")
+    assert "occupied" in await client.run(colliding())
+
+
+async def test_a_child_can_be_cancelled_and_terminated(client: Client) -> None:
+    @workflow(name="children.cancelling")
+    async def cancelling(gate: str) -> str:
+        child = waiting.options(id=f"child-{gate}").start(gate)
+        await workflow.receive("cancel", object)
+        child.cancel()
+        try:
+            await child
+        except asyncio.CancelledError:
+            await workflow.receive("end", object)  # its end would terminate the child
+            return "cancelled"
+        return ""
+
+    @workflow(name="children.watching")
+    async def watching(gate: str) -> str:
+        try:
+            return await waiting.options(id=f"child-{gate}")(gate)
+        except WorkflowTerminated as error:
+            return f"terminated: {error}"
+
+    gate = Gate.named("cancel")
+    handle = await client.start(cancelling("cancel"))
+    await gate.reached.wait()
+    await handle.signal("cancel")
+    await gate.cancelled.wait()
+    assert (await described(client.get("child-cancel"), lambda d: d.status != "Running")).status == "Canceled"
+    await handle.signal("end")
+    assert await handle.result() == "cancelled"
+
+    gate = Gate.named("terminate")
+    handle = await client.start(watching("terminate"))
+    await gate.reached.wait()
+    await client.get("child-terminate").terminate("by hand")
+    assert (await handle.result()).startswith("terminated: ")
+
+
+async def test_children_end_with_their_parent(engine: Engine) -> None:
+    @workflow(name="children.abandoning")
+    async def abandoning() -> str:
+        waiting.options(id="left-behind").start("left")
+        await workflow.receive("end", object)
+        return "done"
+
+    gate = Gate.named("left")
+    async with engine.open() as client:
+        handle = await client.start(abandoning())
+        await gate.reached.wait()
+        await handle.signal("end")
+        assert await handle.result() == "done"
+        with pytest.raises(WorkflowTerminated):
+            await client.get("left-behind", waiting).result()
+        await gate.cancelled.wait()
+
+
+async def test_a_child_outlives_a_restart(engine: Engine) -> None:
+    @workflow(name="children.restarted")
+    async def restarted() -> str:
+        return await waiting.options(id="kid")("restart")
+
+    gate = Gate.named("restart")
+    async with engine.open() as client:
+        await client.start(restarted(), id="p")
+        await gate.reached.wait()
+    gate.open()
+    async with engine.open() as client:
+        assert await client.get("p", restarted).result() == "restart"
+
+
+async def test_unhandled_errors_of_a_child_are_failures_of_the_parent(client: Client) -> None:
+    @workflow(name="children.refusing")
+    async def refusing() -> None:
+        raise ApplicationError("refused", type="Refused")
+
+    @workflow(name="children.passing_on")
+    async def passing_on() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(refusing())
+
+    with pytest.raises((ApplicationError, ExceptionGroup, WorkflowFailed), match="refused|unhandled"):
+        await client.run(passing_on())
+    with pytest.raises(NotFound):
+        await client.get("no-such-child").result()
