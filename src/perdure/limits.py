@@ -147,9 +147,30 @@ STORE_RETRY_INITIAL: Final = 50 * MILLISECOND
 STORE_RETRY_MAXIMUM: Final = 5 * SECOND
 """Backoff of a commit or a read that the store could not take."""
 
+# --- The SQLite store -----------------------------------------------------------------------------------
+CHECKED_SIZE: Final = 16 * 1024 * 1024
+"""A file up to this size is checked whole when it is opened: a few hundredths of a second. In a larger one,
+damage is found where it is read."""
+
+CACHE_KIB: Final = 4 * 1024
+"""KiB of pages that the writer keeps in memory: the tables' ends and the upper levels of their trees."""
+
+CHECKPOINT_PAGES: Final = 1_000
+"""Pages in the log (4 MiB) from which they are copied into the file: enough to copy a page once that changed
+often, and few enough to be done in some milliseconds."""
+
+MAX_QUERY_LENGTH: Final = 10_000
+"""Characters of a list filter: longer ones are mistakes, and parsing takes time for each."""
+
 # --- The worker -----------------------------------------------------------------------------------------
 DEFAULT_CONCURRENT_ACTIVITIES: Final = 100
 """Activities that one worker runs at once unless it is told otherwise."""
+
+HEARTBEAT_INTERVAL_MINIMUM: Final = 50 * MILLISECOND
+"""Heartbeats are sent at most this often, however short their timeout is: each is a message."""
+
+SHUTDOWN_GRACE: Final = 5.0
+"""Seconds that attempts are given to end once they were cancelled because the worker stops."""
 
 MAX_THREADS: Final = 64
 """Threads for plain `def` activities: they mostly wait for other systems."""

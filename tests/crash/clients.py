@@ -109,12 +109,12 @@ class Clients:
 
     async def _release(self, key: ActivityKey) -> None:
         """Wait until an activity is held, and let it go on; unless its next attempt began without."""
-        workflow_id, activity_id = key
-        handle = self._client.get(workflow_id)
+        workflow_id, run_id, activity_id = key
+        handle = self._client.get(workflow_id, run_id=run_id)
         while (attempt := self._outside.holds.get(key)) is not None:
             held = [each.activity_id for each in (await handle.describe()).activities if each.status == "held"]
             if activity_id in held:
-                about = f"{activity_id} {attempt}"
+                about = f"{run_id} {activity_id} {attempt}"
                 if self._outside.ask("release", workflow_id, about):
                     await handle.release(activity_id, note="looked at by the crash test")
                     self._outside.tell("release", workflow_id, about)

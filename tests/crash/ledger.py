@@ -53,14 +53,15 @@ class Told(Line, frozen=True, kw_only=True, omit_defaults=True, tag="told"):
 
 
 class Began(Line, frozen=True, kw_only=True, omit_defaults=True, tag="began"):
-    """An attempt of an activity began. `failure` is what it was told of the attempt before, `beat` the last
-    heartbeat's details that it found."""
+    """An attempt of an activity began. `started` is when, as the engine says; `failure` is what it was told of the
+    attempt before, `beat` the last heartbeat's details that it found."""
 
     workflow: str
     run: str
     activity: str
     step: int
     attempt: int
+    started: int
     failure: str = ""
     beat: int = 0
 

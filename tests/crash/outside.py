@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 
 from perdure import Hold, activity
+from perdure.clock import SECOND
 from tests.crash.ledger import AnyLine, Asked, Began, End, Ended, Ledger, Told, What, now
 from tests.crash.workload import Flaky, Step
 
-ActivityKey = tuple[str, str]
-"""(workflow id, activity id)"""
+ActivityKey = tuple[str, str, str]
+"""(workflow id, run id, activity id)"""
 
 
 class Outside:
@@ -38,11 +39,11 @@ class Outside:
             case Told():
                 self.told.add((line.what, line.workflow, line.about))
             case Began():
-                self.holds.pop((line.workflow, line.activity), None)
+                self.holds.pop((line.workflow, line.run, line.activity), None)
             case Ended():
                 self._ends[line.step, line.how] += 1
                 if line.how == "held":
-                    self.holds[line.workflow, line.activity] = line.attempt
+                    self.holds[line.workflow, line.run, line.activity] = line.attempt
             case _:
                 pass
 
@@ -70,6 +71,7 @@ class Outside:
             activity=info.activity_id,
             step=step.key,
             attempt=info.attempt,
+            started=int(info.started_time.timestamp() * SECOND),
             failure=info.last_failure or "",
             beat=activity.heartbeat_details(int) or 0,
         )
@@ -84,7 +86,7 @@ class Outside:
         info = activity.info()
         if self._ends[step.key, "held"] < step.holds:
             self._end(step, "held")
-            self.on_hold((info.workflow_id, info.activity_id))
+            self.on_hold((info.workflow_id, info.run_id, info.activity_id))
             raise Hold(f"attempt {info.attempt} wants somebody to look")
         if self._ends[step.key, "raised"] < step.fails:
             activity.heartbeat(info.attempt)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import weakref
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -236,3 +237,28 @@ def test_payloads_that_are_not_json_are_decode_errors() -> None:
     scenario.do()
     assert result(scenario) == "DecodeError"
     check_replay(scenario)
+
+
+def test_a_generator_that_is_dropped_by_eviction_starts_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    told: list[str] = []
+
+    async def numbers() -> AsyncGenerator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            told.append("closed")
+
+    @workflow
+    async def held() -> None:
+        generator = numbers()
+        await anext(generator)
+        await fetch("a")
+
+    scenario = Scenario(held)
+    scenario.do()
+    scenario.run.evict()
+    del scenario
+    gc.collect()
+    assert told == []
+    assert list(recwarn) == []

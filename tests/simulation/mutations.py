@@ -17,9 +17,10 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core import evolve, retries
 from perdure.engine.core import inputs as i
 from perdure.engine.core.deadlines import Deadlines
-from perdure.engine.core.decisions import activities, messages, workflow_tasks
+from perdure.engine.core.decisions import activities, messages, wake, workflow_tasks
 from perdure.engine.core.transition import Transition
 from perdure.engine.node import committer as committer_module
+from perdure.engine.node import performing
 from perdure.engine.node.committer import Committer
 from perdure.engine.node.live import Live, settle
 from perdure.engine.node.node import Node
@@ -28,6 +29,7 @@ from perdure.engine.node.serving import Serving
 from perdure.model import records as r
 from perdure.model import requests as q
 from perdure.model import tasks as t
+from perdure.model.state import OutboxEntry
 
 Patch = pytest.MonkeyPatch
 
@@ -39,6 +41,15 @@ class Mutation:
     name: str
     breaks: str
     apply: Callable[[Patch], None]
+
+
+def nothing(*_: object) -> None:
+    """Takes the place of something that matters."""
+
+
+def zero(*_: object) -> int:
+    """Takes the place of a number, or of a truth."""
+    return 0
 
 
 def reply_before_commit(patch: Patch) -> None:
@@ -136,7 +147,7 @@ def forget_to_decide_again(patch: Patch) -> None:
 
 
 def lose_lost_workers(patch: Patch) -> None:
-    patch.setitem(decide_module.DECISIONS, i.WorkersLost, lambda tx, lost: None)
+    patch.setitem(decide_module.DECISIONS, i.WorkersLost, nothing)
 
 
 def never_lower_wake_at(patch: Patch) -> None:
@@ -170,11 +181,11 @@ def accept_stale_tokens(patch: Patch) -> None:
 
 
 def close_without_looking(patch: Patch) -> None:
-    patch.setattr(workflow_tasks, "unseen", lambda tx, message: False)
+    patch.setattr(workflow_tasks, "unseen", zero)
 
 
 def retry_at_once(patch: Patch) -> None:
-    patch.setattr(retries, "backoff", lambda policy, attempts, seed: 0)
+    patch.setattr(retries, "backoff", zero)
 
 
 def forget_fields_in_snapshots(patch: Patch) -> None:
@@ -192,10 +203,8 @@ def forget_fields_in_snapshots(patch: Patch) -> None:
 
 
 def never_time_out(patch: Patch) -> None:
-    patch.setattr(activities, "timed_out", lambda tx, activity, timeout: None)
-    from perdure.engine.core.decisions import wake
-
-    patch.setattr(wake, "timed_out", lambda tx, activity, timeout: None)
+    patch.setattr(activities, "timed_out", nothing)
+    patch.setattr(wake, "timed_out", nothing)
 
 
 def forget_holds(patch: Patch) -> None:
@@ -213,11 +222,11 @@ def drop_the_outbox(patch: Patch) -> None:
     def send(self: Performing, live: Live, effect: fx.Send) -> None:
         """Nothing is delivered; the entry stays in the journal."""
 
-    from perdure.engine.core.decisions import wake
-    from perdure.engine.node import performing
+    def forget(tx: Transition, entry: OutboxEntry) -> None:
+        tx.note(r.OutboxSettled(entry.added.entry_id))
 
     patch.setitem(performing.EFFECTS, fx.Send, send)
-    patch.setattr(wake, "resend", lambda tx, entry: tx.note(r.OutboxSettled(entry.added.entry_id)))
+    patch.setattr(wake, "resend", forget)
 
 
 def forget_the_backlog(patch: Patch) -> None:
@@ -239,7 +248,9 @@ def lose_query_answers(patch: Patch) -> None:
 
 MUTATIONS = [
     Mutation("reply before the commit", "1: acknowledged means on disk", reply_before_commit),
-    Mutation("hand an activity over before the commit", "1: nothing leaves before it is on disk", hand_over_before_commit),
+    Mutation(
+        "hand an activity over before the commit", "1: nothing leaves before it is on disk", hand_over_before_commit
+    ),
     Mutation("drop a buffered signal", "1: an acknowledged signal survives", drop_buffered_signal),
     Mutation("forget a retry count", "3: a retry count survives", forget_retry_count),
     Mutation("reuse a token", "2: an attempt runs once", reuse_a_token),

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from perdure.model import events as e
 from perdure.model import records as r
+from perdure.model.failures import Failure
 from perdure.model.journal import digest_after, encode_event, merged
 from perdure.model.requests import Status
 from perdure.model.state import (
@@ -97,6 +98,11 @@ def _closed(status: Status) -> Callable[[State, Any], None]:
             pending.clear()
 
     return close
+
+
+def _terminated(state: State, event: e.WorkflowExecutionTerminated) -> None:
+    _closed("Terminated")(state, event)
+    state.failure = Failure(event.reason, kind="terminated")
 
 
 def _cancel_requested(state: State, event: e.WorkflowExecutionCancelRequested) -> None:
@@ -299,7 +305,7 @@ def _child_started(state: State, event: e.ChildWorkflowExecutionStarted) -> None
     child = state.children.get(event.initiated_event_id)
     if child is not None:
         child.run_id = event.run_id
-        child.started_event_id = event.id or child.started_event_id
+        child.started_event_id = event.id
 
 
 def _child_over(state: State, event: Any) -> None:
@@ -345,7 +351,7 @@ EVENTS: Final[dict[type[e.Event], Callable[[State, Any], None] | None]] = {
     e.WorkflowExecutionFailed: _closed("Failed"),
     e.WorkflowExecutionTimedOut: _closed("TimedOut"),
     e.WorkflowExecutionCanceled: _closed("Canceled"),
-    e.WorkflowExecutionTerminated: _closed("Terminated"),
+    e.WorkflowExecutionTerminated: _terminated,
     e.WorkflowExecutionContinuedAsNew: _closed("ContinuedAsNew"),
     e.WorkflowExecutionSignaled: None,
     e.WorkflowExecutionCancelRequested: _cancel_requested,

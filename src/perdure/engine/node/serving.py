@@ -106,7 +106,9 @@ class Serving:
             return
         execution = live.execution
         if execution is None:
-            self.reply(live, work, NotFound(f"there is no workflow with the id {live.chain.workflow_id!r}"))
+            run = f"workflow {live.chain.workflow_id!r} has no run {live.older!r}"
+            none = f"there is no workflow with the id {live.chain.workflow_id!r}"
+            self.reply(live, work, NotFound(run if live.older else none))
             self._served(live, work)
             return
         if work.run_id and work.run_id != execution.ref.run_id:

@@ -21,10 +21,8 @@ from perdure.clock import MICROSECOND
 from perdure.engine.storage.filter import And, BuiltIn, Comparison, Filter, Not, Operator, Or
 from perdure.engine.storage.listing import Value
 from perdure.errors import InvalidRequest
+from perdure.limits import MAX_QUERY_LENGTH
 from perdure.model.requests import Status
-
-MAX_QUERY_LENGTH: Final = 10_000
-"""Characters of a list filter: longer ones are mistakes, and parsing takes time for each."""
 
 _FIELDS: Final = get_args(BuiltIn)
 _STATUSES: Final = get_args(Status)

@@ -34,11 +34,8 @@ from perdure.engine.storage.schema import KIND_CODES, KINDS, STATUSES
 from perdure.engine.storage.sqlite_file import SqliteFile, explained, open_file
 from perdure.errors import StoreError, StoreFull
 from perdure.ids import shard_of
+from perdure.limits import CHECKPOINT_PAGES
 from perdure.model.requests import ListedWorkflow
-
-CHECKPOINT_PAGES: Final = 1_000
-"""Pages in the log (4 MiB) from which they are copied into the file: enough to copy a page once that changed
-often, and few enough to be done in some milliseconds."""
 
 _LOG_PAGES_OFFSET: Final = 16
 """Where the index of the log counts its pages (in the format's description: `mxFrame`)."""

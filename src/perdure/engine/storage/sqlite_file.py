@@ -23,13 +23,7 @@ from perdure.errors import (
     StoreTooNew,
     Unavailable,
 )
-
-CHECKED_SIZE: Final = 16 * 1024 * 1024
-"""Bytes of a file up to which it is checked whole when it is opened: a few hundredths of a second. In a larger
-one, damage is found where it is read."""
-
-CACHE_KIB: Final = 16 * 1024
-"""Pages that the writer keeps in memory: the tables' ends and the upper levels of their trees."""
+from perdure.limits import CACHE_KIB, CHECKED_SIZE
 
 _MAGIC: Final = b"SQLite format 3\0"
 

@@ -18,13 +18,13 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from threading import get_ident
-from typing import Any, Final
+from typing import Any
 
 from msgspec.structs import replace
 
-from perdure.clock import MILLISECOND, SECOND
+from perdure.clock import SECOND
 from perdure.errors import ApplicationError, InvalidRequest, NotFound
-from perdure.limits import HEARTBEAT_JOURNAL_INTERVAL, MAX_THREADS
+from perdure.limits import HEARTBEAT_INTERVAL_MINIMUM, HEARTBEAT_JOURNAL_INTERVAL, MAX_THREADS, SHUTDOWN_GRACE
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payloads
 from perdure.model.tasks import (
@@ -43,12 +43,6 @@ from perdure.sdk.activity.definition import ActivityDefinition
 from perdure.sdk.activity.threads import Job, ThreadPool
 from perdure.sdk.failures import failure_of
 from perdure.sdk.unknown import unknown_name
-
-SHUTDOWN_GRACE: Final = 5.0
-"""Seconds that attempts are given to end once they were cancelled because the worker stops."""
-
-HEARTBEAT_INTERVAL_MINIMUM: Final = 50 * MILLISECOND
-"""Heartbeats are sent at most this often, however short their timeout is: each is a message."""
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,15 @@
     definition.py   what @workflow makes of a function or a class
     api.py          the `workflow` namespace that users import
     context.py      what the API asks of the run that it is called in
-    loop.py         an asyncio event loop without time, I/O or threads
     runtime.py      one run: activate(task) → completion
+    replay.py       a history, read as workflow tasks
+    messages.py     signals, updates and queries, and their handlers
+    ledger.py       what a run has asked for, and what of it is open
     matching.py     commands against the events that record them
+    loop.py         an asyncio event loop without time, I/O or threads
+    activation.py   the thread is the workflow's while its code runs
+    determinism.py  Python's clocks and random numbers, made to repeat
+    ordering.py     asyncio's functions on sets of tasks, in a fixed order
+    conditions.py   workflow.wait_until
+    logs.py         workflow.logger
 """

@@ -229,6 +229,13 @@ class Ledger:
             else:
                 self._timers = max(self._timers, int(number))
 
+    def release(self) -> None:
+        """Let go of what is open: the run is out of memory."""
+        self._open.clear()
+        self._issued.clear()
+        self._news.clear()
+        self.loop.release()
+
     # --- Ending -----------------------------------------------------------------------------------------
     def fire(self, event_id: int) -> None:
         """A timer's time has come."""

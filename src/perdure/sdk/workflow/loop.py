@@ -293,7 +293,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return None
 
     def call_exception_handler(self, context: dict[str, object]) -> None:
-        if not self.silent:
+        if not self.silent and not self.replaying:
             _logger.error(context["message"], exc_info=cast("BaseException | None", context.get("exception")))
 
     # --- Asynchronous generators ------------------------------------------------------------------------
@@ -302,7 +302,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def generator_dropped(self, generator: AsyncGenerator[object, object]) -> None:
         """User code left a generator in its middle: run its `finally`, unless that comes at a random time."""
-        if self.running:
+        if self.running and not self.silent:
             self.create_task(generator.aclose())
 
 

@@ -105,13 +105,17 @@ class Messages:
         """The next signal of that name, as a value of that type; signals that don't fit it are dropped.
         Raises TimeoutError after `timeout` microseconds."""
         mailbox = self._mailboxes[name]
-        async with asyncio.timeout(None if timeout is None else timeout / SECOND):
-            while True:
-                payloads = await mailbox.get()
-                try:
-                    return _value(payloads, type, f"signal {name!r}")
-                except DecodeError as error:
-                    self._dropped(name, error)
+        limit = None if timeout is None else timeout / SECOND
+        try:
+            async with asyncio.timeout(limit):
+                while True:
+                    payloads = await mailbox.get()
+                    try:
+                        return _value(payloads, type, f"signal {name!r}")
+                    except DecodeError as error:
+                        self._dropped(name, error)
+        except TimeoutError:
+            raise TimeoutError(f"receive: no signal {name!r} came within {limit:g} s") from None
 
     # --- Updates ----------------------------------------------------------------------------------------
     def admit(self, update: AdmittedUpdate) -> None:

@@ -184,8 +184,8 @@ class WorkflowRun:
         with Activation(self, self._loop):
             for task in reversed(self._loop.live_tasks()):
                 _tear_down(task)
-        self._loop.release()
-        self._messages = self._main = None
+        self._ledger.release()
+        self._messages = self._main = self._sent = None
 
     def take_log_records(self) -> list[logging.LogRecord]:
         """What the code has logged since the last call. It may be handed to `logging` when the task's

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -95,6 +96,18 @@ class Ledger(logging.Handler):
     def say(self, text: str) -> None:
         """A line of the trace."""
         self.trace.append(f"{self.time():10.4f} p{self.process} {text}")
+
+    @contextmanager
+    def listening(self, name: str) -> Generator[None]:
+        """Take all that a logger says."""
+        logger = logging.getLogger(name)
+        propagates, logger.propagate = logger.propagate, False
+        logger.addHandler(self)
+        try:
+            yield
+        finally:
+            logger.removeHandler(self)
+            logger.propagate = propagates
 
     def emit(self, record: logging.LogRecord) -> None:
         """A line of the engine's log."""
@@ -271,16 +284,19 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("it waits")
 
 
-_current: Ledger | None = None
+_ledgers: list[Ledger] = []
 
 
 def current() -> Ledger:
     """The ledger of the simulation that is running."""
-    assert _current is not None
-    return _current
+    return _ledgers[-1]
 
 
-def use(ledger: Ledger | None) -> None:
-    """Set the current ledger."""
-    global _current
-    _current = ledger
+@contextmanager
+def used(ledger: Ledger) -> Generator[None]:
+    """Make a ledger the current one."""
+    _ledgers.append(ledger)
+    try:
+        yield
+    finally:
+        _ledgers.pop()

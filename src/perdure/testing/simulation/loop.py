@@ -57,7 +57,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         scheduled, ready = self._scheduled, self._ready
         while scheduled and (scheduled[0].when() <= self._time or not ready):
             timer = heapq.heappop(scheduled)
-            timer._scheduled = False  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+            timer._scheduled = False  # type: ignore[attr-defined]
             if not timer.cancelled():
                 self._time = max(self._time, timer.when())
                 ready.append(timer)
@@ -65,7 +65,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             raise Stuck("nothing is ready, and no timer is set")
         handle = ready.popleft()
         if not handle.cancelled():
-            handle._run()  # pyright: ignore[reportPrivateUsage]
+            handle._run()
         self.steps += 1
         failure = self.failed()
         if failure is not None:

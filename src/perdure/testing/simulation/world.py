@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
+from typing import cast
 
 from perdure.clock import SECOND
 from perdure.engine.core.invariants import check_history, check_state
@@ -21,7 +21,7 @@ from perdure.engine.storage.api import Store
 from perdure.engine.storage.memory import MemoryStore
 from perdure.errors import NotFound, PerdureError, Unavailable
 from perdure.ids import SeededIds
-from perdure.model.requests import SignalWorkflow, StartWorkflow, UpdateWorkflow
+from perdure.model.requests import Reply, Request, SignalWorkflow, StartWorkflow, UpdateWorkflow
 from perdure.sdk.client.client import Client
 from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.converter import encode
@@ -70,10 +70,13 @@ class World:
             plan = make_plan(random, (w + 1) * 100)
             notes = max([step.n for step in plan if step.kind == "signals"], default=0) + random.randint(0, 2)
             messages = [(random.random() * random.choice((0.01, 2.0)), "note", n) for n in range(notes)]
-            for n in range(random.randint(0, 2)):
-                messages.append((random.random(), "add", 90_000 + n if random.random() < 0.8 else -1 - n))
-            for _ in range(random.randint(0, 2)):
-                messages.append((random.random(), random.choice(("describe", "query")), 0))
+            messages += [
+                (random.random(), "add", 90_000 + n if random.random() < 0.8 else -1 - n)
+                for n in range(random.randint(0, 2))
+            ]
+            messages += [
+                (random.random(), random.choice(("describe", "query")), 0) for _ in range(random.randint(0, 2))
+            ]
             random.shuffle(messages)
             workflows.append(Wanted(f"w{w}", plan, messages))
         faults = Faults(
@@ -95,39 +98,34 @@ class World:
 
         watch: called with each node before it starts.
         """
-        ledger = self.ledger
-        outside.use(ledger)
-        time = 0.0
         loops: list[SimulatedLoop] = []  # kept until the end: collecting a dead one would run its clean-up code
-        log = logging.getLogger("perdure")
-        log.addHandler(ledger)
-        propagated, log.propagate = log.propagate, False
-        try:
-            for process, kill_at in enumerate([*self.kills, 0]):
-                loop = SimulatedLoop(time, kill_at)
-                loops.append(loop)
-                loop.failed = lambda: ledger.violation
-                clock = SimulatedClock(loop, EPOCH, self.skews[process])
-                ledger.process, ledger.time, ledger.clock = process, loop.time, partial(seconds_since_epoch, clock)
-                ledger.say(f"process begins; to be killed at step {kill_at or 'none'}")
-                asyncio.set_event_loop(None)
-                try:
-                    loop.run_until_complete(self._process(loop, clock, watch))
-                except Killed:
-                    ledger.say("KILLED")
-                    ledger.process_died()
-                    time = loop.time()
-                    continue
-                finally:
-                    asyncio.events._set_running_loop(None)  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-                break
-            self._check_end()
-        finally:
-            outside.use(None)
-            log.removeHandler(ledger)
-            log.propagate = propagated
-            self._bury(loops)
-        return ledger
+        with outside.used(self.ledger), self.ledger.listening("perdure"):
+            try:
+                self._live_through(loops, watch)
+                self._check_end()
+            finally:
+                self._bury(loops)
+        return self.ledger
+
+    def _live_through(self, loops: list[SimulatedLoop], watch: Callable[[Node], None] | None) -> None:
+        """One process after another, until one of them is done."""
+        ledger = self.ledger
+        time = 0.0
+        for process, kill_at in enumerate([*self.kills, 0]):
+            loop = SimulatedLoop(time, kill_at)
+            loops.append(loop)
+            loop.failed = lambda: ledger.violation
+            clock = SimulatedClock(loop, EPOCH, self.skews[process])
+            ledger.process, ledger.time, ledger.clock = process, loop.time, partial(seconds_since_epoch, clock)
+            ledger.say(f"process begins; to be killed at step {kill_at or 'none'}")
+            try:
+                loop.run_until_complete(self._process(loop, clock, watch))
+            except Killed:
+                ledger.say("KILLED")
+                ledger.process_died()
+                time = loop.time()
+            else:
+                return
 
     async def _process(self, loop: SimulatedLoop, clock: SimulatedClock, watch: Callable[[Node], None] | None) -> None:
         process = self.ledger.process
@@ -205,9 +203,7 @@ class World:
 
     async def _update(self, client: Client, wid: str, asked: Asked, n: int) -> None:
         try:
-            outcome = await insist(
-                client, UpdateWorkflow("default", wid, "", f"update-{n}", "add", (encode(n, "n"),))
-            )
+            outcome = await insist(client, UpdateWorkflow("default", wid, "", f"update-{n}", "add", (encode(n, "n"),)))
         except NotFound:
             asked.updates[n] = "refused"
             return
@@ -239,10 +235,8 @@ class World:
             loop.dead = True
             for task in asyncio.all_tasks(loop):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-                coroutine = task.get_coro()
                 with contextlib.suppress(BaseException):
-                    if coroutine is not None:
-                        coroutine.close()
+                    cast("Coroutine[object, object, object]", task.get_coro()).close()
             loop.close()
 
     # --- The end ----------------------------------------------------------------------------------------
@@ -280,7 +274,7 @@ def seconds_since_epoch(clock: SimulatedClock) -> float:
     return (clock.now() - EPOCH) / SECOND
 
 
-async def insist(client: Client, request: StartWorkflow | SignalWorkflow | UpdateWorkflow):  # type: ignore[no-untyped-def]
+async def insist(client: Client, request: Request[Reply]) -> Reply:
     """Send a request until it is answered, as a client does."""
     while True:
         try:

@@ -31,8 +31,7 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
     failure = Failure(answer.error, kind="engine") if answer.error else None
     message = entry.added.message
     if isinstance(message, r.OutboxStart):
-        child = tx.state.children.get(event_id)
-        if child is None or child.run_id:
+        if event_id not in tx.state.children:
             return  # its report was here before
         tx.arrive(
             e.StartChildWorkflowExecutionFailed(0, tx.now, event_id, message.workflow_id, failure)
