@@ -8,6 +8,7 @@ from types import TracebackType
 
 from perdure.clock import Clock, SystemClock
 from perdure.engine.node.node import Node
+from perdure.engine.node.watchdog import Watchdog
 from perdure.engine.storage.api import Store
 from perdure.engine.storage.memory import MemoryStore
 from perdure.engine.storage.sqlite import SqliteStore
@@ -25,6 +26,7 @@ class Embedded:
 
     def __init__(self, node: Node, worker: Worker, client: Client) -> None:
         self.node, self.worker, self.client = node, worker, client
+        self._watchdog = Watchdog(node.clock, node.stalls.add)
 
     async def __aenter__(self) -> Client:
         await self.node.start()
@@ -32,13 +34,18 @@ class Embedded:
             await self.worker.start()
             await self.node.serve()
         except BaseException:
-            await self.node.stop()
+            await self._stop()
             raise
+        self._watchdog.start()
         return self.client
 
     async def __aexit__(
         self, type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._watchdog.stop()
+        await self._stop()
+
+    async def _stop(self) -> None:
         try:
             await self.worker.stop()
         finally:

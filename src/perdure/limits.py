@@ -59,6 +59,10 @@ MAX_BUFFERED_INPUTS: Final = 20_000
 MAX_PENDING_UPDATES: Final = 1_000
 """Updates admitted and not yet completed in one run: each has a caller who waits."""
 
+MAX_INTERVENTIONS: Final = 100
+"""What persons did about activities of one run (released, completed, failed) that is kept to be shown. All of
+it stands in the journal until a snapshot covers it."""
+
 MAX_COMMANDS: Final = 60_000
 """Commands in one workflow task's completion: they are decided and stored as one transition."""
 
@@ -83,7 +87,7 @@ WORKFLOW_TASK_RETRY_MAXIMUM: Final = 1 * MINUTE
 cost nothing meanwhile."""
 
 WORKFLOW_TASK_TIMEOUT: Final = 10 * SECOND
-"""A workflow task that its worker does not answer within this is given to a worker again."""
+"""A workflow task that its worker does not answer within this is given to another, as soon as there is one."""
 
 HEARTBEAT_JOURNAL_INTERVAL: Final = 5 * SECOND
 """Heartbeat details are journaled at most this often (or half the timeout, if that is longer)."""
@@ -106,7 +110,7 @@ SHARDS: Final = 1024
 """Parts that executions are spread over. Fixed for the life of a store: it is part of every key."""
 
 MAX_GROUP: Final = 1_000
-"""Transitions in one commit: bounds the work lost when one is refused, and the length of a stall."""
+"""Executions in one commit, and in one turn: bounds how long others wait for it."""
 
 SPECULATION_WAIT: Final = 5 * MILLISECOND
 """How long an input waits for its workflow task to be answered, so that both go into one commit."""
@@ -122,17 +126,26 @@ MAX_CACHED_WORKFLOWS: Final = 400
 """Suspended workflows that a worker keeps alive. The next task of any other costs a replay."""
 
 DUE_SCAN_LIMIT: Final = 500
-"""Due executions that are read at once."""
+"""Due executions that are woken at once; the next ones are read when these are served. A flood of due timers
+must not fill the memory."""
 
-MAX_WAKING: Final = 1_000
-"""Woken executions that are being served at once: a flood of due timers must not fill the memory."""
+LONGEST_NAP: Final = 1 * MINUTE
+"""Looks at the clock at least this often: a machine that was suspended, or whose clock was set, is noticed."""
 
 WAKE_BACKOFF_INITIAL: Final = 1 * SECOND
 WAKE_BACKOFF_MAXIMUM: Final = 5 * MINUTE
 """A wake-up that raises is tried again after this; the other executions are not disturbed."""
 
-MAX_TIMER_HEAP: Final = 10_000
-"""Deadlines that are kept in memory; later ones are found by the scan."""
+STALLS_KEPT: Final = 16
+"""Intervals in which the node could not work that are remembered: enough for the longest timeouts that were
+running meanwhile, and few enough to look through for each deadline."""
+
+FORGET_INTERVAL: Final = 1 * HOUR
+FORGET_AT_ONCE: Final = 1_000
+"""Expired request ids are deleted this often, and so many in one transaction: it delays the commits."""
+
+STOP_WAIT: Final = 30 * SECOND
+"""How long a stop waits for a store that takes no commits. What is given up then was never acknowledged."""
 
 BACKLOG_PAGE: Final = 1_000
 """Head of a task queue's backlog that is kept in memory; the rest waits in the store."""

@@ -130,7 +130,7 @@ def _scheduled(run: Run, activity_id: str) -> set[int]:
 def notes_of(chain: list[Run]) -> list[str]:
     """The signals that a workflow has, in order."""
     signals = [event for run in chain for event in run.everything() if isinstance(event, e.WorkflowExecutionSignaled)]
-    return [decode(signal.input[0], str, "a note") for signal in signals]
+    return [str(decode(signal.input[0], str, "a note")) for signal in signals]
 
 
 def _in_order(notes: list[str]) -> Iterator[str]:

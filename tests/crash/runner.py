@@ -10,6 +10,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -20,7 +21,7 @@ from tests.crash import disk, ledger
 from tests.crash.attempts import check_attempts
 from tests.crash.checks import Finding, check_disk, check_end
 from tests.crash.disk import EMPTY, Disk
-from tests.crash.ledger import AnyLine
+from tests.crash.ledger import SIGNS, AnyLine
 from tests.crash.victim import DATABASE, STOPPED, Task
 from tests.crash.workload import make_orders
 
@@ -56,13 +57,13 @@ def make_moment(random: Random) -> Moment:
     lines = random.choice((random.randint(1, 20), random.randint(1, 150)))
     match random.choices(("running", "opening", "recovery", "checkpoint", "closing"), (10, 2, 3, 3, 2))[0]:
         case "opening":
-            return Moment("opening", b"o", 1, random.random() * 0.03)
+            return Moment("opening", SIGNS["opening"], 1, random.random() * 0.03)
         case "recovery":
-            return Moment("recovery", b"O", 1, random.random() * 0.02)
+            return Moment("recovery", SIGNS["open"], 1, random.random() * 0.02)
         case "checkpoint":
-            return Moment("checkpoint", b"c", random.randint(1, 3), random.random() * 0.003)
+            return Moment("checkpoint", SIGNS["checkpoint"], random.randint(1, 3), random.random() * 0.003)
         case "closing":
-            return Moment("closing", b"x", 1, random.random() * 0.02, stop_after=lines)
+            return Moment("closing", SIGNS["closing"], 1, random.random() * 0.02, stop_after=lines)
         case _:
             return Moment("running", b"", lines, random.random() * 0.004)
 
@@ -102,7 +103,7 @@ class Round:
         self.orders = make_orders(self.seed, 4 + random.randint(1, 3) * self.kills)
         self._crowd = random.choice((3, 12))
         self._slots = self._crowd + random.choice((1, 8, 200))
-        self._checkpoint_pages = random.choice((10, 40, 1_000))
+        self._checkpoint_pages = random.choice((10, 30, 100))
 
     def run(self) -> None:
         """Kill and restart until all is done. Raises Broken."""
@@ -121,7 +122,7 @@ class Round:
         self.process += 1
         with (self.folder / ERRORS).open("ab") as errors:
             command = [sys.executable, "-m", "tests.crash.victim", json.encode(self._task(moment)).decode()]
-            victim = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+            victim = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         try:
             stuck = not self._wait(victim, moment)
         finally:
@@ -153,14 +154,17 @@ class Round:
         """Until the moment has come, or the victim ends. False if it is stuck."""
         assert victim.stdout is not None
         seen = 0
+        last = time.monotonic()
         with victim.stdout as signs:
             while moment is None or seen < moment.count:
-                if not select.select([signs], [], [], SILENCE)[0]:
+                if not select.select([signs], [], [], SILENCE)[0] or time.monotonic() > last + SILENCE:
                     return False
                 written = os.read(signs.fileno(), PIPE_SIZE)
                 if not written:
                     victim.wait()
                     return True
+                if written.strip(SIGNS["checkpoint"]):  # work without end would be no progress
+                    last = time.monotonic()
                 if moment is not None:
                     seen += written.count(moment.sign) if moment.sign else len(written)
             select.select([], [], [], moment.delay)

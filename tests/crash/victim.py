@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sqlite3
 import sys
 from pathlib import Path
 
 from msgspec import Struct, json
 
 from perdure import embedded
+from perdure.clock import HOUR
 from perdure.engine.storage import sqlite
+from perdure.engine.storage.api import Store
 from perdure.engine.storage.sqlite import SqliteStore
 from tests.crash.clients import Clients
-from tests.crash.ledger import Ledger
+from tests.crash.ledger import Ledger, now
 from tests.crash.outside import Outside
 from tests.crash.workload import enter, make_orders
 
 DATABASE = "perdure.db"
 """Its name in the folder of a round."""
 
-STOPPED = 3
-"""The exit code of a victim that was told to stop."""
+PAUSE = 0.02
+"""Seconds after which a victim that is done looks again whether all is quiet."""
+
+STOPPED, ABANDONED = 3, 4
+"""The exit codes of a victim that was told to stop, and of one whose runner is gone."""
 
 
 class Task(Struct, frozen=True):
@@ -51,7 +58,7 @@ def main() -> int:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     task = json.decode(sys.argv[1], type=Task)
     ledger = Ledger(Path(task.folder), task.process, sys.stdout.fileno())
-    sqlite.CHECKPOINT_PAGES = task.checkpoint_pages  # type: ignore[misc]  # pyright: ignore[reportConstantRedefinition]
+    sqlite.CHECKPOINT_PAGES = task.checkpoint_pages  # type: ignore[misc]
     announce_checkpoints(ledger)
     return asyncio.run(live(task, ledger))
 
@@ -60,11 +67,11 @@ def announce_checkpoints(ledger: Ledger) -> None:
     """Write a line just before each checkpoint, so that the runner can aim at it."""
     checkpoint = SqliteStore._checkpoint
 
-    def announced(self: SqliteStore, *arguments: object) -> None:
+    def announced(self: SqliteStore, writer: sqlite3.Connection) -> None:
         ledger.mark("checkpoint")
-        checkpoint(self, *arguments)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        checkpoint(self, writer)
 
-    SqliteStore._checkpoint = announced
+    SqliteStore._checkpoint = announced  # type: ignore[method-assign]
 
 
 async def live(task: Task, ledger: Ledger) -> int:
@@ -73,8 +80,11 @@ async def live(task: Task, ledger: Ledger) -> int:
     enter(outside)
     enough = asyncio.Event()
     stop_when_it_is_enough(task, ledger, enough)
+    # The runner says nothing; that there is an end to its saying nothing means that it is gone.
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), os._exit, ABANDONED)
     ledger.mark("opening")
-    async with embedded(Path(task.folder, DATABASE), max_concurrent_activities=task.slots) as client:
+    engine = embedded(Path(task.folder, DATABASE), max_concurrent_activities=task.slots)
+    async with engine as client:
         ledger.mark("open")
         clients = Clients(client, outside, make_orders(task.seed, task.orders), task.crowd)
         work = asyncio.create_task(clients.run())
@@ -83,11 +93,18 @@ async def live(task: Task, ledger: Ledger) -> int:
         done = work.done()
         if done:
             work.result()
+            await quiet(engine.node.store)
         ledger.mark("closing")  # while the clients go on, unless they are done
     ledger.mark("closed")
     work.cancel()
     stop.cancel()
     return 0 if done else STOPPED
+
+
+async def quiet(store: Store) -> None:
+    """Wait until nothing is under way any more: what is left wakes only to be forgotten, after days."""
+    while await store.running(None, 1) or 0 < await store.next_due() < now() + HOUR:
+        await asyncio.wait([asyncio.Future[None]()], timeout=PAUSE)
 
 
 def stop_when_it_is_enough(task: Task, ledger: Ledger, enough: asyncio.Event) -> None:

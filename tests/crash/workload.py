@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
-from perdure import ActivityTimedOut, ApplicationError, Hold, RetryPolicy, WorkerLost, activity, workflow
+from perdure import ActivityTimedOut, ApplicationError, RetryPolicy, WorkerLost, activity, workflow
 
 GAVE_UP, RACED = 13, 17
 BACKOFF, LONGEST_BACKOFF = 0.04, 0.2

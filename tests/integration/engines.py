@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -58,7 +58,7 @@ class Engine:
         clock: Clock | None = None,
         max_concurrent_activities: int = 100,
         retention: timedelta | None = None,
-    ) -> AsyncIterator[Client]:
+    ) -> AsyncGenerator[Client]:
         """An engine, a worker and a client, as `embedded` puts them together."""
         if self.kind == "sqlite":
             async with embedded(
@@ -113,15 +113,17 @@ class Simulation:
 
 
 async def described(
-    handle: WorkflowHandle[object], wanted: Callable[[WorkflowDescription], bool], *, tries: int = 20_000
+    handle: WorkflowHandle[object], wanted: Callable[[WorkflowDescription], bool], *, tries: int = 100_000
 ) -> WorkflowDescription:
     """The first description of a workflow that is as wanted."""
-    for _ in range(tries):
+    pause = 0.001 if isinstance(asyncio.get_running_loop(), SimulatedLoop) else 0
+    description = await handle.describe()
+    while not wanted(description):
+        assert tries, f"not as wanted: {description}"
+        tries -= 1
+        await asyncio.sleep(pause)  # simulated time
         description = await handle.describe()
-        if wanted(description):
-            return description
-        await asyncio.sleep(0.001)
-    raise AssertionError(f"not as wanted: {description}")  # pyright: ignore[reportPossiblyUnbound]
+    return description
 
 
 async def activity_with(handle: WorkflowHandle[object], status: str) -> ActivityDescription:

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 
-from perdure import workflow
+from perdure import WorkflowCancelled, workflow
 from perdure.sdk.client.client import Client
 from tests.integration.engines import Engine, Simulation, activity_with
 from tests.integration.work import Gate, echo, wait_at
@@ -191,8 +191,6 @@ async def test_cancelling_a_workflow_lets_it_clean_up(client: Client) -> None:
         finally:
             await wait_at("cleaned")
 
-    from perdure import WorkflowCancelled
-
     handle = await client.start(cancelled())
     await handle.cancel("no longer wanted")
     with pytest.raises(WorkflowCancelled):
@@ -243,8 +241,6 @@ async def test_cancelling_a_workflow_cancels_its_activity(client: Client) -> Non
     async def waits_on_activity() -> None:
         await wait_at("inner")
 
-    from perdure import WorkflowCancelled
-
     handle = await client.start(waits_on_activity())
     await activity_with(handle, "started")
     await gate.reached.wait()
@@ -288,7 +284,7 @@ def test_wait_until_and_receive_with_timeouts(simulation: Simulation) -> None:
 
     async def body(client: Client) -> list[str]:
         handle = await client.start(deadlines())
-        await asyncio.sleep(40 * 86_400)
+        await asyncio.sleep(40 * 86_400)  # simulated time
         await handle.signal("news", "hello")
         return await handle.result()
 

@@ -128,7 +128,7 @@ async def test_a_child_can_be_cancelled_and_terminated(client: Client) -> None:
     handle = await client.start(watching("terminate"))
     await gate.reached.wait()
     await client.get("child-terminate").terminate("by hand")
-    assert (await handle.result()).startswith("terminated: ")
+    assert (await handle.result()).startswith("terminated: child workflow 'child-terminate' was terminated: by hand")
 
 
 async def test_children_end_with_their_parent(engine: Engine) -> None:
@@ -173,7 +173,7 @@ async def test_unhandled_errors_of_a_child_are_failures_of_the_parent(client: Cl
         async with asyncio.TaskGroup() as group:
             group.create_task(refusing())
 
-    with pytest.raises((ApplicationError, ExceptionGroup, WorkflowFailed), match="refused|unhandled"):
+    with pytest.raises((ApplicationError, ExceptionGroup, WorkflowFailed), match=r"refused|unhandled"):
         await client.run(passing_on())
     with pytest.raises(NotFound):
         await client.get("no-such-child").result()

@@ -317,7 +317,7 @@ def test_held_time_does_not_count_against_schedule_to_close(simulation: Simulati
     async def body(client: Client) -> int:
         handle = await client.start(held_long())
         await activity_with(handle, "held")
-        await asyncio.sleep(30 * DAY / 1_000_000)
+        await asyncio.sleep(30 * DAY / 1_000_000)  # simulated time
         assert (await activity_with(handle, "held")).status == "held"
         Outside.quota = 3
         await handle.release()

@@ -10,6 +10,7 @@ from perdure import (
     InvalidRequest,
     NotFound,
     WorkflowAlreadyStarted,
+    WorkflowHandle,
     WorkflowTerminated,
     workflow,
 )
@@ -149,9 +150,10 @@ async def test_continue_as_new_keeps_the_id_and_gives_the_last_result(engine: En
 
 async def test_results_of_closed_runs_by_their_run_id(engine: Engine) -> None:
     async with engine.open() as client:
-        handles = [await client.start(quick(n), id="several") for n in range(3) if await asyncio.sleep(0, True)]
-        for handle in handles:
-            await client.get("several", quick).result()
+        handles: list[WorkflowHandle[int]] = []
+        for n in range(3):
+            handles.append(await client.start(quick(n), id="several"))
+            await handles[-1].result()
         assert [await handle.result() for handle in handles] == [0, 1, 2]
     async with engine.open() as client:
         runs = [client.get("several", quick, run_id=handle.run_id) for handle in handles]

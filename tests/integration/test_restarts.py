@@ -14,7 +14,7 @@ from perdure import NotRunning, RetryPolicy, StoreLocked, activity, embedded, wo
 from perdure.clock import DAY
 from perdure.sdk.client.client import Client
 from perdure.sdk.client.handle import WorkflowHandle
-from tests.integration.engines import Engine, ShiftedClock, activity_with
+from tests.integration.engines import Engine, ShiftedClock
 from tests.integration.work import Gate, echo, wait_at
 
 

@@ -9,8 +9,9 @@ from perdure import activity, embedded, workflow
 from perdure.clock import DAY
 from tests.integration.engines import ShiftedClock
 
-SLEEPERS = 2_000
-AT_ONCE = 1_000
+SLEEPERS = 100_000
+WAKING = 1_000
+AT_ONCE = 2_000
 
 
 async def test_ten_thousand_activities_in_flight(tmp_path: Path) -> None:
@@ -36,19 +37,22 @@ async def test_ten_thousand_activities_in_flight(tmp_path: Path) -> None:
         assert (await handle.describe()).history_length > 3 * count
 
 
-async def test_many_sleepers_wake_after_a_restart(tmp_path: Path) -> None:
+async def test_a_hundred_thousand_sleepers_in_one_file(tmp_path: Path) -> None:
+    """All are started, some of them wake in a later process, and the others sleep on."""
+
     @workflow(name="scale.sleeps")
     async def sleeps(n: int) -> int:
-        await asyncio.sleep(86_400)
+        await asyncio.sleep(86_400 if n < WAKING else 365 * 86_400)
         return n
 
     path, clock = tmp_path / "sleepers.db", ShiftedClock()
     async with embedded(path, clock=clock) as client:
         for first in range(0, SLEEPERS, AT_ONCE):
-            await asyncio.gather(
-                *(client.start(sleeps(n), id=f"s-{n}") for n in range(first, min(first + AT_ONCE, SLEEPERS)))
-            )
+            await asyncio.gather(*(client.start(sleeps(n), id=f"s-{n}") for n in range(first, first + AT_ONCE)))
     clock.ahead = 2 * DAY
     async with embedded(path, clock=clock) as client:
-        results = await asyncio.gather(*(client.get(f"s-{n}", sleeps).result() for n in range(SLEEPERS)))
-        assert results == list(range(SLEEPERS))
+        results = await asyncio.gather(*(client.get(f"s-{n}", sleeps).result() for n in range(WAKING)))
+        assert results == list(range(WAKING))
+        last = await client.get(f"s-{SLEEPERS - 1}", sleeps).describe()
+        assert last.status == "Running"
+        assert len(last.timers) == 1

@@ -42,7 +42,7 @@ async def beating() -> int:
     while count < 10:
         count += 1
         activity.heartbeat(count)
-        await asyncio.sleep(20)
+        await asyncio.sleep(20)  # simulated time
         if count % 4 == 0 and activity.info().attempt <= Beats.hang_until_attempt:
             await asyncio.Event().wait()
     return count
@@ -156,7 +156,7 @@ def test_heartbeat_details_survive_a_restart(simulation: Simulation) -> None:
 
     async def starts(client: Client) -> None:
         handle = await client.start(beats_again(), id="b")
-        await asyncio.sleep(50)
+        await asyncio.sleep(50)  # simulated time
         assert (await activity_with(handle, "started")).heartbeat_details
 
     async def ends(client: Client) -> int:
@@ -196,12 +196,12 @@ def test_a_closed_run_is_kept_as_long_as_asked(simulation: Simulation) -> None:
     async def starts(client: Client) -> None:
         handle = await client.start(short(), id="kept")
         assert await handle.result() == "x"
-        await asyncio.sleep(0.9 * 3600)
+        await asyncio.sleep(0.9 * 3600)  # simulated time
         assert await handle.result() == "x"
         assert [row.id async for row in client.list()] == ["kept"]
 
     async def looks(client: Client) -> None:
-        await asyncio.sleep(60)
+        await asyncio.sleep(60)  # simulated time
         with pytest.raises(NotFound):
             await client.get("kept", short).result()
         assert [row.id async for row in client.list()] == []
@@ -271,14 +271,13 @@ def test_priorities_and_slots(simulation: Simulation) -> None:
         first = noted.start("first")
         await asyncio.sleep(1)
         waiting = [
-            noted.options(priority=priority).start(name)
-            for name, priority in (("c", 5), ("a", -1), ("d", 5), ("b", 0))
+            noted.options(priority=priority).start(name) for name, priority in (("c", 5), ("a", -1), ("d", 5), ("b", 0))
         ]
         return [await each for each in (first, *waiting)]
 
     async def starts(client: Client) -> None:
         await client.start(queueing(), id="q")
-        await asyncio.sleep(10)
+        await asyncio.sleep(10)  # simulated time
         assert order == ["first"]
 
     async def ends(client: Client) -> None:

@@ -105,6 +105,16 @@ class PendingActivityInfo(Struct, frozen=True, gc=False):
     cancel_requested: bool = False
 
 
+class Intervention(Struct, frozen=True, array_like=True, gc=False):
+    """What a person did about an activity, and why."""
+
+    time: int
+    identity: str
+    activity_id: str
+    action: Literal["released", "completed", "failed"]
+    note: str
+
+
 class WorkflowTaskInfo(Struct, frozen=True, gc=False):
     """The open workflow task: news that the code hasn't taken yet, or that it fails on."""
 
@@ -135,6 +145,7 @@ class Description(Struct, frozen=True, gc=False):
     parent: ParentRef | None = None
     memo: dict[str, Payload] | None = None
     search_attributes: dict[str, SearchValue] | None = None
+    interventions: tuple[Intervention, ...] = ()
 
 
 class ListedWorkflow(Struct, frozen=True, gc=False):

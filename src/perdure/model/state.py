@@ -19,7 +19,7 @@ from perdure.model.events import (
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload, Payloads
 from perdure.model.records import OutboxAdded, UpdateAdmitted
-from perdure.model.requests import ActivityStatus, Status
+from perdure.model.requests import ActivityStatus, Intervention, Status
 from perdure.model.retry import RetryPolicy
 from perdure.model.tasks import START, Position
 
@@ -137,4 +137,5 @@ class State(Struct):
     finished: dict[str, FinishedUpdate] = {}
     outbox: dict[int, OutboxEntry] = {}
     next_entry_id: int = 1
+    interventions: list[Intervention] = []  # the latest, what persons did; kept when the run closes
     running: int = 0  # activities in status "started"

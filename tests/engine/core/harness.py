@@ -147,7 +147,7 @@ class Run:
         rebuilt = self._from_journal()
         deadlines = self.execution.deadlines
         afresh = Deadlines(rebuilt, self.execution.beats, deadlines.retention)
-        afresh.stalls = deadlines.stalls
+        afresh.extend(deadlines.stalls)
         assert afresh.next() == deadlines.next()
 
     def _from_journal(self) -> State:

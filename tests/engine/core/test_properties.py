@@ -1,8 +1,10 @@
 """Whatever happens, in whatever order, with crashes in between: nothing is lost, and everything goes on.
 
-A run is driven by random inputs: requests, messages from workers (also late ones), clock moves in both directions,
-wake-ups and crashes. The harness checks the invariants and the journal after every step; here is what the world
-outside may rely on: what was acknowledged is there, in order and once, and what has to be done is offered.
+A run is driven by random programs, each a list of steps: requests, messages from workers (also late ones), clock
+moves in both directions, wake-ups and crashes. Which steps there are depends on where the run is; numbers choose
+among them, so that a program that fails can be shrunk by leaving steps out. The harness checks the invariants and
+the journal after every step; here is what the world outside may rely on: what was acknowledged is there, in order
+and once, and what has to be done is offered.
 """
 
 from __future__ import annotations
@@ -10,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from perdure.clock import HOUR, MINUTE, SECOND
+from perdure.clock import HOUR, MILLISECOND, MINUTE, SECOND
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.transition import Transition
@@ -45,6 +46,13 @@ NEWS = (
     e.ExternalWorkflowExecutionSignaled,
     e.SignalExternalWorkflowExecutionFailed,
 )
+MESSAGES = (e.WorkflowExecutionSignaled, e.WorkflowExecutionCancelRequested)
+BY_COMMAND = (
+    e.WorkflowExecutionCompleted,
+    e.WorkflowExecutionFailed,
+    e.WorkflowExecutionCanceled,
+    e.WorkflowExecutionContinuedAsNew,
+)
 FAILURES = (
     FAILURE,
     Failure("ask ann", ("perdure.errors.Hold",), "hold"),
@@ -69,7 +77,8 @@ TIMEOUTS: tuple[dict[str, int], ...] = (
 )
 WORKERS = ("worker-1", "worker-2")
 
-picks = st.integers(0, 11)
+Picks = tuple[int, int, int]
+"""What a step chooses by: each picks one of however many there are."""
 
 
 def pick_from(items: Sequence[Item], pick: int) -> Item:
@@ -128,14 +137,14 @@ COMMANDS: tuple[Callable[[State, str, int, int], c.Command | None], ...] = (
 )
 """Commands that a worker may send; the last makes no sense, and fails the task."""
 
-ENDS: dict[str, Callable[[], c.Command | None]] = {
-    "": lambda: None,
-    "complete": lambda: c.CompleteWorkflow(payload(1)),
-    "fail": lambda: c.FailWorkflow(FAILURE),
-    "cancel": c.CancelWorkflow,
-    "continue": lambda: c.ContinueAsNew("Type", "", ()),
+ENDS: dict[int, Callable[[], c.Command]] = {
+    2: lambda: c.CompleteWorkflow(payload(1)),
+    20: lambda: c.FailWorkflow(FAILURE),
+    21: c.CancelWorkflow,
+    19: lambda: c.ContinueAsNew("Type", "", ()),
 }
-REPORTS = ("complete", "complete", "fail", "fail", "fail", "cancelled", "beat", "beat", "evicted")
+"""Commands that end the run, by the number at which that happens."""
+
 LATE: tuple[object, ...] = (
     q.SignalWorkflow(NAMESPACE, WORKFLOW, "", "late", (), "late"),
     q.UpdateWorkflow(NAMESPACE, WORKFLOW, "", "late", "resize", ()),
@@ -162,11 +171,10 @@ NONSENSE: tuple[object, ...] = (
 )
 
 
-class Lives(RuleBasedStateMachine):
-    """One run, what was acknowledged to the world, and what the engine has offered to do."""
+class Lives:
+    """One run after the other, what was acknowledged to the world, and what the engine has offered to do."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.run = Run.begin()
         self.named = 0
         self._forget()
@@ -174,13 +182,21 @@ class Lives(RuleBasedStateMachine):
     def _forget(self) -> None:
         """Begin to keep the books of a run."""
         self.signals: list[str] = []
-        self.updates: set[str] = set()
+        self.updates: list[str] = []
         self.heard: dict[str, str] = {}
         self.tokens: list[t.ActivityToken] = []
         self.positions: list[t.Position] = []
         self.completed: set[int] = set()
         self.task_offered = True
         self.offered: set[tuple[int, int]] = set()
+
+    def step(self, which: int, picks: Picks) -> None:
+        """Do one of what can be done now; then look at everything."""
+        self.run.now += 137 * MILLISECOND
+        possible = [step for likely, step, when in STEPS if when(self) for _ in range(likely)]
+        pick_from(possible, which)(self, picks)
+        for check in CHECKS:
+            check(self)
 
     def name(self) -> str:
         self.named += 1
@@ -198,267 +214,272 @@ class Lives(RuleBasedStateMachine):
             self.heard[progressed.outcome.update_id] = progressed.outcome.stage
         return tx
 
+    def must(self, input: object) -> Transition:
+        """Decide an input that there is no reason to refuse."""
+        tx = self.send(input)
+        assert tx is not None, f"refused: {input}"
+        return tx
+
+    # --- What there is ----------------------------------------------------------------------------------
     @property
+    def state(self) -> State:
+        return self.run.state
+
     def open(self) -> bool:
         return self.run.execution.open
 
+    def closed(self) -> bool:
+        return not self.open()
+
+    def taken(self) -> bool:
+        return self.run.execution.taken is not None
+
+    def can_answer(self) -> bool:
+        """Whether a workflow task is out, or can be taken now."""
+        task = self.state.task
+        return task is not None and not task.next_attempt_at and not self.state.held
+
     def activities(self, *statuses: str) -> list[PendingActivity]:
-        return [a for a in self.run.state.activities.values() if a.status in statuses]
+        return [activity for activity in self.state.activities.values() if activity.status in statuses]
 
     # --- From clients -----------------------------------------------------------------------------------
-    @precondition(lambda self: self.open)
-    @rule()
-    def signal(self) -> None:
+    def signal(self, _: Picks) -> None:
         name = self.name()
         if self.send(q.SignalWorkflow(NAMESPACE, WORKFLOW, "", name, (), f"request-{name}")) is not None:
             self.signals.append(name)
 
-    @precondition(lambda self: self.open)
-    @rule(again=st.booleans(), pick=picks)
-    def update(self, again: bool, pick: int) -> None:
-        id = pick_from(sorted(self.updates), pick) if again and self.updates else self.name()
-        if self.send(q.UpdateWorkflow(NAMESPACE, WORKFLOW, "", id, "resize", ())) is not None:
-            self.updates.add(id)
+    def update(self, picks: Picks) -> None:
+        again = picks[0] % 3 == 0 and self.updates
+        id = pick_from(self.updates, picks[1]) if again else self.name()
+        if self.send(q.UpdateWorkflow(NAMESPACE, WORKFLOW, "", id, "resize", ())) is not None and not again:
+            self.updates.append(id)
 
-    @precondition(lambda self: self.open and not self.run.state.cancel_requested)
-    @rule()
-    def cancel(self) -> None:
-        self.send(q.CancelWorkflowRequest(NAMESPACE, WORKFLOW, ""))
+    def cancel(self, _: Picks) -> None:
+        self.must(q.CancelWorkflowRequest(NAMESPACE, WORKFLOW, ""))
 
-    @precondition(lambda self: self.activities("held", "backing_off"))
-    @rule(pick=picks, policy=st.sampled_from(POLICIES), timeout=st.sampled_from([None, 0, HOUR]))
-    def release(self, pick: int, policy: RetryPolicy, timeout: int | None) -> None:
-        names = [activity.event.activity_id for activity in self.activities("held", "backing_off")]
-        request = q.ReleaseActivity(
-            NAMESPACE, WORKFLOW, "", pick_from(names, pick), retry_policy=policy, schedule_to_close_timeout=timeout
+    def release(self, picks: Picks) -> None:
+        activity = pick_from(self.activities("held", "backing_off"), picks[0])
+        policy, timeout = pick_from(POLICIES, picks[1]), pick_from([None, 0, HOUR], picks[2])
+        name = activity.event.activity_id
+        self.must(
+            q.ReleaseActivity(NAMESPACE, WORKFLOW, "", name, retry_policy=policy, schedule_to_close_timeout=timeout)
         )
-        assert self.send(request) is not None
 
-    @precondition(lambda self: self.run.state.activities)
-    @rule(pick=picks, how=st.booleans())
-    def settle(self, pick: int, how: bool) -> None:
-        name, id = pick_from(list(self.run.state.activity_ids.items()), pick)
-        if how:
+    def settle(self, picks: Picks) -> None:
+        name, id = pick_from(list(self.state.activity_ids.items()), picks[0])
+        if picks[1] % 2:
+            self.must(q.CompleteActivity(NAMESPACE, WORKFLOW, "", name, payload(1)))
             self.completed.add(id)
-            assert self.send(q.CompleteActivity(NAMESPACE, WORKFLOW, "", name, payload(1))) is not None
         else:
-            assert self.send(q.FailActivity(NAMESPACE, WORKFLOW, "", name, FAILURE)) is not None
+            self.must(q.FailActivity(NAMESPACE, WORKFLOW, "", name, FAILURE))
 
-    @precondition(lambda self: self.open)
-    @rule(sure=picks)
-    def terminate(self, sure: int) -> None:
-        if sure == 7:
-            assert self.send(q.TerminateWorkflow(NAMESPACE, WORKFLOW, "")) is not None
+    def terminate(self, _: Picks) -> None:
+        self.must(q.TerminateWorkflow(NAMESPACE, WORKFLOW, ""))
 
     # --- From workers: workflow tasks -------------------------------------------------------------------
-    def takes(self) -> bool:
-        """Whether a workflow task is out, or can be taken now."""
-        state = self.run.state
-        return state.task is not None and not state.task.next_attempt_at and not state.held
-
-    @precondition(lambda self: self.takes() and self.run.execution.taken is None)
-    @rule(worker=st.sampled_from(WORKERS))
-    def take(self, worker: str) -> None:
-        assert self.send(i.TakeWorkflowTask(worker)) is not None
+    def take(self, picks: Picks) -> None:
+        self.must(i.TakeWorkflowTask(pick_from(WORKERS, picks[0])))
         assert self.run.execution.taken is not None
         self.positions.append(self.run.execution.taken)
         self.task_offered = False
 
-    @precondition(takes)
-    @rule(
-        asked=st.lists(st.tuples(st.sampled_from(range(len(COMMANDS))), picks, picks), min_size=1, max_size=6),
-        end=st.sampled_from(["complete", "fail", "cancel", "continue", *("" for _ in range(16))]),
-        free=st.integers(0, 3),
-    )
-    def complete(self, asked: list[tuple[int, int, int]], end: str, free: int) -> None:
+    def complete(self, picks: Picks) -> None:
         """A worker answers; as many of the activities that it asks for as there are free slots begin at once."""
-        if self.run.execution.taken is None:
-            self.take("worker-1")
-        task, taken = self.run.state.task, self.run.execution.taken
+        if not self.taken():
+            self.take(picks)
+        task, taken = self.state.task, self.run.execution.taken
         assert task is not None and taken is not None
-        commands = [COMMANDS[kind](self.run.state, self.name(), one, other) for kind, one, other in asked]
-        commands += [ENDS[end]()]
+        kinds = [(picks[0] + 5 * n * (picks[1] + 1)) % len(COMMANDS) for n in range(picks[2] % 5)]
+        commands = [COMMANDS[kind](self.state, self.name(), picks[1] + n, picks[2]) for n, kind in enumerate(kinds)]
+        if picks[0] + picks[1] in ENDS:
+            commands.append(ENDS[picks[0] + picks[1]]())
         kept = tuple(command for command in commands if command is not None)
-        tx = self.send(t.WorkflowTaskCompletion(self.run.execution.ref, task.attempt, taken, kept))
-        assert tx is not None
-        for offer in effects(tx, fx.OfferActivity)[:free]:
+        tx = self.must(t.WorkflowTaskCompletion(self.run.execution.ref, task.attempt, taken, kept))
+        for offer in effects(tx, fx.OfferActivity)[: picks[0] % 4]:
             self.begin(offer.scheduled_event_id, offer.attempt, "worker-1")
 
-    @precondition(lambda self: self.run.execution.taken is not None)
-    @rule()
-    def fail_task(self) -> None:
-        task, taken = self.run.state.task, self.run.execution.taken
+    def fail_task(self, _: Picks) -> None:
+        task, taken = self.state.task, self.run.execution.taken
         assert task is not None and taken is not None
-        assert self.send(t.WorkflowTaskFailure(self.run.execution.ref, task.attempt, taken, FAILURE)) is not None
+        self.must(t.WorkflowTaskFailure(self.run.execution.ref, task.attempt, taken, FAILURE))
 
-    @precondition(lambda self: self.run.state.task is not None)
-    @rule(input=st.sampled_from([i.WorkflowTaskLost(), i.RetryWorkflowTask()]))
-    def help_task(self, input: object) -> None:
-        assert self.send(input) is not None
+    def lose_task(self, _: Picks) -> None:
+        self.must(i.WorkflowTaskLost())
+
+    def retry_task(self, _: Picks) -> None:
+        self.must(i.RetryWorkflowTask())
 
     # --- From workers: activities -----------------------------------------------------------------------
     def begin(self, scheduled: int, attempt: int, worker: str) -> None:
-        tx = self.send(i.StartActivity(scheduled, attempt, worker))
-        assert tx is not None
+        tx = self.must(i.StartActivity(scheduled, attempt, worker))
         self.tokens += [handed.task.token for handed in effects(tx, fx.HandOver)]
 
-    @precondition(lambda self: self.activities("scheduled"))
-    @rule(pick=picks, worker=st.sampled_from(WORKERS))
-    def start(self, pick: int, worker: str) -> None:
-        activity = pick_from(self.activities("scheduled"), pick)
-        self.begin(activity.event.id, activity.attempt, worker)
+    def start(self, picks: Picks) -> None:
+        activity = pick_from(self.activities("scheduled"), picks[0])
+        self.begin(activity.event.id, activity.attempt, pick_from(WORKERS, picks[1]))
 
-    def report(self, token: t.ActivityToken, how: str, why: int) -> bool:
-        messages: dict[str, object] = {
-            "complete": t.ActivityCompletion(token, payload(1)),
-            "fail": t.ActivityFailure(token, pick_from(FAILURES, why)),
-            "cancelled": t.ActivityCancellation(token),
-            "beat": t.ActivityHeartbeat(token, (payload(why),)),
-            "evicted": t.ActivityEvicted(token),
-        }
-        taken = self.send(messages[how]) is not None
-        if taken and how == "complete":
-            self.completed.add(token.scheduled_event_id)
-        return taken
-
-    @precondition(lambda self: self.run.state.running)
-    @rule(pick=picks, how=st.sampled_from(REPORTS), why=picks)
-    def report_running(self, pick: int, how: str, why: int) -> None:
-        activity = pick_from(self.activities("started"), pick)
-        assert self.report(t.ActivityToken(self.run.execution.ref, activity.event.id, activity.attempt), how, why)
-
-    @precondition(lambda self: self.run.state.running)
-    @rule(alive=st.sampled_from([frozenset[str](), frozenset({"worker-1"})]))
-    def workers_lost(self, alive: frozenset[str]) -> None:
-        assert self.send(i.WorkersLost(alive)) is not None
-
-    # --- What comes too late, or makes no sense ---------------------------------------------------------
-    @precondition(lambda self: self.tokens)
-    @rule(pick=picks, how=st.sampled_from(REPORTS), why=picks)
-    def report_late(self, pick: int, how: str, why: int) -> None:
-        token = pick_from(self.tokens, pick)
-        activity = self.run.state.activities.get(token.scheduled_event_id)
+    def report(self, picks: Picks) -> None:
+        """Of one of the latest attempts, mostly, which may be over."""
+        token = pick_from(self.tokens[-4:] if picks[0] % 4 else self.tokens, picks[1])
+        activity = self.state.activities.get(token.scheduled_event_id)
         runs = activity is not None and activity.status == "started" and activity.attempt == token.attempt
-        assert self.report(token, how, why) == runs
+        messages: tuple[object, ...] = (
+            t.ActivityCompletion(token, payload(1)),
+            *(t.ActivityFailure(token, failure) for failure in FAILURES),
+            t.ActivityHeartbeat(token, (payload(self.named),)),
+            t.ActivityCancellation(token),
+            t.ActivityEvicted(token),
+        )
+        message = pick_from(messages, picks[2])
+        assert (self.send(message) is not None) == runs
+        if runs and isinstance(message, t.ActivityCompletion):
+            self.completed.add(token.scheduled_event_id)
 
-    @precondition(lambda self: self.positions)
-    @rule(pick=picks, attempt=st.integers(1, 3), end=st.booleans())
-    def answer_late(self, pick: int, attempt: int, end: bool) -> None:
-        commands: tuple[c.Command, ...] = (c.CompleteWorkflow(payload(1)),) if end else ()
-        position, task = pick_from(self.positions, pick), self.run.state.task
-        fits = task is not None and task.attempt == attempt and self.run.execution.taken == position
-        tx = self.send(t.WorkflowTaskCompletion(self.run.execution.ref, attempt, position, commands))
-        assert (tx is not None) == fits
-
-    @rule(pick=picks)
-    def send_nonsense(self, pick: int) -> None:
-        self.send(pick_from(NONSENSE, pick))
-
-    @precondition(lambda self: not self.open)
-    @rule(pick=picks)
-    def ask_a_closed_run(self, pick: int) -> None:
-        assert self.send(pick_from(LATE, pick)) is None
+    def lose_workers(self, picks: Picks) -> None:
+        self.must(i.WorkersLost(frozenset(WORKERS[: picks[0] % 2])))
 
     # --- From other executions --------------------------------------------------------------------------
-    @precondition(lambda self: self.run.state.outbox)
-    @rule(pick=picks, error=st.sampled_from(["", "", "it is gone"]), delivered=st.sampled_from([True, True, False]))
-    def answer_outbox(self, pick: int, error: str, delivered: bool) -> None:
-        entry = pick_from(list(self.run.state.outbox), pick)
-        answer = i.OutboxAnswered(entry, error, "child-run") if delivered else i.OutboxUndelivered(entry, "down")
-        assert self.send(answer) is not None
+    def answer_outbox(self, picks: Picks) -> None:
+        entry = pick_from(list(self.state.outbox), picks[0])
+        if picks[1] % 3 == 0:
+            self.must(i.OutboxUndelivered(entry, "down"))
+        else:
+            self.must(i.OutboxAnswered(entry, "it is gone" if picks[2] % 4 == 0 else "", "child-run"))
 
-    @precondition(lambda self: self.run.state.children)
-    @rule(pick=picks, failure=st.sampled_from([None, FAILURE]))
-    def child_reports(self, pick: int, failure: Failure | None) -> None:
-        child = pick_from(list(self.run.state.children), pick)
-        report = i.ChildReported(child, None if failure else payload(1), failure, "child-run")
-        assert self.send(report) is not None
+    def hear_of_child(self, picks: Picks) -> None:
+        child = pick_from(list(self.state.children), picks[0])
+        failure = FAILURE if picks[1] % 2 else None
+        self.must(i.ChildReported(child, None if failure else payload(1), failure, "child-run"))
+
+    # --- What comes too late, or makes no sense ---------------------------------------------------------
+    def answer_late(self, picks: Picks) -> None:
+        position, attempt, task = pick_from(self.positions, picks[0]), picks[1] % 3 + 1, self.state.task
+        fits = task is not None and task.attempt == attempt and self.run.execution.taken == position
+        tx = self.send(t.WorkflowTaskCompletion(self.run.execution.ref, attempt, position, ()))
+        assert (tx is not None) == fits
+
+    def send_nonsense(self, picks: Picks) -> None:
+        self.send(pick_from(NONSENSE, picks[0] * 12 + picks[1]))
+
+    def ask_in_vain(self, picks: Picks) -> None:
+        assert self.send(pick_from(LATE, picks[0] * 12 + picks[1])) is None
 
     # --- Time and misfortune ----------------------------------------------------------------------------
-    @rule(by=st.sampled_from([1, SECOND, 10 * SECOND, HOUR, -SECOND, -HOUR]))
-    def time_passes(self, by: int) -> None:
-        self.run.now += by
+    def pass_time(self, picks: Picks) -> None:
+        self.run.now += pick_from([SECOND, 10 * SECOND, 30 * SECOND, HOUR, -SECOND, -HOUR], picks[0])
 
-    @precondition(lambda self: self.run.execution.wake_at())
-    @rule(stalled=st.booleans(), on=st.booleans())
-    def wake(self, stalled: bool, on: bool) -> None:
+    def wake(self, picks: Picks) -> None:
         """By the clock, or at the very next deadline."""
-        if on:
+        if picks[0] % 3:
             self.run.now = max(self.run.now, self.run.execution.wake_at())
         now = self.run.now
-        tx = self.send(i.WakeUp(KEY, ((now - 15 * SECOND, now - SECOND),) if stalled else ()))
-        assert tx is not None
+        tx = self.must(i.WakeUp(KEY, ((now - 15 * SECOND, now - SECOND),) if picks[1] % 3 == 0 else ()))
         next = self.run.execution.wake_at()
         assert effects(tx, fx.DeleteRun) or not next or next > tx.now, "woken, but something is still due"
 
-    @rule()
-    def crash(self) -> None:
+    def crash(self, _: Picks) -> None:
         self.run.crash()
         self.task_offered = True  # whoever loads a run offers what it has to do
         self.offered |= {(activity.event.id, activity.attempt) for activity in self.activities("scheduled")}
 
-    @precondition(lambda self: not self.open)
-    @rule()
-    def go_on(self) -> None:
+    def go_on(self, _: Picks) -> None:
         """The next run: that of the chain, or another."""
-        self.run = self.run.continued() if self.run.state.new_run_id else Run.begin(now=self.run.now)
+        self.run = self.run.continued() if self.state.new_run_id else Run.begin(now=self.run.now)
         self._forget()
 
     # --- What the world may rely on ---------------------------------------------------------------------
-    @invariant()
     def no_signal_is_lost_or_doubled_or_overtaken(self) -> None:
-        state = self.run.state
-        there = [
-            x.signal_name for x in (*self.run.history, *state.buffered) if isinstance(x, e.WorkflowExecutionSignaled)
-        ]
+        events = (*self.run.history, *self.state.buffered)
+        there = [event.signal_name for event in events if isinstance(event, e.WorkflowExecutionSignaled)]
         assert there == self.signals
 
-    @invariant()
     def no_result_is_lost_or_doubled(self) -> None:
-        events = (*self.run.history, *self.run.state.buffered)
+        events = (*self.run.history, *self.state.buffered)
         there = [event.scheduled_event_id for event in events if isinstance(event, e.ActivityTaskCompleted)]
         assert len(there) == len(set(there)) and set(there) <= self.completed
-        if self.open:
-            assert set(there) == self.completed
+        assert self.closed() or set(there) == self.completed
 
-    @invariant()
     def no_update_is_lost_and_its_caller_hears_of_it(self) -> None:
-        state = self.run.state
-        if self.open:
-            assert self.updates == {*state.admitted, *state.accepted, *state.finished}
+        state = self.state
+        if self.open():
+            assert set(self.updates) == {*state.admitted, *state.accepted, *state.finished}
             assert all(self.heard[id] == "accepted" for id in state.accepted)
             assert not state.admitted.keys() & self.heard.keys()
         else:
-            assert self.heard.keys() == self.updates
+            assert self.heard.keys() == set(self.updates) and "accepted" not in self.heard.values()
         for id, finished in state.finished.items():
             assert self.heard[id] == ("rejected" if finished.rejected else "completed")
 
-    @invariant()
+    def code_that_ends_its_run_has_seen_every_message(self) -> None:
+        if isinstance(self.run.last, BY_COMMAND):
+            taken = self.positions[-1].event_id
+            assert not [event for event in self.run.history[taken:] if isinstance(event, MESSAGES)]
+
     def news_has_a_workflow_task_and_that_is_offered(self) -> None:
-        state, execution = self.run.state, self.run.execution
-        if not self.open:
+        if self.closed():
             return
-        if state.task is None:
+        if self.state.task is None:
             told = max(event.id for event in self.run.history if isinstance(event, e.WorkflowTaskCompleted))
             assert not [event for event in self.run.history[told:] if isinstance(event, NEWS)]
-        elif execution.taken is None and not state.task.next_attempt_at:
+        elif not self.taken() and not self.state.task.next_attempt_at:
             assert self.task_offered
 
-    @invariant()
     def waiting_attempts_are_offered(self) -> None:
-        waiting = {(a.event.id, a.attempt) for a in self.run.state.activities.values() if a.status == "scheduled"}
+        waiting = {(activity.event.id, activity.attempt) for activity in self.activities("scheduled")}
         assert waiting <= self.offered
 
-    @invariant()
     def what_waits_in_time_has_a_wake_up(self) -> None:
-        state, wake_at = self.run.state, self.run.execution.wake_at()
+        state, wake_at = self.state, self.run.execution.wake_at()
         due = [timer.fire_at for timer in state.timers.values()]
-        due += [a.next_attempt_at for a in state.activities.values() if a.status == "backing_off"]
+        due += [activity.next_attempt_at for activity in self.activities("backing_off")]
         due += [state.task.next_attempt_at] if state.task is not None and state.task.next_attempt_at else []
         assert not due or 0 < wake_at <= min(due)
-        assert not state.outbox or wake_at
-        assert self.open or wake_at
+        assert wake_at or not (state.outbox or self.closed())
 
 
-TestLives = Lives.TestCase
-TestLives.settings = settings(max_examples=300, stateful_step_count=50)
+STEPS: list[tuple[int, Callable[[Lives, Picks], None], Callable[[Lives], object]]] = [
+    (2, Lives.signal, Lives.open),
+    (2, Lives.update, Lives.open),
+    (1, Lives.cancel, lambda lives: lives.open() and lives.named % 4 == 0),
+    (1, Lives.terminate, lambda lives: lives.open() and lives.named % 16 == 0),
+    (2, Lives.release, lambda lives: lives.activities("held", "backing_off")),
+    (1, Lives.settle, lambda lives: lives.state.activities),
+    (2, Lives.take, lambda lives: lives.can_answer() and not lives.taken()),
+    (5, Lives.complete, Lives.can_answer),
+    (1, Lives.fail_task, Lives.taken),
+    (1, Lives.lose_task, lambda lives: lives.state.task),
+    (1, Lives.retry_task, lambda lives: lives.state.task),
+    (3, Lives.start, lambda lives: lives.activities("scheduled")),
+    (4, Lives.report, lambda lives: lives.tokens),
+    (1, Lives.lose_workers, lambda lives: lives.state.running),
+    (2, Lives.answer_outbox, lambda lives: lives.state.outbox),
+    (1, Lives.hear_of_child, lambda lives: lives.state.children),
+    (1, Lives.answer_late, lambda lives: lives.positions),
+    (1, Lives.send_nonsense, lambda _: True),
+    (1, Lives.ask_in_vain, Lives.closed),
+    (1, Lives.pass_time, lambda _: True),
+    (3, Lives.wake, lambda lives: lives.run.execution.wake_at()),
+    (2, Lives.crash, lambda _: True),
+    (4, Lives.go_on, Lives.closed),
+]
+"""How likely each step is, and when there is something to do for it."""
+
+CHECKS = (
+    Lives.no_signal_is_lost_or_doubled_or_overtaken,
+    Lives.no_result_is_lost_or_doubled,
+    Lives.no_update_is_lost_and_its_caller_hears_of_it,
+    Lives.code_that_ends_its_run_has_seen_every_message,
+    Lives.news_has_a_workflow_task_and_that_is_offered,
+    Lives.waiting_attempts_are_offered,
+    Lives.what_waits_in_time_has_a_wake_up,
+)
+
+picks = st.integers(0, 11)
+
+
+@given(st.lists(st.tuples(st.integers(0, 59), st.tuples(picks, picks, picks)), min_size=80, max_size=120))
+@settings(max_examples=200)
+def test_whatever_happens_nothing_is_lost_and_everything_goes_on(program: list[tuple[int, Picks]]) -> None:
+    lives = Lives()
+    for which, choices in program:
+        lives.step(which, choices)

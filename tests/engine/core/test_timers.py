@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from perdure.clock import DAY, HOUR, SECOND
 from perdure.engine.core import effects as fx
 from perdure.model import commands as c
@@ -44,6 +46,17 @@ def test_timers_that_are_due_together_fire_in_the_order_of_their_times() -> None
     fired = [event.timer_id for event in run.history if isinstance(event, e.TimerFired)]
     assert fired == [str(n) for n in reversed(range(10))]
     assert len(effects(tx, fx.OfferWorkflowTask)) == 1
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_timers_of_one_time_fire_in_the_order_in_which_they_were_started(crash: bool) -> None:
+    run = Run.begin()
+    run.complete(*(c.StartTimer(str(n), SECOND) for n in range(1, 13)))
+    if crash:
+        run.crash()
+    run.wake()
+    fired = [event.timer_id for event in run.history if isinstance(event, e.TimerFired)]
+    assert fired == [str(n) for n in range(1, 13)]
 
 
 def test_a_timer_of_no_duration_is_due_at_once() -> None:

@@ -105,6 +105,16 @@ def test_nothing_times_out_because_the_node_stalled(timeout: str) -> None:
     assert run.wake(NOW + 65 * SECOND, STALLS).changed
 
 
+def test_a_stall_that_is_not_remembered_any_more_extends_nothing() -> None:
+    run = Run.begin()
+    run.complete(schedule("a", start_to_close_timeout=30 * SECOND), c.StartTimer("t", 35 * SECOND))
+    run.start()
+    run.wake(NOW + 22 * SECOND, STALLS[:1])
+    assert run.execution.wake_at() == NOW + 35 * SECOND
+    run.wake(NOW + 22 * SECOND)
+    assert run.execution.wake_at() == NOW + 30 * SECOND
+
+
 def test_a_stall_before_or_after_a_timeout_does_not_extend_it() -> None:
     run = Run.begin()
     run.running(start_to_close_timeout=MINUTE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 from perdure.limits import OUTBOX_RETRY_INITIAL
 from perdure.model.payloads import Payloads
@@ -26,10 +26,12 @@ Stalls = Sequence[tuple[int, int]]
 
 
 class Key(NamedTuple):
-    """What a deadline belongs to: one of the constants above, and the id within it."""
+    """What a deadline belongs to: one of the constants above, and the id within it; for a timer, the event that
+    started it (so that timers of one time fire in the order in which they were started) and its name."""
 
     kind: int
-    id: int | str
+    id: int
+    name: str = ""
 
 
 RUN_KEY: Final = Key(RUN, 0)
@@ -134,7 +136,7 @@ class Deadlines:
         state = self._state
         keys = [RUN_KEY, TASK_KEY]
         keys += [Key(ACTIVITY, id) for id in state.activities]
-        keys += [Key(TIMER, id) for id in state.timers]
+        keys += [Key(TIMER, timer.id, name) for name, timer in state.timers.items()]
         keys += [Key(OUTBOX, id) for id in state.outbox]
         self._heap = [(at, key) for key in keys if (at := self.at(key))]
         heapify(self._heap)
@@ -143,15 +145,15 @@ class Deadlines:
         """The deadline of one thing; 0: none (any more)."""
         state = self._state
         if key.kind == ACTIVITY:
-            activity = state.activities.get(cast(int, key.id))
+            activity = state.activities.get(key.id)
             if activity is None:
                 return 0
-            return activity_deadline(activity, self._beats.get(cast(int, key.id)), self.stalls)[0]
+            return activity_deadline(activity, self._beats.get(key.id), self.stalls)[0]
         if key.kind == TIMER:
-            timer = state.timers.get(cast(str, key.id))
-            return timer.fire_at if timer is not None else 0
+            timer = state.timers.get(key.name)
+            return timer.fire_at if timer is not None and timer.id == key.id else 0
         if key.kind == OUTBOX:
-            entry = state.outbox.get(cast(int, key.id))
+            entry = state.outbox.get(key.id)
             if entry is None:
                 return 0
             return entry.next_attempt_at or entry.added.time + OUTBOX_RETRY_INITIAL
@@ -160,6 +162,12 @@ class Deadlines:
         if state.status != "Running":
             return 0 if state.outbox else state.close_time + self.retention
         return run_deadline(state)
+
+    def extend(self, stalls: Stalls) -> None:
+        """What is known of the node's stalls; where that has changed, any deadline may have."""
+        if stalls != self.stalls:
+            self.stalls = stalls
+            self._rebuild()
 
     def watch(self, key: Key) -> None:
         """Something changed that may have made a deadline."""

@@ -7,13 +7,14 @@ through :func:`evolve_record`. Both are tables from type to function, and a test
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from perdure.limits import MAX_INTERVENTIONS
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure
 from perdure.model.journal import digest_after, encode_event, merged
-from perdure.model.requests import Status
+from perdure.model.requests import Intervention, Status
 from perdure.model.state import (
     AcceptedUpdate,
     FinishedUpdate,
@@ -215,6 +216,7 @@ def _activity_released(state: State, record: r.ActivityReleased) -> None:
         activity.held_for += max(0, record.time - activity.held_at)
         activity.attempts_before = activity.attempt  # a person's word gives the policy a fresh start
         activity.attempt += 1
+    _intervened(state, record, "released")
     activity.status = "scheduled"
     activity.queued_at = record.time
     activity.hold_reason, activity.held_at, activity.next_attempt_at = "", 0, 0
@@ -229,7 +231,15 @@ def _activity_released(state: State, record: r.ActivityReleased) -> None:
 
 
 def _activity_settled(state: State, record: r.ActivitySettled) -> None:
-    """The outcome follows as an event; this says who gave it."""
+    _intervened(state, record, record.how)  # the outcome follows as an event
+
+
+def _intervened(
+    state: State, record: r.ActivityReleased | r.ActivitySettled, action: Literal["released", "completed", "failed"]
+) -> None:
+    activity_id = state.activities[record.scheduled_event_id].event.activity_id
+    state.interventions.append(Intervention(record.time, record.identity, activity_id, action, record.note))
+    del state.interventions[:-MAX_INTERVENTIONS]
 
 
 def _heartbeat_recorded(state: State, record: r.HeartbeatRecorded) -> None:

@@ -5,6 +5,7 @@ Requests and worker messages are the model's structs as they arrive; here are th
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import NamedTuple
 
 from perdure.engine.core.deadlines import Stalls
@@ -40,9 +41,9 @@ class StartActivity(NamedTuple):
 
 
 class WorkersLost(NamedTuple):
-    """Of the workers that attempts were handed to, only these are still there."""
+    """Of the workers that attempts were handed to, only these are still there (when it is decided)."""
 
-    alive: frozenset[str]
+    alive: Container[str]
 
 
 class WakeUp(NamedTuple):

@@ -136,7 +136,7 @@ def check_execution(execution: Execution) -> None:
             raise InvariantBroken(f"{where}: activity {scheduled} has a heartbeat, but does not run")
     deadlines = execution.deadlines
     afresh = Deadlines(state, execution.beats, deadlines.retention)
-    afresh.stalls = deadlines.stalls
+    afresh.extend(deadlines.stalls)
     if deadlines.next() != afresh.next():
         raise InvariantBroken(f"{where}: it next wakes at {deadlines.next()}, but should at {afresh.next()}")
 

@@ -38,6 +38,7 @@ def describe(execution: Execution) -> Description:
         started.parent,
         started.memo,
         started.search_attributes,
+        tuple(state.interventions),
     )
 
 

@@ -129,7 +129,7 @@ def _scheduled(event: e.ActivityTaskScheduled) -> Key:
 
 
 def _timer(event: e.TimerStarted) -> Key:
-    return Key(TIMER, event.timer_id)
+    return Key(TIMER, event.id, event.timer_id)
 
 
 def _entry(record: Any) -> Key:

@@ -2,15 +2,24 @@
 
 ::
 
-    node.py        the Service protocol; what arrives is put into the inbox of its execution
-    serving.py     one turn: every ready execution takes its inputs, decides, and offers what it has to do
-    live.py        an execution in memory: its state, its inbox, and what of it is not on disk yet
-    committer.py   group commit: what is ready goes to the store in one transaction, then leaves the engine
-    dispatch.py    workers, their slots, and the backlog of what found none
-    wakeups.py     executions whose time has come
-    loader.py      executions from the store
-    delivery.py    what one execution sends to another
-    readers.py     histories, results and listings
+    node.py          the Service protocol; what arrives is put into the inbox of its execution
+    inbound.py       what a request must be like
+    serving.py       one turn: every ready execution takes its inputs, decides, and offers what it has to do
+    live.py          an execution in memory: its state, its inbox, and what of it is not on disk yet
+    committer.py     group commit: what is ready goes to the store in one transaction
+    performing.py    what leaves the engine, once it is on disk
+    waiting.py       callers who wait for the end of a run, or of an update
+    offers.py        tasks and the workers that take them
+    dispatch.py      workers, their slots, and the backlog of what found none
+    queries.py       questions to workflow code
+    wakeups.py       executions whose time has come
+    loader.py        executions from the store
+    reading.py       histories and listings
+    delivery.py      what one execution sends to another
+    housekeeping.py  what is tidied up now and then
+    patience.py      reading from a store that may be down
+    stalls.py        when the node itself could not work, and
+    watchdog.py      how it is noticed that the event loop is blocked
 
     input ─▶ inbox ─▶ decide ─▶ row (in memory) ─▶ group ─▶ commit ─▶ replies, tasks, messages
                         ▲  │

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 from perdure.clock import Clock
 from perdure.engine.node.live import Live, Row
+from perdure.engine.node.stalls import Stalls
 from perdure.engine.storage.api import CommitUnknown, Store, Verdict, Visibility, Write
 from perdure.errors import PerdureError, StoreError, Unavailable
 from perdure.ids import IdSource
@@ -26,15 +28,19 @@ from perdure.limits import (
     STORE_RETRY_MAXIMUM,
 )
 from perdure.model.journal import encode_private, encode_state, join_events
+from perdure.model.state import State
 
 logger = logging.getLogger("perdure.engine")
+
+Group = list[tuple[Live, Row, Write]]
 
 
 class Committer:
     """Writes the rows of dirty executions, group by group.
 
     taken: called for each execution whose row is on disk, with the row. refused: with the row that was not
-    taken and the reason.
+    taken and the reason. unwritable: with a row that can't be stored at all, and the error.
+    uncommitted: how much is in memory that is not on disk.
     """
 
     def __init__(
@@ -42,27 +48,32 @@ class Committer:
         store: Store,
         clock: Clock,
         ids: IdSource,
+        stalls: Stalls,
         taken: Callable[[Live, Row], None],
         refused: Callable[[Live, Row, Verdict], None],
+        unwritable: Callable[[Live, Row, Exception], None],
     ) -> None:
-        self._store, self._clock, self._ids = store, clock, ids
-        self._taken, self._refused = taken, refused
+        self._store, self._clock, self._ids, self._stalls = store, clock, ids, stalls
+        self._taken, self._refused, self._unwritable = taken, refused, unwritable
+        self.uncommitted = 0
         self._dirty: dict[Live, None] = {}
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._timer: asyncio.TimerHandle | None = None
-        self.down_since = 0  # when the store stopped answering; 0: it answers
-        self.stalls: list[tuple[int, int]] = []
 
-    def __len__(self) -> int:
-        return len(self._dirty)
-
-    def add(self, live: Live) -> None:
-        """An execution has a row to be written."""
+    def add(self, live: Live, row: Row) -> None:
+        """Something was added to the row that an execution gathers."""
+        row.additions += 1
+        self.uncommitted += 1
         self._dirty[live] = None
         self._idle.clear()
         self._work.set()
+
+    def drop(self, row: Row) -> None:
+        """A row will not be written (again)."""
+        self.uncommitted -= row.additions
+        row.additions = 0
 
     async def idle(self) -> None:
         """Wait until everything is on disk."""
@@ -84,24 +95,25 @@ class Committer:
             else:
                 self._idle.set()
 
-    def _gather(self) -> list[tuple[Live, Row, Write]]:
+    # --- What is written --------------------------------------------------------------------------------
+    def _gather(self) -> Group:
         """What can be written now."""
         now = self._clock.now()
-        group: list[tuple[Live, Row, Write]] = []
+        group: Group = []
         waiting = False
         for live in list(self._dirty):
             row = live.row
             if row is None or live.gone:
-                self._dirty.pop(live, None)  # a successor has gone with its predecessor, just now
+                self._dirty.pop(live, None)
                 continue
             if self._may_answer(live, now):
                 waiting = True
                 continue
-            self._prepare(live, row, now, group)
-            if live.successor is not None:  # one commit ends a run and begins the next
+            if live.successor is None:
+                self._prepare((live,), now, group)
+            else:  # one commit ends a run and begins the next
                 successor, live.successor = live.successor, None
-                assert successor.row is not None
-                self._prepare(successor, successor.row, now, group)
+                self._prepare((live, successor), now, group)
             if len(group) >= MAX_GROUP:
                 break
         if waiting and self._timer is None:
@@ -113,12 +125,28 @@ class Committer:
         execution = live.execution
         if execution is None or execution.taken is None or live.wants_history:
             return False
-        return now - execution.taken_at < SPECULATION_WAIT
+        # Workflow time may be ahead of a clock that was set back.
+        return 0 <= now - execution.taken_at < SPECULATION_WAIT
 
-    def _prepare(self, live: Live, row: Row, now: int, group: list[tuple[Live, Row, Write]]) -> None:
-        self._dirty.pop(live, None)
-        live.flight, live.row = row, None
-        group.append((live, row, self._as_write(live, row, now)))
+    def _prepare(self, lives: Sequence[Live], now: int, group: Group) -> None:
+        """Add the rows of a chain to the group, all or none."""
+        before = len(group)
+        try:
+            for live in lives:
+                row = live.row
+                assert row is not None
+                self._dirty.pop(live, None)
+                live.flight, live.row = row, None
+                group.append((live, row, self._as_write(live, row, now)))
+        except Exception as error:
+            del group[before:]
+            for live in lives:
+                self._give_up(live, live.flight or live.next_row(), error)
+
+    def _give_up(self, live: Live, row: Row, error: Exception) -> None:
+        live.flight = None
+        self.drop(row)
+        self._unwritable(live, row, error)
 
     def _look_again(self) -> None:
         self._timer = None
@@ -133,19 +161,6 @@ class Committer:
         if live.journal_bytes > max(SNAPSHOT_MINIMUM, live.snapshot_bytes):
             snapshot = encode_state(state)
             live.snapshot_bytes, live.journal_bytes = len(snapshot), 0
-        visibility = None
-        if row.listed:
-            started = state.started
-            visibility = Visibility(
-                started.run_id,
-                started.workflow_type,
-                started.task_queue,
-                state.status,
-                started.time,
-                state.close_time,
-                started.search_attributes,
-                started.memo,
-            )
         expiry = now + DEDUP_LIFETIME
         return Write(
             live.key,
@@ -155,11 +170,12 @@ class Committer:
             self._ids.new_id(),
             state.status,
             self._wake_at(live, now),
-            state.running + (1 if state.task is not None else 0),
+            # A workflow task in the backlog is found there; any other is taken up after a restart.
+            state.running + (1 if state.task is not None and not live.queued else 0),
             history,
             private,
             snapshot,
-            visibility,
+            visibility(state) if row.listed else None,
             [(request_id, expiry) for request_id in row.dedup],
             row.backlog_added,
             row.backlog_removed,
@@ -174,18 +190,31 @@ class Committer:
         live.wake_at = wake_at
         return wake_at
 
-    async def _write(self, group: list[tuple[Live, Row, Write]]) -> None:
-        writes = [write for _, _, write in group]
-        verdicts = await self._commit(writes)
+    # --- Writing ----------------------------------------------------------------------------------------
+    async def _write(self, group: Group) -> None:
+        try:
+            verdicts = await self._commit([write for _, _, write in group])
+        except Exception as error:
+            await self._write_apart(group, error)
+            return
         for (live, row, write), verdict in zip(group, verdicts, strict=True):
             live.flight = None
-            if live.gone:
-                continue
+            self.drop(row)
             if verdict == "taken":
                 live.version, live.commit_id = write.version, write.commit_id
                 self._taken(live, row)
             else:
                 self._refused(live, row, verdict)
+
+    async def _write_apart(self, group: Group, error: Exception) -> None:
+        """Something in a group can't be stored at all: find it, so that it doesn't stop the others."""
+        parts = [list(part) for _, part in groupby(group, key=lambda each: each[0].chain)]
+        if len(parts) > 1:
+            for part in parts:
+                await self._write(part)
+            return
+        for live, row, _ in group:
+            self._give_up(live, row, error)
 
     async def _commit(self, writes: list[Write]) -> Sequence[Verdict]:
         """Commit, however long it takes: the inputs are taken, and the store will come back."""
@@ -194,41 +223,49 @@ class Committer:
             try:
                 verdicts = await self._store.commit(writes, self._clock.now())
             except CommitUnknown as error:
-                self._went_down(error)
+                self._stalls.store_failed(error)
                 settled = await self._settle(writes)
                 if settled is not None:
-                    self._came_up()
+                    self._stalls.store_works()
                     return settled
             except (Unavailable, StoreError) as error:
-                self._went_down(error)
+                self._stalls.store_failed(error)
             else:
-                self._came_up()
+                self._stalls.store_works()
                 return verdicts
             await asyncio.sleep(delay / SECOND)
             delay = min(delay * 2, STORE_RETRY_MAXIMUM)
 
     async def _settle(self, writes: list[Write]) -> Sequence[Verdict] | None:
-        """Nobody knows whether the group was committed: read back. None: it was not, or can't be told yet."""
+        """Nobody knows whether the group was committed: read back. None: it was not."""
+        delay = STORE_RETRY_INITIAL
         while True:
             try:
                 stored = await self._store.versions([write.key for write in writes])
                 break
             except PerdureError as error:
-                self._went_down(error)
-                await asyncio.sleep(STORE_RETRY_INITIAL / SECOND)
-        mine = [commit_id == write.commit_id for write, (_, commit_id) in zip(writes, stored, strict=True)]
+                self._stalls.store_failed(error)
+                await asyncio.sleep(delay / SECOND)
+                delay = min(delay * 2, STORE_RETRY_MAXIMUM)
+        mine = [
+            commit_id == write.commit_id or (write.delete and not version)
+            for write, (version, commit_id) in zip(writes, stored, strict=True)
+        ]
         if not any(mine):
             return None  # a group is one transaction: nothing of it is there, so it may be sent again
         return ["taken" if own else "stale" for own in mine]
 
-    def _went_down(self, error: Exception) -> None:
-        if not self.down_since:
-            self.down_since = self._clock.now()
-            logger.warning("the store does not take commits (%s: %s); trying again", type(error).__name__, error)
 
-    def _came_up(self) -> None:
-        if self.down_since:
-            now = self._clock.now()
-            self.stalls.append((self.down_since, now))
-            logger.warning("the store takes commits again, after %.1f s", (now - self.down_since) / SECOND)
-            self.down_since = 0
+def visibility(state: State) -> Visibility:
+    """A run as listings show it."""
+    started = state.started
+    return Visibility(
+        started.run_id,
+        started.workflow_type,
+        started.task_queue,
+        state.status,
+        started.time,
+        state.close_time,
+        started.search_attributes,
+        started.memo,
+    )

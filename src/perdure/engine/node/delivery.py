@@ -12,7 +12,7 @@ from typing import Any
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import ChildReported, OutboxAnswered, OutboxUndelivered
 from perdure.engine.storage.api import ChainKey
-from perdure.errors import PerdureError
+from perdure.errors import InvalidRequest, NotFound, PerdureError, WorkflowAlreadyStarted
 from perdure.model import records as r
 from perdure.model.requests import (
     CancelWorkflowRequest,
@@ -30,7 +30,10 @@ Tell = Callable[[ChainKey, str, object], Awaitable[Any]]
 async def deliver(
     sender: Execution, entry_id: int, message: r.Outgoing, call: Call, tell: Tell
 ) -> OutboxAnswered | OutboxUndelivered:
-    """Deliver one entry. The answer goes back to the sender as an input."""
+    """Deliver one entry. The answer goes back to the sender as an input.
+
+    Raises EngineStopped where the engine is, and it must be delivered by another.
+    """
     request_id = f"{sender.ref.run_id}:{entry_id}"
     namespace = sender.ref.namespace
     run_id = ""
@@ -52,10 +55,10 @@ async def deliver(
             parent = message.parent
             report = ChildReported(parent.initiated_event_id, message.result, message.failure, message.child_run_id)
             await tell(ChainKey(parent.namespace, parent.workflow_id), parent.run_id, report)
-    except PerdureError as error:
-        if error.retryable:
-            return OutboxUndelivered(entry_id, str(error))
+    except (InvalidRequest, NotFound, WorkflowAlreadyStarted) as error:
         return OutboxAnswered(entry_id, str(error))
+    except PerdureError as error:  # the engine's own trouble, such as that it stops, is no answer
+        return OutboxUndelivered(entry_id, str(error))
     return OutboxAnswered(entry_id, "", run_id)
 
 

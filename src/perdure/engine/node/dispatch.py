@@ -1,13 +1,13 @@
 """Workers, their slots, and the backlog of tasks that found no free slot.
 
 A task goes straight to a worker only if its queue has no backlog, so that nothing overtakes. The head of
-each backlog is kept in memory, ordered as in the store; the rest is read when the head runs low.
+each backlog is kept in memory, ordered as in the store; the rest is read when the head is used up.
 """
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Callable
+from bisect import bisect_right, insort
+from collections.abc import Callable, Collection
 
 from perdure.engine.storage.api import BacklogItem, QueueKey
 from perdure.limits import BACKLOG_PAGE
@@ -37,41 +37,76 @@ class AttachedWorker:
 
 
 class Backlog:
-    """The waiting tasks of one queue."""
+    """The waiting tasks of one queue.
 
-    __slots__ = ("claimed", "head", "more", "reading")
+    head: the first of them, in order.
+    claimed: taken from the head, and still in the store.
+    claims: how many of those have not been decided yet; each may need a slot.
+    """
 
-    def __init__(self, more: bool = False) -> None:
+    __slots__ = ("_more", "_read_to", "claimed", "claims", "head", "reading")
+
+    def __init__(self, *, stored: bool = False) -> None:
         self.head: list[BacklogItem] = []
-        self.more = more  # whether the store may have rows beyond the head
-        self.reading = False
-        self.claimed: set[BacklogItem] = set()  # taken from the head, not yet deleted on disk
+        self.claimed: set[BacklogItem] = set()
+        self.claims = 0
+        self.reading = False  # a page is on its way
+        self._more = stored  # whether the store may have rows after `_read_to`
+        self._read_to: BacklogItem | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.head) or self.more
+        """Whether anything waits that a new task must not overtake."""
+        return bool(self.head) or self._more or self.claims > 0
+
+    @property
+    def read_from(self) -> BacklogItem | None:
+        """The item after which the store is to be read."""
+        return self._read_to
+
+    @property
+    def wants_page(self) -> bool:
+        """Whether the next rows are to be read now."""
+        return self._more and not self.head and not self.reading
 
     def add(self, item: BacklogItem) -> None:
         """A row that is on disk now."""
-        if self.more and (not self.head or order(item) > order(self.head[-1])):
+        beyond = self._read_to is None or order(item) > order(self._read_to)
+        if self._more and beyond and not self.reading:
             return  # it will be read when its turn comes
         insort(self.head, item, key=order)
         if len(self.head) > 2 * BACKLOG_PAGE:
             del self.head[BACKLOG_PAGE:]
-            self.more = True
+            self._read_to, self._more = self.head[-1], True
 
-    def fill(self, page: list[BacklogItem], complete: bool) -> None:
-        """Rows that were read from the store."""
-        known = set(self.head) | self.claimed
+    def fill(self, page: Collection[BacklogItem]) -> None:
+        """The rows that were read from the store, after `read_from`."""
+        known = {*self.head, *self.claimed}
         for item in page:
             if item not in known:
                 insort(self.head, item, key=order)
-        self.more = not complete
+            self._read_to = item
+        self.reading = False
+        self._more = len(page) >= BACKLOG_PAGE
+        if self._more and self._read_to is not None:
+            # What was added beyond the page while it was read has rows before it that are not here.
+            del self.head[bisect_right(self.head, order(self._read_to), key=order) :]
 
-    def take(self) -> BacklogItem:
-        """The first row, to be started."""
+    def claim(self) -> BacklogItem:
+        """Take the first row, to be started."""
         item = self.head.pop(0)
         self.claimed.add(item)
+        self.claims += 1
         return item
+
+    def put_back(self, item: BacklogItem) -> None:
+        """A claim that came to nothing: its row is as it was."""
+        self.claims -= 1
+        self.restore(item)
+
+    def restore(self, item: BacklogItem) -> None:
+        """A row that should have been removed, and wasn't."""
+        self.claimed.discard(item)
+        self.add(item)
 
 
 class Dispatcher:
@@ -80,29 +115,28 @@ class Dispatcher:
     def __init__(self) -> None:
         self.workers: dict[str, AttachedWorker] = {}
         self.queues: dict[QueueKey, list[AttachedWorker]] = {}
-        self.backlogs: dict[QueueKey, Backlog] = {}
+        self.backlogs: dict[QueueKey, Backlog] = {}  # the queue that was served last comes last
 
-    def attach(self, worker: AttachedWorker) -> list[QueueKey]:
-        """A worker is there; the queues that it serves."""
+    def attach(self, worker: AttachedWorker) -> None:
+        """A worker is there."""
         hello = worker.hello
         self.workers[hello.instance] = worker
-        served: list[QueueKey] = []
         for queue in hello.task_queues:
-            served.append(QueueKey(hello.namespace, "workflow", queue))
+            self.queues.setdefault(QueueKey(hello.namespace, "workflow", queue), []).append(worker)
             if hello.activity_slots:
-                served.append(QueueKey(hello.namespace, "activity", queue))
-        for key in served:
-            self.queues.setdefault(key, []).append(worker)
-        return served
+                self.queues.setdefault(QueueKey(hello.namespace, "activity", queue), []).append(worker)
 
-    def detach(self, worker: AttachedWorker) -> None:
-        """A worker is gone."""
-        self.workers.pop(worker.hello.instance, None)
+    def detach(self, worker: AttachedWorker) -> bool:
+        """A worker is gone; False if it was before."""
+        if self.workers.get(worker.hello.instance) is not worker:
+            return False
+        del self.workers[worker.hello.instance]
         for key, workers in list(self.queues.items()):
             if worker in workers:
                 workers.remove(worker)
             if not workers:
                 del self.queues[key]
+        return True
 
     def workflow_worker(self, key: QueueKey, sticky: str) -> AttachedWorker | None:
         """Who takes a workflow task: the worker that holds the workflow, else the next in turn."""
@@ -114,7 +148,13 @@ class Dispatcher:
                 if worker.hello.instance == sticky:
                     return worker
             workers.append(workers.pop(0))
-        return workers[0]
+        return workers[-1]
+
+    def prefer_others(self, key: QueueKey, instance: str) -> bool:
+        """Let a worker be the last in turn; False if there is no other."""
+        workers = self.queues.get(key, [])
+        workers.sort(key=lambda worker: worker.hello.instance == instance)
+        return bool(workers) and workers[0].hello.instance != instance
 
     def activity_worker(self, key: QueueKey) -> AttachedWorker | None:
         """A worker with a free slot, if the queue has no backlog."""
@@ -130,9 +170,20 @@ class Dispatcher:
         worker = workers[0] if len(workers) == 1 else min(workers, key=lambda w: (w.leaving, len(w.held)))
         return worker if worker.room else None
 
+    def room(self, key: QueueKey) -> int:
+        """How many tasks of a queue could be given out now."""
+        workers = self.queues.get(key)
+        if not workers:
+            return 0
+        return BACKLOG_PAGE if key.kind == "workflow" else sum(worker.room for worker in workers)
+
     def backlog(self, key: QueueKey) -> Backlog:
         """The backlog of a queue, made if need be."""
         backlog = self.backlogs.get(key)
         if backlog is None:
             backlog = self.backlogs[key] = Backlog()
         return backlog
+
+    def served(self, key: QueueKey) -> None:
+        """A task of this backlog was given out: the other queues of its workers are next."""
+        self.backlogs[key] = self.backlogs.pop(key)

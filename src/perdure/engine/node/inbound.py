@@ -23,6 +23,8 @@ def check_request(request: Request[object]) -> None:
     for name in fields:
         value = getattr(request, name)
         if type(value) is str:
+            if not value.isascii():
+                check_text(name, value)
             if name in IDS:
                 if not value and name in REQUIRED and not isinstance(request, ListWorkflows):
                     raise InvalidRequest(f"{name} must not be empty")
@@ -37,6 +39,14 @@ def check_request(request: Request[object]) -> None:
                 raise InvalidRequest(f"{name} must be between 0 and {MAX_DURATION} microseconds, not {value}")
         elif value is not None and name in ("input", "result", "memo"):
             check_payloads(name, value)
+
+
+def check_text(name: str, value: str) -> None:
+    """Raises InvalidRequest where a string is none that can be stored."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{name} is no valid text: {value!r} ({error.reason})") from error
 
 
 def check_payloads(name: str, value: object) -> None:

@@ -52,8 +52,8 @@ class Row:
     """What becomes one journal row, and what waits for it."""
 
     __slots__ = (
-        "answers", "backlog_added", "backlog_removed", "dedup", "delete", "effects", "encoded", "events", "listed",
-        "private", "works",
+        "additions", "answers", "backlog_added", "backlog_removed", "dedup", "delete", "effects", "encoded", "events",
+        "listed", "private", "works",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -68,6 +68,7 @@ class Row:
         self.effects: list[Effect] = []
         self.answers: list[tuple[Answer, object]] = []
         self.works: list[Work] = []
+        self.additions = 0  # how often something was added, as `limits.MAX_UNCOMMITTED` counts
 
     def take(self, tx: Transition) -> None:
         """Add what a transition decided."""
@@ -87,8 +88,8 @@ class Live:
     """One run in memory: the latest of its workflow id, or (with a run_id) an older one."""
 
     __slots__ = (
-        "chain", "commit_id", "execution", "flight", "gone", "inbox", "journal_bytes", "key", "known",
-        "loading", "older", "parked", "queries", "ready", "recent", "recent_from", "row", "snapshot_bytes",
+        "asked", "chain", "commit_id", "execution", "flight", "gone", "inbox", "journal_bytes", "key", "known",
+        "loading", "older", "parked", "queries", "queued", "ready", "recent", "recent_from", "row", "snapshot_bytes",
         "speculative", "sticky", "successor", "version", "wake_at", "wants_history",
     )  # fmt: skip
 
@@ -104,6 +105,7 @@ class Live:
         self.ready = False  # in the queue of the current turn
         self.parked: list[Work] = []  # starts that wait until the end of the last run is on disk
         self.queries: list[Work] = []  # until the open workflow task is over
+        self.asked: dict[str, Work] = {}  # queries that are at a worker, by query id
 
         self.version = 0  # on disk
         self.commit_id = ""
@@ -117,6 +119,7 @@ class Live:
         self.recent: list[HistoryEvent] = []  # the end of the history, from event `recent_from`
         self.recent_from = 1
         self.sticky = ""  # the worker that holds the workflow in memory
+        self.queued = False  # its open workflow task is in the backlog, and will be claimed from there
         self.wants_history = False
         self.successor: Live | None = None  # the run that continues this one, to go into the same commit
 
@@ -148,5 +151,6 @@ class Live:
             or self.flight is not None
             or self.parked
             or self.queries
+            or self.asked
             or (execution is not None and (execution.taken is not None or execution.state.running))
         )

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from perdure.engine.core.evolve import fold, rebuild
 from perdure.engine.core.execution import Execution
 from perdure.engine.node.live import Live
+from perdure.engine.node.patience import patiently
 from perdure.engine.storage.api import Store, StoredRun
 from perdure.errors import PerdureError
-from perdure.limits import MAX_GROUP, SECOND, STORE_RETRY_INITIAL, STORE_RETRY_MAXIMUM
+from perdure.limits import MAX_GROUP
 from perdure.model.journal import decode_state, events_of
 
 logger = logging.getLogger("perdure.engine")
@@ -56,33 +57,37 @@ class Loader:
             self._work.clear()
             while self._wanted:
                 batch, self._wanted = self._wanted[:MAX_GROUP], self._wanted[MAX_GROUP:]
-                await self._read(batch)
+                await self._load(batch)
 
-    async def _read(self, batch: list[Live]) -> None:
-        delay = STORE_RETRY_INITIAL
-        while True:
-            try:
-                latest = [live for live in batch if not live.older]
-                stored = dict(zip(latest, await self._store.load([live.chain for live in latest]), strict=True))
+    async def _load(self, batch: list[Live]) -> None:
+        try:
+            stored = await patiently("executions", lambda: self._read(batch))
+        except PerdureError as error:
+            if len(batch) > 1:  # one that can't be read must not stop the others
                 for live in batch:
-                    if live.older:
-                        stored[live] = await self._store.load_run(live.chain, live.older)
-                break
-            except PerdureError as error:
-                logger.warning("can't read executions (%s); trying again", error)
-                await asyncio.sleep(delay / SECOND)
-                delay = min(delay * 2, STORE_RETRY_MAXIMUM)
-        for live in batch:
-            live.loading = False
-            if live.gone:
-                continue
+                    await self._load([live])
+            else:
+                self._give_up(batch[0], error)
+            return
+        for live, run in zip(batch, stored, strict=True):
             try:
-                self._install(live, stored[live])
-            except Exception as error:  # a run that can't be folded must not stop the others
-                logger.exception("can't rebuild %s", live.chain)
-                self._failed(live, error)
+                self._install(live, run)
+            except Exception as error:  # nor one that can't be folded
+                self._give_up(live, error)
                 continue
-            self._loaded(live)
+            live.loading = False
+            if not live.gone:
+                self._loaded(live)
+
+    async def _read(self, batch: list[Live]) -> list[StoredRun | None]:
+        latest = iter(await self._store.load([live.chain for live in batch if not live.older]))
+        return [await self._store.load_run(live.chain, live.older) if live.older else next(latest) for live in batch]
+
+    def _give_up(self, live: Live, error: Exception) -> None:
+        live.loading = False
+        if not live.gone:
+            logger.error("can't load %s", live.chain, exc_info=error)
+            self._failed(live, error)
 
     def _install(self, live: Live, stored: StoredRun | None) -> None:
         live.known = True
@@ -90,8 +95,10 @@ class Loader:
             return
         live.key = stored.key
         live.version, live.commit_id, live.wake_at = stored.version, stored.commit_id, stored.wake_at
-        live.execution = fold_stored(stored, self._retention)
+        live.execution = execution = fold_stored(stored, self._retention)
+        state = execution.state
+        live.queued = state.task is not None and stored.running == state.running
         live.journal_bytes = sum(len(history) + len(private) for history, private in stored.journal)
         live.snapshot_bytes = len(stored.snapshot) if stored.snapshot is not None else 0
         live.recent = list(events_of(history for history, _ in stored.journal))
-        live.recent_from = live.recent[0].id if live.recent else live.execution.state.last_event_id + 1
+        live.recent_from = live.recent[0].id if live.recent else state.last_event_id + 1

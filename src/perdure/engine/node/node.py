@@ -13,28 +13,34 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from perdure.clock import Clock
 from perdure.engine.core import inputs as i
 from perdure.engine.node.committer import Committer
-from perdure.engine.node.dispatch import AttachedWorker, Dispatcher
+from perdure.engine.node.dispatch import AttachedWorker, Backlog, Dispatcher
+from perdure.engine.node.housekeeping import forget_request_ids
 from perdure.engine.node.inbound import check_request
 from perdure.engine.node.live import Answer, Live, Row, Work, settle
 from perdure.engine.node.loader import Loader
+from perdure.engine.node.patience import patiently
 from perdure.engine.node.performing import Performing
 from perdure.engine.node.reading import Reading
 from perdure.engine.node.serving import Serving
+from perdure.engine.node.stalls import Stalls
 from perdure.engine.node.wakeups import Wakeups
 from perdure.engine.storage.api import ChainKey, Due, QueueKey, Store, Verdict
 from perdure.errors import EngineStopped, PerdureError, Unavailable
 from perdure.ids import IdSource
-from perdure.limits import BACKLOG_PAGE, DEFAULT_RETENTION, MAX_UNCOMMITTED
+from perdure.limits import BACKLOG_PAGE, DEFAULT_RETENTION, MAX_UNCOMMITTED, SECOND, STOP_WAIT
 from perdure.model import requests as q
 from perdure.model import tasks as t
 
 logger = logging.getLogger("perdure.engine")
 Reply = TypeVar("Reply", covariant=True)
+
+STOPPED = "the engine was stopped; open it again, and ask again"
 
 
 class Node:
@@ -48,82 +54,131 @@ class Node:
 
     def __init__(self, store: Store, clock: Clock, ids: IdSource, *, retention: int = DEFAULT_RETENTION) -> None:
         self.store, self.clock, self.ids, self.retention = store, clock, ids, retention
+        self.stalls = Stalls(clock)
         self.unclean = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._closing = False
+        self._committing: asyncio.Task[None] | None = None
+        self._callers: set[Answer] = set()  # all who wait for a reply, wherever their request is
+        self._closed = "the engine was not started"  # why it takes nothing; "": it does
 
     # --- Life -------------------------------------------------------------------------------------------
     async def start(self) -> None:
         """Open the store. Raises StoreError with what to do about it."""
         self.unclean = await self.store.open(self.clock.now())
+        try:
+            backlogged = await self.store.backlogged_queues()
+        except BaseException:
+            await self.store.close()
+            raise
         self.dispatcher = Dispatcher()
-        self.committer = Committer(self.store, self.clock, self.ids, self._taken, self._refused)
+        self.dispatcher.backlogs.update((queue, Backlog(stored=True)) for queue in backlogged)
+        self.committer = Committer(
+            self.store, self.clock, self.ids, self.stalls, self._taken, self._refused, self._unwritable
+        )
         self.loader = Loader(self.store, self.retention, self._loaded, self._unloadable)
-        self.wakeups = Wakeups(self.store, self.clock, self._wake)
+        self.wakeups = Wakeups(self.store, self.clock, self.stalls, self._wake)
         self.serving = Serving(self)
         self.performing = Performing(self)
         self.reading = Reading(self)
-        for queue in await self.store.backlogged_queues():
-            self.dispatcher.backlog(queue).more = True
-        for service in (self.committer, self.loader):
-            self.spawn(service.run())
+        self._closed = ""
+        self._committing = self.spawn(self.committer.run(), vital=True)
+        self.spawn(self.loader.run(), vital=True)
 
     async def serve(self) -> None:
         """Take up what an earlier process left: attempts whose worker is gone, workflow tasks, timers."""
         after = None
-        while runs := await self.store.running(after, BACKLOG_PAGE):
-            alive = frozenset(self.dispatcher.workers)
+        while runs := await patiently("what ran", partial(self.store.running, after, BACKLOG_PAGE)):
             for run in runs:
-                self.serving.submit(run.chain, Work(i.WorkersLost(alive)))
+                self.serving.look_for_lost(run.chain, "")
                 self.serving.submit(run.chain, Work(i.RetryWorkflowTask()))
             after = runs[-1]
-        self.spawn(self.wakeups.run())
+        self.spawn(self.wakeups.run(), vital=True)
+        self.spawn(forget_request_ids(self.store, self.clock), vital=True)
 
     async def stop(self) -> None:
-        """Take no more requests, wait until all is on disk, and close the store."""
-        self._closing = True
-        await asyncio.sleep(0)
-        await self.committer.idle()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.performing.abandon(EngineStopped("the engine was stopped while this was waiting; open it again, and ask again"))
+        """Take no more requests and messages, wait until all is on disk, and close the store.
+
+        Whoever still waits for something gets EngineStopped. Where the store takes no commits, what it has not
+        taken within `limits.STOP_WAIT` is given up: nobody was told that it happened.
+        """
+        if self._committing is None:
+            return
+        committing, self._committing = self._committing, None
+        self._closed = self._closed or STOPPED
+        await asyncio.sleep(0)  # what has arrived is decided
+        await self._cancel(self._tasks - {committing})
+        idle = asyncio.ensure_future(self.committer.idle())
+        # An interrupted loop cancels all of its tasks: then nobody commits any more, and it is as after a crash.
+        await asyncio.wait((idle, committing), timeout=STOP_WAIT / SECOND, return_when=asyncio.FIRST_COMPLETED)
+        if not idle.done():
+            logger.error("stopped without what the store has not taken; it was not acknowledged")
+            idle.cancel()
+        await self._cancel(self._tasks)
+        self.serving.offers.stop()
+        self._abandon()
         await self.store.close()
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the others until the node stops."""
+    async def _cancel(self, tasks: set[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _abandon(self) -> None:
+        """Whoever still waits hears that nobody serves them any more."""
+        for answer in self._callers:
+            settle(answer, EngineStopped(self._closed))
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], *, vital: bool = False) -> asyncio.Task[None]:
+        """Run something beside the others until the node stops. vital: the engine can't do without it."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._failed if vital else self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.critical("a part of the engine has ended", exc_info=error)
+            logger.error("the engine could not finish something", exc_info=error)
+
+    def _failed(self, task: asyncio.Task[Any]) -> None:
+        """Without this part nothing would ever be answered: say so, rather than let everybody wait."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.critical("the engine has failed; stop it, and open it again", exc_info=error)
+            self._closed = f"the engine has failed ({error!r}); stop it, and open it again"
+            self._abandon()
 
     # --- The Service protocol ---------------------------------------------------------------------------
     async def call(self, request: q.Request[Reply], /) -> Reply:
         """Carry out a request (see `Service.call`)."""
         check_request(request)
-        if self._closing:
-            raise EngineStopped("the engine was stopped; open it again, and ask again")
+        if self._closed:
+            raise EngineStopped(self._closed)
         if isinstance(request, q.ListWorkflows | q.GetHistory):
             return cast(Reply, await self.reading.call(request))
-        if len(self.committer) >= MAX_UNCOMMITTED:
+        if self.committer.uncommitted >= MAX_UNCOMMITTED:
             raise Unavailable("the store does not keep up (limits.MAX_UNCOMMITTED); try again")
-        answer: Answer = self.serving.loop.create_future()
         chain = ChainKey(request.namespace, request.workflow_id)
-        self.serving.submit(chain, Work(request, answer, getattr(request, "run_id", "")))
-        return await answer
+        return cast(Reply, await self.tell(chain, getattr(request, "run_id", ""), request))
 
     async def tell(self, chain: ChainKey, run_id: str, input: object) -> object:
-        """Hand an input of the engine's own to a run, and wait until it is on disk."""
+        """Hand an input to a run ("": the latest), and wait for its reply."""
+        if self._closed:
+            raise EngineStopped(self._closed)
         answer: Answer = self.serving.loop.create_future()
+        self._callers.add(answer)
         self.serving.submit(chain, Work(input, answer, run_id))
-        return await answer
+        try:
+            return await answer
+        finally:
+            self._callers.discard(answer)
+            if answer.cancelled():
+                self.serving.waiting.withdraw(answer)
 
     async def attach(self, hello: t.WorkerHello, receive: Callable[[t.ToWorker], None], /) -> q.WorkerLink:
         """Attach a worker (see `Service.attach`)."""
+        if self._closed:
+            raise EngineStopped(self._closed)
         worker = AttachedWorker(hello, receive)
         self.dispatcher.attach(worker)
         self.serving.nudge()
@@ -131,11 +186,15 @@ class Node:
 
     def received(self, worker: AttachedWorker, message: t.FromWorker) -> None:
         """A worker said something."""
+        if self._closed:
+            return  # what it did is done again, by the next engine
         match message:
-            case t.HistoryWanted():
+            case t.HistoryWanted(query_id=""):
                 self.reading.history_wanted(worker, message)
+            case t.HistoryWanted():
+                self.serving.queries.ask_again(message.query_id)
             case t.QueryAnswer():
-                self.performing.query_answered(message)
+                self.serving.queries.answered(message)
             case t.WorkflowTaskCompletion() | t.WorkflowTaskFailure():
                 run = message.run
                 self.serving.submit(
@@ -185,6 +244,15 @@ class Node:
         else:
             self.serving.decide_again(live.chain, works)
 
+    def _unwritable(self, live: Live, row: Row, error: Exception) -> None:
+        """A row can't be stored, whatever else is: it isn't tried again."""
+        logger.error("what was decided for %s can't be stored", live.chain, exc_info=error)
+        live.flight = row
+        works = self.serving.discard(live)
+        for work in row.works:
+            self.serving.fail(work, error)
+        self.serving.start_anew(live.chain, [work for work in works if work not in row.works])
+
     async def _without_repeats(self, chain: ChainKey, request_ids: list[str], works: list[Work]) -> None:
         """Some request was carried out before: answer it, and decide the others again."""
         taken = await self.reading.taken(chain, request_ids)
@@ -208,8 +276,7 @@ class Node:
             self.serving.reply(live, work, error)
 
     def _wake(self, due: Due) -> None:
-        stalls = tuple(self.committer.stalls[-16:])
-        self.serving.submit(due.key.chain, Work(i.WakeUp(due.key, stalls), None, due.run_id))
+        self.serving.submit(due.key.chain, Work(i.WakeUp(due.key, self.stalls.known()), None, due.run_id))
 
     def read_backlog(self, key: QueueKey) -> None:
         """Read more of a queue's backlog."""
@@ -217,13 +284,7 @@ class Node:
 
     async def _read_backlog(self, key: QueueKey) -> None:
         backlog = self.dispatcher.backlog(key)
-        try:
-            page = await self.store.backlog(key, backlog.head[-1] if backlog.head else None, BACKLOG_PAGE)
-            backlog.fill(list(page), complete=len(page) < BACKLOG_PAGE)
-        except PerdureError as error:
-            logger.warning("can't read the backlog of %s (%s)", key, error)
-        finally:
-            backlog.reading = False
+        backlog.fill(await patiently("a backlog", lambda: self.store.backlog(key, backlog.read_from, BACKLOG_PAGE)))
         self.serving.nudge()
 
 
@@ -239,5 +300,5 @@ class Link:
 
     async def detach(self) -> None:
         """See `WorkerLink.detach`."""
-        self._node.dispatcher.detach(self._worker)
-        self._node.serving.worker_gone(self._worker)
+        if self._node.dispatcher.detach(self._worker):
+            self._node.serving.worker_gone(self._worker)

@@ -3,31 +3,32 @@ commit. A workflow task goes out before its input is on disk, since the code it 
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
-from perdure.engine.core.decisions.messages import outcome_of
-from perdure.engine.core.transition import Transition
 from perdure.engine.node.dispatch import AttachedWorker
-from perdure.engine.node.live import Answer, Live, Row, Work
+from perdure.engine.node.live import Live, Row, Work
 from perdure.engine.storage.api import BacklogItem, QueueKey
 from perdure.errors import NotFound
+from perdure.limits import SECOND, WORKFLOW_TASK_TIMEOUT
 from perdure.model.events import HistoryEvent
-from perdure.model.requests import QueryWorkflow, UpdateWorkflow
 from perdure.model.tasks import (
     START,
     ActivityToken,
     AdmittedUpdate,
     EvictWorkflow,
-    QueryTask,
     WorkflowTask,
     WorkflowTaskCompletion,
 )
 
 if TYPE_CHECKING:
     from perdure.engine.node.serving import Serving
+
+logger = logging.getLogger("perdure.engine")
 
 
 class Offers:
@@ -36,8 +37,13 @@ class Offers:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self._dispatcher = serving.dispatcher
-        self.queries: dict[str, tuple[Live, Work]] = {}  # at a worker, by query id
-        self.updates: dict[tuple[str, str], list[tuple[Answer, UpdateWorkflow]]] = {}
+        self._out: dict[Live, float] = {}  # whose workflow task is at a worker, and since when
+        self._timer: asyncio.TimerHandle | None = None
+
+    def stop(self) -> None:
+        """Leave no timer behind."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     # --- Activities -------------------------------------------------------------------------------------
     def activity(self, live: Live, offer: fx.OfferActivity) -> None:
@@ -62,42 +68,58 @@ class Offers:
         live.next_row().backlog_added.append(item)
         self._serving.dirty(live)
 
-    def claim(self, live: Live, item: BacklogItem) -> None:
-        """The first of a backlog: start it, or find that it does not wait any more."""
-        live.next_row().backlog_removed.append(item)
-        self._serving.dirty(live)
-        if item.queue.kind == "workflow":
-            self.workflow_task(live)
-            return
-        key = QueueKey(live.chain.namespace, "activity", item.queue.task_queue)
-        worker = self._dispatcher.free_worker(key)
-        try:
-            if worker is not None:
-                self._start(live, worker, item.scheduled_event_id, item.attempt)
-                return
-            activity = live.run.state.activities.get(item.scheduled_event_id)
-            if activity is not None and activity.status == "scheduled" and activity.attempt == item.attempt:
-                self._backlog(live, key, item.priority, item.scheduled_event_id, item.attempt)
-        except NotFound:
-            pass  # cancelled, timed out or settled while it waited
-
+    # --- The backlog ------------------------------------------------------------------------------------
     def pump(self) -> None:
         """Give free slots to what waits in the backlogs."""
         for key, backlog in self._dispatcher.backlogs.items():
             if not backlog:
                 continue
-            if key.kind == "workflow":
-                room = len(backlog.head) if key in self._dispatcher.queues else 0
-            else:
-                workers = self._dispatcher.queues.get(key, ())
-                room = sum(worker.room for worker in workers) - len(backlog.claimed)
+            room = self._dispatcher.room(key) - backlog.claims
             while room > 0 and backlog.head:
-                item = backlog.take()
+                item = backlog.claim()
                 self._serving.submit(item.run.chain, Work(item, run_id=item.run_id, again=False))
                 room -= 1
-            if room > 0 and backlog.more and not backlog.reading:
+            if room > 0 and backlog.wants_page:
                 backlog.reading = True
                 self._serving.read_backlog(key)
+
+    def claim(self, live: Live, item: BacklogItem) -> None:
+        """The first of a backlog: start it, or find that it does not wait any more."""
+        key, backlog = item.queue, self._dispatcher.backlog(item.queue)
+        worker = None
+        if self._waits(live, item):
+            worker = self._dispatcher.free_worker(key) if key.kind == "activity" else self._anyone(key)
+            if worker is None:  # gone since, or another queue was faster
+                backlog.put_back(item)
+                return
+        backlog.claims -= 1
+        live.next_row().backlog_removed.append(item)
+        self._serving.dirty(live)
+        if key.kind == "workflow":
+            live.queued = False
+            self.workflow_task(live)
+        elif worker is not None:
+            self._start(live, worker, item.scheduled_event_id, item.attempt)
+        self._dispatcher.served(key)
+
+    def _waits(self, live: Live, item: BacklogItem) -> bool:
+        """Whether a task waits still: it may have been cancelled, timed out or settled."""
+        if item.queue.kind == "workflow":
+            return live.queued
+        activity = live.run.state.activities.get(item.scheduled_event_id)
+        return activity is not None and activity.status == "scheduled" and activity.attempt == item.attempt
+
+    def _anyone(self, key: QueueKey) -> AttachedWorker | None:
+        return next(iter(self._dispatcher.queues.get(key, ())), None)
+
+    def put_back(self, item: BacklogItem) -> None:
+        """A claim could not be decided."""
+        self._dispatcher.backlog(item.queue).put_back(item)
+
+    def orphaned(self, item: BacklogItem) -> None:
+        """The run of a claim is gone, so there is nothing to start, and nothing to write its removal with. It
+        counts as claimed, so that it isn't read again."""
+        self._dispatcher.backlog(item.queue).claims -= 1
 
     def undo(self, row: Row) -> None:
         """A row was refused: what it reserved is free again."""
@@ -109,15 +131,15 @@ class Offers:
             elif isinstance(effect, fx.WakeServed):
                 self._serving.wake_served(effect)
         for item in row.backlog_removed:
-            backlog = self._dispatcher.backlog(item.queue)
-            backlog.claimed.discard(item)
-            backlog.add(item)
+            self._dispatcher.backlog(item.queue).restore(item)
 
     # --- Workflow tasks ---------------------------------------------------------------------------------
     def workflow_task(self, live: Live) -> None:
         """Give the open workflow task to a worker."""
         execution = live.execution
-        if execution is None or execution.state.task is None or execution.taken is not None:
+        if execution is None or execution.taken is not None or (task := execution.state.task) is None:
+            return
+        if live.queued or live.gone:  # it is claimed when a worker is there; or somebody else cares for it
             return
         if not live.speculative and live.pending is not None:
             live.pending.effects.append(fx.OfferWorkflowTask())
@@ -126,7 +148,9 @@ class Offers:
         key = QueueKey(live.chain.namespace, "workflow", state.started.task_queue)
         worker = self._dispatcher.workflow_worker(key, live.sticky)
         if worker is None:
-            self._backlog(live, key, 0, 0, 0)
+            if not task.next_attempt_at and not state.held:
+                live.queued = True
+                self._backlog(live, key, 0, 0, 0)
             return
         try:
             decide(execution, i.TakeWorkflowTask(worker.hello.instance), self._serving.clock.now())
@@ -145,6 +169,7 @@ class Offers:
         execution = live.run
         state, taken = execution.state, execution.taken
         assert taken is not None and state.task is not None
+        self._watch(live)
         updates = tuple(AdmittedUpdate(u.update_id, u.name, u.input) for u in state.admitted.values())
         live.sticky = worker.hello.instance
         live.wants_history = False
@@ -170,12 +195,41 @@ class Offers:
 
     def answered(self, live: Live, completion: WorkflowTaskCompletion) -> None:
         """A workflow task was completed: forget the events that the worker has seen."""
+        self._out.pop(live, None)
         seen = live.run.state.seen.event_id
         if seen >= live.recent_from:
             del live.recent[: seen + 1 - live.recent_from]
             live.recent_from = seen + 1
         if completion.acknowledge and live.pending is not None:
             live.pending.effects.append(fx.Acknowledge(live.sticky, completion.position))
+
+    def _watch(self, live: Live) -> None:
+        """See that the task is answered in time."""
+        self._out[live] = self._serving.loop.time()
+        if self._timer is None:
+            self._timer = self._serving.loop.call_later(WORKFLOW_TASK_TIMEOUT / SECOND, self._give_to_others)
+
+    def _give_to_others(self) -> None:
+        """Give tasks that were not answered in time to other workers, if there are any: to the same one they would
+        only be one more thing to do, since what it is sent stays in order."""
+        self._timer = None
+        now = self._serving.loop.time()
+        for live, since in list(self._out.items()):
+            execution = live.execution
+            if live.gone or execution is None or execution.taken is None:
+                del self._out[live]
+            elif now - since >= WORKFLOW_TASK_TIMEOUT / SECOND:
+                key = QueueKey(live.chain.namespace, "workflow", execution.state.started.task_queue)
+                if self._dispatcher.prefer_others(key, execution.taken_by):
+                    del self._out[live]
+                    logger.warning(
+                        "%s did not answer a workflow task of %s within %d s; another worker gets it",
+                        execution.taken_by, live.chain, WORKFLOW_TASK_TIMEOUT // SECOND,
+                    )  # fmt: skip
+                    self.evict_copy(live)
+                    self._serving.task_lost(live)
+        if self._out:
+            self._timer = self._serving.loop.call_later(WORKFLOW_TASK_TIMEOUT / SECOND, self._give_to_others)
 
     def evict_copy(self, live: Live) -> None:
         """Whatever a worker holds of this run is not to be used again."""
@@ -185,50 +239,3 @@ class Offers:
         live.sticky = ""
         if worker is not None:
             worker.receive(EvictWorkflow(live.execution.ref))
-
-    # --- Queries and updates ----------------------------------------------------------------------------
-    def flush_queries(self, live: Live) -> None:
-        """Send the queries that wait, unless the code is about to see news first."""
-        execution = live.execution
-        if not live.queries or execution is None:
-            return
-        task = execution.state.task
-        if execution.taken is not None or (task is not None and not task.next_attempt_at and live.pending):
-            return
-        waiting, live.queries = live.queries, []
-        key = QueueKey(live.chain.namespace, "workflow", execution.state.started.task_queue)
-        worker = self._dispatcher.workflow_worker(key, live.sticky)
-        for work in waiting:
-            if worker is None:
-                error = NotFound(f"no worker serves task queue {key.task_queue!r}, so nobody can answer the query")
-                self._serving.reply(live, work, error)
-                continue
-            query_id = self._serving.ids.new_id()
-            self.queries[query_id] = live, work
-            if live.sticky == worker.hello.instance:
-                self.send_query(live, query_id, worker, ())
-            else:
-                self._serving.query_history(live, query_id)
-
-    def send_query(self, live: Live, query_id: str, worker: AttachedWorker, events: tuple[HistoryEvent, ...]) -> None:
-        """Hand a query to a worker; `events` is the whole history, where the worker needs it."""
-        request = self.queries[query_id][1].input
-        assert isinstance(request, QueryWorkflow)
-        execution = live.run
-        state = execution.state
-        worker.receive(
-            QueryTask(execution.ref, query_id, request.name, request.input, state.seen, state.last_time, events)
-        )
-
-    def waits_for_update(self, live: Live, work: Work, tx: Transition) -> bool:
-        """Whether a caller has to wait for an update to get further."""
-        request = work.input
-        if not isinstance(request, UpdateWorkflow) or work.answer is None:
-            return False
-        outcome = outcome_of(live.run.state, request.update_id)
-        if outcome is not None and (outcome.stage != "accepted" or request.wait_for == "accepted"):
-            tx.reply = outcome
-            return False
-        key = live.run.ref.run_id, request.update_id
-        self.updates.setdefault(key, []).append((work.answer, request))
-        return True

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from perdure.engine.node.live import Live, settle
+from perdure.engine.node.live import Live
+from perdure.engine.node.patience import patiently
 from perdure.engine.node.serving import Locate, Location
 from perdure.engine.storage.api import ChainKey, RunKey
-from perdure.errors import PerdureError
-from perdure.limits import HISTORY_PAGE_BYTES, LIST_PAGE, SECOND, STORE_RETRY_INITIAL
+from perdure.limits import HISTORY_PAGE_BYTES, LIST_PAGE
 from perdure.model.events import HistoryEvent
 from perdure.model.journal import decode_events
 from perdure.model.requests import GetHistory, HistoryPage, ListPage, ListWorkflows
@@ -20,8 +19,6 @@ from perdure.model.tasks import HistoryWanted
 if TYPE_CHECKING:
     from perdure.engine.node.dispatch import AttachedWorker
     from perdure.engine.node.node import Node
-
-logger = logging.getLogger("perdure.engine")
 
 
 class Reading:
@@ -46,25 +43,29 @@ class Reading:
 
     async def taken(self, chain: ChainKey, request_ids: Sequence[str]) -> set[str]:
         """Which request ids were taken before; asks until the store answers."""
-        while True:
-            try:
-                return await self._store.taken(chain, request_ids, self._node.clock.now())
-            except PerdureError as error:
-                logger.warning("can't read request ids (%s); trying again", error)
-                await asyncio.sleep(STORE_RETRY_INITIAL / SECOND)
+        return await patiently("request ids", lambda: self._store.taken(chain, request_ids, self._node.clock.now()))
 
-    # --- Whole histories for workers --------------------------------------------------------------------
+    async def whole(self, run: RunKey, until: int) -> list[HistoryEvent]:
+        """All events of a run up to an id, read page by page."""
+        events: list[HistoryEvent] = []
+        after = 0
+        while True:
+            page = await patiently("a history", partial(self._store.journal, run, after, HISTORY_PAGE_BYTES))
+            for _, history in page.rows:
+                if history:
+                    events += decode_events(history)
+            after = page.next
+            if not after or (events and events[-1].id >= until):
+                return [event for event in events if event.id <= until]
+
+    # --- Whole histories for workflow tasks -------------------------------------------------------------
     def history_wanted(self, worker: AttachedWorker, message: HistoryWanted) -> None:
-        """A worker does not hold the workflow that it was given news or a query for."""
-        chain = ChainKey(message.run.namespace, message.run.workflow_id)
-        live = self._node.serving.lives.get(chain)
-        if message.query_id:
-            asked = self._node.serving.offers.queries.get(message.query_id)
-            if asked is not None:
-                self.query_history(asked[0], message.query_id)
-            return
+        """A worker does not hold the workflow that it was given news for."""
+        live = self._node.serving.lives.get(ChainKey(message.run.namespace, message.run.workflow_id))
         execution = live.execution if live is not None else None
-        if live is not None and execution is not None and execution.ref == message.run and execution.taken is not None:
+        if live is None or execution is None or execution.ref != message.run or execution.taken is None:
+            return
+        if execution.taken_by == worker.hello.instance:
             live.sticky = ""
             self._node.serving.offers.history(live)
 
@@ -77,43 +78,8 @@ class Reading:
         taken, taken_by = execution.taken, execution.taken_by
         if taken is None:
             return
-        events = await self._whole(live.key, taken.event_id)
+        events = await self.whole(live.key, taken.event_id)
         worker = self._node.dispatcher.workers.get(taken_by)
-        if live.gone or execution.taken != taken or worker is None:
-            return
+        if live.gone or execution.taken != taken or execution.taken_by != taken_by or worker is None:
+            return  # it was given to another
         self._node.serving.offers.send_task(live, worker, events, delta=False)
-
-    def query_history(self, live: Live, query_id: str) -> None:
-        """Send a query again, with the whole history."""
-        self._node.spawn(self._query_history(live, query_id))
-
-    async def _query_history(self, live: Live, query_id: str) -> None:
-        events = await self._whole(live.key, live.run.state.last_event_id)
-        serving = self._node.serving
-        asked = serving.offers.queries.get(query_id)
-        if asked is None:
-            return
-        worker = next(iter(self._node.dispatcher.workers.values()), None)
-        if worker is None:
-            del serving.offers.queries[query_id]
-            settle(asked[1].answer, PerdureError("no worker is there to answer the query"))
-        else:
-            serving.offers.send_query(live, query_id, worker, tuple(events))
-
-    async def _whole(self, run: RunKey, until: int) -> list[HistoryEvent]:
-        """All events of a run up to an id, read page by page."""
-        events: list[HistoryEvent] = []
-        after = 0
-        while True:
-            try:
-                page = await self._store.journal(run, after, HISTORY_PAGE_BYTES)
-            except PerdureError as error:
-                logger.warning("can't read a history (%s); trying again", error)
-                await asyncio.sleep(STORE_RETRY_INITIAL / SECOND)
-                continue
-            for _, history in page.rows:
-                if history:
-                    events += decode_events(history)
-            after = page.next
-            if not after or (events and events[-1].id >= until):
-                return [event for event in events if event.id <= until]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from perdure.engine.core import effects as fx
@@ -19,15 +19,18 @@ from perdure.engine.core.decisions.starts import begin_run, check_start, continu
 from perdure.engine.core.queries import describe, outcome
 from perdure.engine.core.transition import Transition
 from perdure.engine.node.dispatch import AttachedWorker
-from perdure.engine.node.live import Answer, Live, Work, settle
+from perdure.engine.node.live import Live, Work, settle
 from perdure.engine.node.offers import Offers
+from perdure.engine.node.queries import Queries
+from perdure.engine.node.waiting import Waiting
 from perdure.engine.storage.api import BacklogItem, ChainKey, QueueKey, RunKey
 from perdure.errors import NotFound, NotRunning, PerdureError
-from perdure.limits import MAX_CACHED_EXECUTIONS
+from perdure.limits import MAX_CACHED_EXECUTIONS, MAX_GROUP, SECOND, WAKE_BACKOFF_INITIAL
 from perdure.model import requests as q
-from perdure.model.events import WorkflowExecutionContinuedAsNew
+from perdure.model.events import HistoryEvent, WorkflowExecutionContinuedAsNew
+from perdure.model.records import HeartbeatRecorded
 from perdure.model.requests import StartWorkflow, TerminateWorkflow
-from perdure.model.tasks import WorkflowTaskCompletion
+from perdure.model.tasks import ActivityHeartbeat, ActivityToken, WorkflowTaskCompletion
 
 if TYPE_CHECKING:
     from perdure.engine.node.node import Node
@@ -44,8 +47,9 @@ class Serving:
         self.loop = asyncio.get_running_loop()
         self.lives: OrderedDict[ChainKey, Live] = OrderedDict()
         self.older: dict[tuple[ChainKey, str], Live] = {}
-        self.results: dict[str, list[Answer]] = {}  # callers who wait for the end of a run
+        self.waiting = Waiting()
         self.offers = Offers(self)
+        self.queries = Queries(self)
         self._ready: deque[Live] = deque()
         self._turn_scheduled = False
         self._sequence = 0
@@ -75,41 +79,43 @@ class Serving:
                 self.loop.call_soon(self.turn)
 
     def turn(self) -> None:
-        """Serve every execution that is ready, and those that become so meanwhile."""
+        """Serve the executions that are ready, and those that become so meanwhile, as far as a turn goes."""
         self._turn_scheduled = True  # what becomes ready below is served below
         try:
-            while True:
-                while self._ready:
-                    live = self._ready.popleft()
-                    live.ready = False
-                    while live.inbox and not live.gone:
-                        self.step(live, live.inbox.popleft())
-                    if not live.gone:
-                        self.offers.flush_queries(live)
-                self.offers.pump()
+            for _ in range(MAX_GROUP):
                 if not self._ready:
-                    break
+                    self.offers.pump()
+                    if not self._ready:
+                        break
+                live = self._ready.popleft()
+                live.ready = False
+                while live.inbox and not live.gone:
+                    self.step(live, live.inbox.popleft())
+                if not live.gone:
+                    if live.queries:
+                        self.queries.flush(live)
+                    if live.pending is None:
+                        self.rest(live)
         finally:
             self._turn_scheduled = False
             if self._ready:
-                self._turn_scheduled = True
-                self.loop.call_soon(self.turn)
+                self.nudge()
 
     # --- Deciding ---------------------------------------------------------------------------------------
     def step(self, live: Live, work: Work) -> None:
-        """Decide one input."""
-        input = work.input
-        if input is None:  # only meant to load it
-            return
-        if isinstance(input, StartWorkflow):
-            self._start(live, work, input)
-            return
-        execution = live.execution
+        """Take one input."""
+        try:
+            if isinstance(work.input, StartWorkflow):
+                self._start(live, work, work.input)
+            elif work.input is not None:  # None: it was only meant to be loaded
+                self._take(live, work)
+        except Exception as error:
+            self._broken(live, work, error)
+
+    def _take(self, live: Live, work: Work) -> None:
+        input, execution = work.input, live.execution
         if execution is None:
-            run = f"workflow {live.chain.workflow_id!r} has no run {live.older!r}"
-            none = f"there is no workflow with the id {live.chain.workflow_id!r}"
-            self.reply(live, work, NotFound(run if live.older else none))
-            self._served(live, work)
+            self._missing(live, work)
             return
         if work.run_id and work.run_id != execution.ref.run_id:
             self._forward(live, work)
@@ -127,9 +133,6 @@ class Serving:
                 self.reply(live, work, error)
         except PerdureError as error:
             self.reply(live, work, error)
-        except Exception as error:
-            self._broken(live, work, error)
-            return
         else:
             self.apply(live, work, tx)
         if type(input) is i.WakeUp:
@@ -148,8 +151,12 @@ class Serving:
             self.offers.answered(live, work.input)
         if tx.effects:
             self.act(live, tx.effects)
-        if work.answer is not None and not self.offers.waits_for_update(live, work, tx):
-            self.reply(live, work, tx.reply)
+        if work.answer is not None:
+            if type(work.input) is q.UpdateWorkflow and not self._far_enough(work.input, tx):
+                self.waiting.for_update(live.run.ref.run_id, work.input.update_id, work.answer, work.input.wait_for)
+                self._depends(live, work)
+            else:
+                self.reply(live, work, tx.reply)
 
     def act(self, live: Live, effects: list[fx.Effect]) -> None:
         """Do at once what concerns only memory; hang the rest on the row."""
@@ -180,10 +187,20 @@ class Serving:
         pending = live.pending
         if pending is None:
             settle(work.answer, value)
-            return
-        pending.answers.append((work.answer, value))
-        if not pending.works or pending.works[-1] is not work:
+        else:
+            pending.answers.append((work.answer, value))
+            self._depends(live, work)
+
+    def _depends(self, live: Live, work: Work) -> None:
+        """If the last row that it saw is refused, it is decided again."""
+        pending = live.pending
+        if pending is not None and (not pending.works or pending.works[-1] is not work):
             pending.works.append(work)
+
+    def _far_enough(self, request: q.UpdateWorkflow, tx: Transition) -> bool:
+        """Whether an update has come as far as its caller wants to know."""
+        outcome = tx.reply
+        return isinstance(outcome, q.UpdateOutcome) and (outcome.stage != "accepted" or request.wait_for == "accepted")
 
     # --- Starting ---------------------------------------------------------------------------------------
     def _start(self, live: Live, work: Work, request: StartWorkflow) -> None:
@@ -221,9 +238,9 @@ class Serving:
             new = self.lives[live.chain] = Live(live.chain)
             new.known = True
             new.speculative = live.speculative
-            live.gone = live.pending is None
             new.inbox += live.inbox
             live.inbox.clear()
+            live.gone = live.idle()
             if new.inbox:
                 self.make_ready(new)
         new.execution = tx.execution
@@ -242,8 +259,7 @@ class Serving:
     def _forward(self, live: Live, work: Work) -> None:
         """The input is for a run that is not the latest."""
         if live.older:
-            self.reply(live, work, NotFound(f"workflow {live.chain.workflow_id!r} has no run {work.run_id}"))
-            self._served(live, work)
+            self._missing(live, work)
             return
         key = live.chain, work.run_id
         older = self.older.get(key)
@@ -253,31 +269,41 @@ class Serving:
         self.make_ready(older)
 
     # --- Reading ----------------------------------------------------------------------------------------
-    def _result(self, live: Live, work: Work) -> None:
+    def tell_end(self, live: Live, work: Work) -> None:
+        """How the run ended, when it has."""
         request = work.input
         assert isinstance(request, q.GetResult) and work.answer is not None
         if live.run.open and request.wait:
-            self.results.setdefault(live.run.ref.run_id, []).append(work.answer)
+            self.waiting.for_end(live.run.ref.run_id, work.answer)
+            self._depends(live, work)  # the run itself may be refused
         else:
             self.reply(live, work, outcome(live.run.state))
 
-    def _describe(self, live: Live, work: Work) -> None:
+    def tell_state(self, live: Live, work: Work) -> None:
+        """What can be told without the code."""
         self.reply(live, work, describe(live.run))
 
-    def _locate(self, live: Live, work: Work) -> None:
+    def tell_place(self, live: Live, work: Work) -> None:
+        """Where the rows are."""
         self.reply(live, work, Location(live.key, live.run.ref.run_id))
 
-    def _query(self, live: Live, work: Work) -> None:
+    def ask_code(self, live: Live, work: Work) -> None:
+        """A query, to be sent when all inputs are taken."""
         live.queries.append(work)
 
-    def _claim(self, live: Live, work: Work) -> None:
+    def claim(self, live: Live, work: Work) -> None:
+        """A task of the backlog, whose turn it is."""
         assert isinstance(work.input, BacklogItem)
         self.offers.claim(live, work.input)
 
     # --- What the node's other parts say ----------------------------------------------------------------
     def dirty(self, live: Live) -> None:
-        """An execution has a row to be written."""
-        self._node.committer.add(live)
+        """Something was added to the row of an execution."""
+        self._node.committer.add(live, live.next_row())
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the turns."""
+        self._node.spawn(coroutine)
 
     def next_sequence(self) -> int:
         """A number for the end of a backlog: later ones are larger, across restarts."""
@@ -292,8 +318,7 @@ class Serving:
 
     def installed(self, live: Live) -> None:
         """An execution was read from the store; if its workflow task is open, somebody must take it."""
-        if live.execution is not None:
-            self.offers.workflow_task(live)
+        self.offers.workflow_task(live)
         self.make_ready(live)
 
     def on_disk(self, live: Live) -> None:
@@ -304,14 +329,12 @@ class Serving:
             self.make_ready(live)
         if live.queries:
             self.make_ready(live)
-        if live.idle():
-            self._rest(live)
+        self.rest(live)
 
     def give_up(self, live: Live, error: Exception) -> None:
         """It can't be loaded: whoever asked hears why, and its wake-up is put off."""
         for work in live.inbox:
-            settle(work.answer, error)
-            self._served(live, work, error)
+            self.fail(work, error)
         live.inbox.clear()
         self._forget(live)
 
@@ -323,33 +346,67 @@ class Serving:
         """A backlog's head runs low."""
         self._node.read_backlog(key)
 
-    def query_history(self, live: Live, query_id: str) -> None:
-        """A worker needs the whole history to answer a query."""
-        self._node.reading.query_history(live, query_id)
+    async def whole_history(self, run: RunKey, until: int) -> list[HistoryEvent]:
+        """All events of a run up to an id, as they are on disk."""
+        return await self._node.reading.whole(run, until)
 
     def worker_gone(self, worker: AttachedWorker) -> None:
         """What a worker held is lost."""
-        alive = frozenset(self.dispatcher.workers)
         for run in {token.run for token in worker.held}:
-            self.submit(ChainKey(run.namespace, run.workflow_id), Work(i.WorkersLost(alive), None, run.run_id))
+            self.look_for_lost(ChainKey(run.namespace, run.workflow_id), run.run_id)
         for live in list(self.lives.values()):
             if live.sticky == worker.hello.instance:
                 live.sticky = ""
-                if live.execution is not None and live.execution.taken is not None:
-                    live.inbox.append(Work(i.WorkflowTaskLost(), again=False))
-                    self.make_ready(live)
+            execution = live.execution
+            if execution is not None and execution.taken is not None and execution.taken_by == worker.hello.instance:
+                self.task_lost(live)
+        self.queries.worker_gone(worker)
+
+    def look_for_lost(self, chain: ChainKey, run_id: str) -> None:
+        """Attempts of this run may be on a worker that is gone."""
+        # The workers that are there when it is decided, not now.
+        self.submit(chain, Work(i.WorkersLost(self.dispatcher.workers.keys()), None, run_id))
+
+    def task_lost(self, live: Live) -> None:
+        """Nobody works on its workflow task any more."""
+        live.inbox.append(Work(i.WorkflowTaskLost(), again=False))
+        self.make_ready(live)
 
     # --- What went wrong --------------------------------------------------------------------------------
+    def _missing(self, live: Live, work: Work) -> None:
+        """There is no such run (any more)."""
+        id = live.chain.workflow_id
+        text = f"workflow {id!r} has no run {work.run_id}" if live.older else f"there is no workflow with the id {id!r}"
+        self.reply(live, work, NotFound(text))
+        if type(work.input) is i.WakeUp:
+            self._node.wakeups.done(work.input.key)
+        elif type(work.input) is BacklogItem:
+            self.offers.orphaned(work.input)
+
     def _broken(self, live: Live, work: Work, error: Exception) -> None:
         """A decision raised: memory may be half changed, so it is thrown away; the input is not tried again."""
         logger.error("deciding %s for %s failed", type(work.input).__name__, live.chain, exc_info=error)
-        settle(work.answer, error)
-        self._served(live, work, error)
-        self.decide_again(live.chain, [each for each in self.discard(live) if each is not work])
+        flight, live.flight = live.flight, None  # not this one: it is on its way, and was decided well
+        works = self.discard(live)
+        live.flight = flight
+        self.fail(work, error)
+        self.start_anew(live.chain, [each for each in works if each is not work])
 
-    def _served(self, live: Live, work: Work, error: Exception | None = None) -> None:
+    def fail(self, work: Work, error: Exception) -> None:
+        """An input came to nothing: whoever asked hears why, and a wake-up is put off."""
+        settle(work.answer, error)
         if type(work.input) is i.WakeUp:
             self._node.wakeups.done(work.input.key, error)
+        elif type(work.input) is BacklogItem:
+            self.offers.put_back(work.input)
+
+    def start_anew(self, chain: ChainKey, works: list[Work]) -> None:
+        """Decide again after an error of our own; not at once, since it may come again."""
+        self.spawn(self._start_anew(chain, works))
+
+    async def _start_anew(self, chain: ChainKey, works: list[Work]) -> None:
+        await asyncio.sleep(WAKE_BACKOFF_INITIAL / SECOND)
+        self.decide_again(chain, works)
 
     def _forget(self, live: Live) -> None:
         live.gone = True
@@ -360,26 +417,55 @@ class Serving:
 
     def discard(self, live: Live) -> list[Work]:
         """Memory is not what the disk says. Forget it; what came from outside is to be decided again."""
-        if live.gone:
-            return []
-        self._forget(live)
-        self.offers.evict_copy(live)
-        works: dict[int, Work] = {}
+        if not live.gone:
+            self._forget(live)
+            self.offers.evict_copy(live)
+        works = {id(work): work for work in self._heartbeats(live)}
         for row in (live.flight, live.row):
             if row is not None:
                 works |= {id(work): work for work in row.works}
                 self.offers.undo(row)
-        works |= {id(work): work for work in (*live.inbox, *live.parked, *live.queries) if work.again}
+                self._node.committer.drop(row)
+        live.flight = live.row = None
+        for work in (*live.inbox, *live.parked, *self.queries.withdraw(live)):
+            if type(work.input) is BacklogItem:
+                self.offers.put_back(work.input)
+            elif work.again:
+                works[id(work)] = work
         live.inbox.clear()
-        if live.successor is not None:
-            works |= {id(work): work for work in self.discard(live.successor)}
+        live.parked.clear()
+        successor, live.successor = live.successor, None
+        if successor is not None:
+            works |= {id(work): work for work in self.discard(successor)}
         return list(works.values())
+
+    def _heartbeats(self, live: Live) -> list[Work]:
+        """Heartbeats are not on disk: without them, attempts that are alive would time out, and how far those
+        came that are over would be lost."""
+        execution = live.execution
+        if execution is None:
+            return []
+        details = {
+            (record.scheduled_event_id, record.attempt): record.details
+            for row in (live.flight, live.row)
+            for _, record in (row.private if row is not None else ())
+            if type(record) is HeartbeatRecorded
+        }
+        for scheduled, beat in execution.beats.items():
+            details[scheduled, execution.state.activities[scheduled].attempt] = beat.details
+        return [
+            Work(
+                ActivityHeartbeat(ActivityToken(execution.ref, scheduled, attempt), latest), None, execution.ref.run_id
+            )
+            for (scheduled, attempt), latest in details.items()
+        ]
 
     def decide_again(self, chain: ChainKey, works: list[Work]) -> None:
         """Put inputs back whose outcome was discarded."""
         self.submit(chain, Work(None))  # whatever else there is: its open workflow task may need somebody
         for work in works:
             if work.answer is None or not work.answer.done():
+                self.waiting.withdraw(work.answer)
                 self.submit(chain, work)
 
     # --- Memory -----------------------------------------------------------------------------------------
@@ -390,9 +476,11 @@ class Serving:
             self.dirty(live)
         self.act(live, [fx.WakeServed(live.key)])
 
-    def _rest(self, live: Live) -> None:
-        """All of it is on disk: it is forgotten when memory is short, or at once if it has ended."""
-        if live.older or (live.execution is not None and not live.execution.open):
+    def rest(self, live: Live) -> None:
+        """Forget it if all of it is on disk and it has ended; or if it waits, and memory is short."""
+        if not live.idle():
+            return
+        if live.older or live.execution is None or not live.execution.open:
             self._forget(live)
             return
         lives = self.lives
@@ -418,10 +506,10 @@ class Locate(NamedTuple):
 
 
 READS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
-    q.GetResult: Serving._result,  # pyright: ignore[reportPrivateUsage]
-    q.DescribeWorkflow: Serving._describe,  # pyright: ignore[reportPrivateUsage]
-    q.QueryWorkflow: Serving._query,  # pyright: ignore[reportPrivateUsage]
-    Locate: Serving._locate,  # pyright: ignore[reportPrivateUsage]
-    BacklogItem: Serving._claim,  # pyright: ignore[reportPrivateUsage]
+    q.GetResult: Serving.tell_end,
+    q.DescribeWorkflow: Serving.tell_state,
+    Locate: Serving.tell_place,
+    q.QueryWorkflow: Serving.ask_code,
+    BacklogItem: Serving.claim,
 }
 """Inputs that decide nothing about the execution."""

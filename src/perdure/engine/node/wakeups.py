@@ -10,12 +10,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from perdure.clock import HOUR, Clock
+from perdure.clock import Clock
+from perdure.engine.node.stalls import Stalls
 from perdure.engine.storage.api import Due, Store
 from perdure.errors import PerdureError
 from perdure.limits import (
     DUE_SCAN_LIMIT,
-    MAX_WAKING,
+    LONGEST_NAP,
     SECOND,
     STORE_RETRY_MAXIMUM,
     WAKE_BACKOFF_INITIAL,
@@ -30,13 +31,14 @@ NEVER = 1 << 62
 class Wakeups:
     """Scans for what is due, and hands it to `wake`, which must call `done` for it some time."""
 
-    def __init__(self, store: Store, clock: Clock, wake: Callable[[Due], None]) -> None:
-        self._store, self._clock, self._wake = store, clock, wake
+    def __init__(self, store: Store, clock: Clock, stalls: Stalls, wake: Callable[[Due], None]) -> None:
+        self._store, self._clock, self._stalls, self._wake = store, clock, stalls, wake
         self._next = 0
         self._waking: set[tuple[str, str, int]] = set()
         self._failing: dict[tuple[str, str, int], tuple[int, int]] = {}  # → (failures, not before)
         self._sooner = asyncio.Event()
         self._served = asyncio.Event()
+        self._unread_since = 0  # when the store stopped telling what is due; 0: it tells
 
     def at(self, wake_at: int) -> None:
         """A row with this wake-up time is on disk now."""
@@ -68,37 +70,42 @@ class Wakeups:
             try:
                 await self._scan()
             except PerdureError as error:
+                now = self._clock.now()
+                self._unread_since = self._unread_since or now
                 logger.warning("can't read what is due (%s); trying again", error)
-                self._next = self._clock.now() + STORE_RETRY_MAXIMUM
+                self._next = now + STORE_RETRY_MAXIMUM
 
     async def _until_next(self) -> None:
         while (delay := self._next - self._clock.now()) > 0:
             self._sooner.clear()
-            alarm = asyncio.get_running_loop().call_later(min(delay, HOUR) / SECOND, self._sooner.set)
-            await self._sooner.wait()
-            alarm.cancel()
+            alarm = asyncio.get_running_loop().call_later(min(delay, LONGEST_NAP) / SECOND, self._sooner.set)
+            try:
+                await self._sooner.wait()
+            finally:
+                alarm.cancel()
 
     async def _scan(self) -> None:
         while True:
             now = self._clock.now()
-            rows = await self._store.due(now, DUE_SCAN_LIMIT + len(self._waking) + len(self._failing))
-            fresh = [
-                row for row in rows if row.key not in self._waking and self._failing.get(row.key, (0, 0))[1] <= now
-            ]
+            rows = await self._store.due(now, DUE_SCAN_LIMIT + len(self._failing))
+            if self._unread_since:
+                self._stalls.add(self._unread_since, now)
+                self._unread_since = 0
+            fresh = [row for row in rows if self._failing.get(row.key, (0, 0))[1] <= now]
             if not fresh:
                 break
-            for row in fresh[:MAX_WAKING]:
+            for row in fresh[:DUE_SCAN_LIMIT]:
                 self._waking.add(row.key)
                 self._wake(row)
             while self._waking:
                 self._served.clear()
                 await self._served.wait()
+        # What is not due any more, for whatever reason, does not fail.
+        self._failing = {run: failing for run, failing in self._failing.items() if failing[1] > now}
         self._next = NEVER
-        upcoming = await self._store.next_due()
-        held_back = min((at for _, at in self._failing.values()), default=NEVER)
-        # What is due and held back comes up again when its backoff is over, not at once.
-        if upcoming > self._clock.now():
-            self._next = min(self._next, upcoming)
-        elif upcoming and not self._failing:
-            self._next = upcoming
-        self._next = min(self._next, held_back)
+        self._next = min(await self._upcoming(), self._next)
+
+    async def _upcoming(self) -> int:
+        """When to scan again. What is due and held back comes up when its backoff is over, and hides nothing."""
+        rows = await self._store.due(NEVER, len(self._failing) + 1)
+        return min((self._failing.get(row.key, (0, row.wake_at))[1] for row in rows), default=NEVER)

@@ -104,7 +104,7 @@ class Write(NamedTuple):
 
     commit_id identifies this very attempt to commit, so that an unknown outcome can be settled.
     wake_at: when the run next needs attention; 0: never. `None` leaves the stored value as it is.
-    running: activities that are started, plus one if its workflow task is failing.
+    running: activities that are started, plus one if its workflow task is open, and in no backlog.
     delete: the run's retention is over; all of its rows go.
     dedup: request ids that this write takes, and until when they are remembered.
     """

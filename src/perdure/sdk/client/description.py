@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from msgspec import Struct
 
@@ -12,6 +13,7 @@ from perdure.model.failures import Failure
 from perdure.model.requests import (
     ActivityStatus,
     Description,
+    Intervention,
     ListedWorkflow,
     PendingActivityInfo,
     Status,
@@ -71,6 +73,16 @@ class WorkflowTaskDescription(Struct, frozen=True, kw_only=True):
     traceback: str | None
 
 
+class InterventionDescription(Struct, frozen=True, kw_only=True):
+    """What a person did about an activity: who, when, and why."""
+
+    time: datetime
+    identity: str
+    activity_id: str
+    action: Literal["released", "completed", "failed"]
+    note: str
+
+
 class WorkflowDescription(Struct, frozen=True, kw_only=True):
     """A run, as it is now. Times are in UTC."""
 
@@ -95,6 +107,8 @@ class WorkflowDescription(Struct, frozen=True, kw_only=True):
     parent_id: str | None
     memo: dict[str, object]
     search_attributes: dict[str, SearchValue]
+    interventions: tuple[InterventionDescription, ...]
+    """What persons did about its activities, the latest last."""
 
 
 def describe(reply: Description) -> WorkflowDescription:
@@ -118,6 +132,17 @@ def describe(reply: Description) -> WorkflowDescription:
         parent_id=None if reply.parent is None else reply.parent.workflow_id,
         memo={name: decode(payload, object, f"memo {name!r}") for name, payload in (reply.memo or {}).items()},
         search_attributes=reply.search_attributes or {},
+        interventions=tuple([_intervention(each) for each in reply.interventions]),
+    )
+
+
+def _intervention(done: Intervention) -> InterventionDescription:
+    return InterventionDescription(
+        time=_time(done.time),
+        identity=done.identity,
+        activity_id=done.activity_id,
+        action=done.action,
+        note=done.note,
     )
 
 

@@ -64,8 +64,8 @@ def report_to_parent(tx: Transition, event: e.HistoryEvent) -> None:
     if parent is None or isinstance(event, e.WorkflowExecutionContinuedAsNew):
         return
     failure = state.failure
-    if failure is None and type(event) in OUTCOMES:
-        failure = Failure(
-            f"child workflow {state.workflow_id!r} was {state.status.lower()}", kind=OUTCOMES[type(event)]
-        )
+    if type(event) in OUTCOMES and not isinstance(event, e.WorkflowExecutionFailed):
+        reason = f": {failure.message}" if failure is not None and failure.message else ""
+        text = f"child workflow {state.workflow_id!r} was {state.status.lower()}{reason}"
+        failure = Failure(text, kind=OUTCOMES[type(event)])
     send(tx, 0, r.OutboxReport(parent, state.started.run_id, state.result, failure))

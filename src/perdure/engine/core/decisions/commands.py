@@ -19,6 +19,7 @@ from perdure.model.tasks import ActivityToken
 
 
 def schedule_activity(tx: Transition, command: c.ScheduleActivity, completed: int) -> None:
+    """An activity; it is offered when all commands are carried out."""
     tx.add(
         e.ActivityTaskScheduled(
             tx.next_id,
@@ -39,6 +40,7 @@ def schedule_activity(tx: Transition, command: c.ScheduleActivity, completed: in
 
 
 def cancel_activity(tx: Transition, command: c.RequestCancelActivity, completed: int) -> None:
+    """The worker that has the activity is told; where nobody has it, it is over."""
     state, name = tx.state, command.activity_id
     scheduled = state.activity_ids[name] if name in state.activity_ids else state.ended_ids[name]
     tx.add(e.ActivityTaskCancelRequested(tx.next_id, tx.now, scheduled, completed))
@@ -53,28 +55,34 @@ def cancel_activity(tx: Transition, command: c.RequestCancelActivity, completed:
 
 
 def start_timer(tx: Transition, command: c.StartTimer, completed: int) -> None:
+    """A timer, from the time that the code saw."""
     fire_at = tx.execution.taken_at + max(0, command.duration)
     tx.add(e.TimerStarted(tx.next_id, tx.now, command.timer_id, fire_at, completed))
 
 
 def cancel_timer(tx: Transition, command: c.CancelTimer, completed: int) -> None:
+    """A timer that runs, or that fired without the code's knowing, is over."""
     started = started_timer(tx.state, command.timer_id)
     tx.add(e.TimerCanceled(tx.next_id, tx.now, command.timer_id, started, completed))
 
 
 def complete_workflow(tx: Transition, command: c.CompleteWorkflow, completed: int) -> None:
+    """The run ends with a result."""
     close(tx, e.WorkflowExecutionCompleted(0, tx.now, command.result, completed))
 
 
 def fail_workflow(tx: Transition, command: c.FailWorkflow, completed: int) -> None:
+    """The run ends with a failure."""
     close(tx, e.WorkflowExecutionFailed(0, tx.now, command.failure, completed))
 
 
 def cancel_workflow(tx: Transition, command: c.CancelWorkflow, completed: int) -> None:
+    """The run gives in to a cancel request."""
     close(tx, e.WorkflowExecutionCanceled(0, tx.now, completed))
 
 
 def continue_as_new(tx: Transition, command: c.ContinueAsNew, completed: int) -> None:
+    """The run ends, and the next of its chain begins in the same commit."""
     state = tx.state
     # Derived, not drawn: the core has no randomness, and a decision made again must give the same id.
     new_run_id = blake2b(f"{tx.execution.ref.run_id}/{completed}".encode(), digest_size=16).hexdigest()
@@ -89,6 +97,7 @@ def continue_as_new(tx: Transition, command: c.ContinueAsNew, completed: int) ->
 
 
 def accept_update(tx: Transition, command: c.AcceptUpdate, completed: int) -> None:
+    """An update's handler runs."""
     update = tx.state.admitted[command.update_id]
     tx.add(
         e.WorkflowExecutionUpdateAccepted(
@@ -99,11 +108,13 @@ def accept_update(tx: Transition, command: c.AcceptUpdate, completed: int) -> No
 
 
 def reject_update(tx: Transition, command: c.RejectUpdate, completed: int) -> None:
+    """An update is refused by its validator. No event."""
     tx.note(r.UpdateRejected(command.update_id, command.failure))
     tx.effects.append(UpdateProgressed(UpdateOutcome(command.update_id, "rejected", None, command.failure)))
 
 
 def complete_update(tx: Transition, command: c.CompleteUpdate, completed: int) -> None:
+    """An update's handler has returned or raised."""
     accepted = tx.state.accepted[command.update_id]
     tx.add(
         e.WorkflowExecutionUpdateCompleted(
@@ -121,6 +132,7 @@ def complete_update(tx: Transition, command: c.CompleteUpdate, completed: int) -
 
 
 def start_child(tx: Transition, command: c.StartChildWorkflow, completed: int) -> None:
+    """A child, started through the outbox."""
     state, id = tx.state, tx.next_id
     queue = command.task_queue or state.started.task_queue
     tx.add(
@@ -151,6 +163,7 @@ def start_child(tx: Transition, command: c.StartChildWorkflow, completed: int) -
 
 
 def signal_external(tx: Transition, command: c.SignalExternalWorkflow, completed: int) -> None:
+    """A signal to another run, sent through the outbox."""
     id = tx.next_id
     tx.add(
         e.SignalExternalWorkflowExecutionInitiated(
@@ -161,6 +174,7 @@ def signal_external(tx: Transition, command: c.SignalExternalWorkflow, completed
 
 
 def cancel_external(tx: Transition, command: c.RequestCancelExternalWorkflow, completed: int) -> None:
+    """A request to another run to stop, sent through the outbox."""
     id = tx.next_id
     tx.add(
         e.RequestCancelExternalWorkflowExecutionInitiated(id, tx.now, command.workflow_id, command.run_id, completed)

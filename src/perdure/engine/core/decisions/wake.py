@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from perdure.engine.core.deadlines import (
     ACTIVITY,
@@ -11,6 +11,7 @@ from perdure.engine.core.deadlines import (
     RUN,
     TASK,
     TIMER,
+    Key,
     activity_deadline,
     run_deadline,
 )
@@ -28,13 +29,13 @@ from perdure.model import records as r
 def wake_up(tx: Transition, wake: WakeUp) -> None:
     """Act on every deadline that has passed; afterwards none has."""
     deadlines = tx.execution.deadlines
-    deadlines.stalls = wake.stalls
+    deadlines.extend(wake.stalls)
     for key in deadlines.due(tx.now):
-        KINDS[key.kind](tx, key.id)
+        KINDS[key.kind](tx, key)
         deadlines.watch(key)
 
 
-def _run(tx: Transition, _: Any) -> None:
+def _run(tx: Transition, _: Key) -> None:
     if not tx.execution.open:
         tx.effects.append(DeleteRun())
     elif tx.now >= run_deadline(tx.state):
@@ -43,12 +44,13 @@ def _run(tx: Transition, _: Any) -> None:
         tx.effects.append(EvictCopy())
 
 
-def _task(tx: Transition, _: Any) -> None:
+def _task(tx: Transition, _: Key) -> None:
     if tx.state.task is not None and tx.state.task.next_attempt_at:
         task_due(tx)
 
 
-def _activity(tx: Transition, scheduled: int) -> None:
+def _activity(tx: Transition, key: Key) -> None:
+    scheduled = key.id
     activity = tx.state.activities.get(scheduled)
     if activity is None:
         return
@@ -65,20 +67,19 @@ def _activity(tx: Transition, scheduled: int) -> None:
     timed_out(tx, activity, reason)
 
 
-def _timer(tx: Transition, timer_id: str) -> None:
-    timer = tx.state.timers.get(timer_id)
-    if timer is not None:
-        tx.arrive(e.TimerFired(0, tx.now, timer_id, timer.id))
+def _timer(tx: Transition, key: Key) -> None:
+    if key.name in tx.state.timers:
+        tx.arrive(e.TimerFired(0, tx.now, key.name, key.id))
         tx.schedule_task()
 
 
-def _outbox(tx: Transition, entry_id: int) -> None:
-    entry = tx.state.outbox.get(entry_id)
+def _outbox(tx: Transition, key: Key) -> None:
+    entry = tx.state.outbox.get(key.id)
     if entry is not None:
         resend(tx, entry)
 
 
-KINDS: Final[dict[int, Callable[[Transition, Any], None]]] = {
+KINDS: Final[dict[int, Callable[[Transition, Key], None]]] = {
     RUN: _run,
     TASK: _task,
     ACTIVITY: _activity,
