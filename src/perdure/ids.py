@@ -27,7 +27,7 @@ class RandomIds:
     _urandom = staticmethod(os.urandom)
 
     def __init__(self) -> None:
-        self._pool = b""
+        self._pool: bytes = b""
         self._used = 0
 
     def new_id(self) -> str:

@@ -120,14 +120,17 @@ class Round:
     def _live(self, moment: Moment | None) -> bool:
         """One victim, from its start to its death, and a look at what it left. True if the work is done."""
         self.process += 1
-        with (self.folder / ERRORS).open("ab") as errors:
-            command = [sys.executable, "-m", "tests.crash.victim", json.encode(self._task(moment)).decode()]
-            victim = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
-        try:
-            stuck = not self._wait(victim, moment)
-        finally:
-            victim.kill()
-            code = victim.wait()
+        command = [sys.executable, "-m", "tests.crash.victim", json.encode(self._task(moment)).decode()]
+        pipe = subprocess.PIPE
+        with (
+            (self.folder / ERRORS).open("ab") as errors,
+            subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=errors) as victim,
+        ):
+            try:
+                stuck = not self._wait(victim, moment)
+            finally:
+                victim.kill()
+                code = victim.wait()
         if code == KILLED and moment is not None and not stuck:
             self.made.append((self.process, moment))
         self.look()
@@ -153,22 +156,21 @@ class Round:
     def _wait(self, victim: subprocess.Popen[bytes], moment: Moment | None) -> bool:
         """Until the moment has come, or the victim ends. False if it is stuck."""
         assert victim.stdout is not None
+        signs = victim.stdout.fileno()
         seen = 0
         last = time.monotonic()
-        with victim.stdout as signs:
-            while moment is None or seen < moment.count:
-                if not select.select([signs], [], [], SILENCE)[0] or time.monotonic() > last + SILENCE:
-                    return False
-                written = os.read(signs.fileno(), PIPE_SIZE)
-                if not written:
-                    victim.wait()
-                    return True
-                if written.strip(SIGNS["checkpoint"]):  # work without end would be no progress
-                    last = time.monotonic()
-                if moment is not None:
-                    seen += written.count(moment.sign) if moment.sign else len(written)
-            select.select([], [], [], moment.delay)
-            victim.kill()  # before the pipe is closed, which it would notice
+        while moment is None or seen < moment.count:
+            if not select.select([signs], [], [], SILENCE)[0] or time.monotonic() > last + SILENCE:
+                return False
+            written = os.read(signs, PIPE_SIZE)
+            if not written:
+                victim.wait()
+                return True
+            if written.strip(SIGNS["checkpoint"]):  # work without end would be no progress
+                last = time.monotonic()
+            if moment is not None:
+                seen += written.count(moment.sign) if moment.sign else len(written)
+        select.select([], [], [], moment.delay)
         return True
 
     def look(self) -> Disk:

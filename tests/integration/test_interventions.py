@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from perdure import Hold, activity, embedded, workflow
+from tests.integration.engines import described
 
 
 @activity
@@ -20,8 +21,7 @@ async def looked_after() -> list[str]:
 async def test_a_description_tells_what_persons_did() -> None:
     async with embedded(":memory:") as client:
         handle = await client.start(looked_after(), id="looked-after")
-        while not all(each.status == "held" for each in (await handle.describe()).activities):
-            await asyncio.sleep(0)
+        await described(handle, lambda run: [each.status for each in run.activities] == ["held", "held"])
         await handle.complete_activity("1", "done by hand", note="it was simple")
         await handle.complete_activity("2", "so was this")
         assert await handle.result() == ["done by hand", "so was this"]

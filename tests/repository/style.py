@@ -23,6 +23,7 @@ _COROUTINES = frozenset({"Coroutine", "CoroutineType", "Generator"})
 _SIMULATED_TIME = "# simulated time"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Definition = Function | ast.ClassDef
 
 
 class Source(NamedTuple):
@@ -63,7 +64,7 @@ def sizes(source: Source) -> Iterator[tuple[str, int, int]]:
 
 def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Function]]:
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, Function | ast.ClassDef):
+        if isinstance(child, _Definition):
             name = f"{prefix}{child.name}"
             if isinstance(child, Function):
                 yield name, child
@@ -187,7 +188,7 @@ def no_sleeps(source: Source) -> Iterator[Finding]:
     """
     lines = source.text.splitlines()
     names = _sleep_names(source.tree)
-    for call in _calls_outside_workflows(source.tree):
+    for call in _calls(source.tree, outside=_is_workflow_code):
         if ast.unparse(call.func) in names and not _is_zero(call) and _SIMULATED_TIME not in lines[call.lineno - 1]:
             yield Finding(source.path, call.lineno, "a sleep in a test: wait for what it waits for")
 
@@ -200,18 +201,23 @@ def _sleep_names(tree: ast.Module) -> set[str]:
     return names
 
 
-def _calls_outside_workflows(node: ast.AST) -> Iterator[ast.Call]:
+def _calls(node: ast.AST, outside: Callable[[_Definition], bool]) -> Iterator[ast.Call]:
+    """The calls below a node, less those in functions and classes of a kind."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, Function | ast.ClassDef) and any(map(_is_workflow, child.decorator_list)):
+        if isinstance(child, _Definition) and outside(child):
             continue
         if isinstance(child, ast.Call):
             yield child
-        yield from _calls_outside_workflows(child)
+        yield from _calls(child, outside)
 
 
-def _is_workflow(decorator: ast.expr) -> bool:
-    target = decorator.func if isinstance(decorator, ast.Call) else decorator
-    return ast.unparse(target) in ("workflow", "perdure.workflow")
+def _is_workflow_code(definition: _Definition) -> bool:
+    """Whether it is decorated as a workflow, or calls what only workflow code may call."""
+    decorators = (d.func if isinstance(d, ast.Call) else d for d in definition.decorator_list)
+    if any(ast.unparse(decorator) in ("workflow", "perdure.workflow") for decorator in decorators):
+        return True
+    own = (call for line in definition.body for call in _calls(ast.Module([line], []), lambda _: True))
+    return any(ast.unparse(call.func).startswith("workflow.") for call in own)
 
 
 def _is_zero(call: ast.Call) -> bool:

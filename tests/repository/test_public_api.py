@@ -20,6 +20,7 @@ PUBLIC = [
     "Client",
     "DecodeError",
     "EncodeError",
+    "EngineStopped",
     "Hold",
     "InvalidRequest",
     "LimitExceeded",

@@ -46,6 +46,7 @@ GOOD = {
         "@workflow\nasync def w():\n    await asyncio.sleep(60)",
         "@workflow(name='w')\nclass W:\n    async def run(self):\n        await asyncio.sleep(60)",
         "def test():\n    @workflow\n    async def w():\n        await asyncio.sleep(60)",
+        "async def helper():\n    began = workflow.now()\n    await asyncio.sleep(60)",
         "async def party():\n    await asyncio.sleep(60)  # simulated time",
         "clock.sleep(1)",
     ],
@@ -70,6 +71,7 @@ BAD = {
         "async def test():\n    await asyncio.sleep(0.01)",
         "async def test(delay):\n    await asyncio.sleep(delay)",
         "from asyncio import sleep as nap\nasync def test():\n    await nap(1)",
+        "async def test():\n    @workflow\n    async def w():\n        workflow.now()\n    await asyncio.sleep(1)",
         "@activity\nasync def a():\n    await asyncio.sleep(1)",
     ],
 }
