@@ -58,7 +58,7 @@ def tally(round: Round) -> Counter[str]:
     """What happened in a round."""
     counts: Counter[str] = Counter(f"kills while {moment.name}" for _, moment in round.made)
     counts["kills"] = len(round.made)
-    counts["processes"] = round.process + 1
+    counts["clean stops"] = round.process + 1 - len(round.made)
     counts["workflows"] = len(round.disk.runs)
     for line in round.lines:
         if isinstance(line, Told) and line.what != "result":

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from perdure import Client, NotFound, WorkflowHandle
+from perdure import Client, EngineStopped, NotFound, WorkflowHandle
 from perdure.model.requests import SignalWorkflow, UpdateWorkflow
 from perdure.sdk.client.requests import send
 from perdure.sdk.converter import encode
@@ -34,17 +34,19 @@ class Clients:
         self._client, self._outside = client, outside
         self._orders: Iterator[Order] = iter(orders)
         self._crowd = crowd
-        self._people: set[asyncio.Task[None]] = set()
+        self._people = asyncio.TaskGroup()
 
     async def run(self) -> None:
-        """Want all that is ordered; ends when all of it was told."""
+        """Want all that is ordered; ends when all of it was told, or when the engine stops."""
         self._outside.on_hold = self._held
-        for key in list(self._outside.holds):
-            self._held(key)
-        async with asyncio.TaskGroup() as desks:
-            for _ in range(self._crowd):
-                desks.create_task(self._serve())
-        await asyncio.gather(*self._people)
+        try:
+            async with self._people as people:
+                for key in list(self._outside.holds):
+                    self._held(key)
+                for _ in range(self._crowd):
+                    people.create_task(self._serve())
+        except* EngineStopped:
+            pass
 
     async def _serve(self) -> None:
         for order in self._orders:
@@ -103,9 +105,7 @@ class Clients:
 
     # --- The operator -----------------------------------------------------------------------------------
     def _held(self, key: ActivityKey) -> None:
-        person = asyncio.create_task(self._release(key))
-        self._people.add(person)
-        person.add_done_callback(self._people.discard)
+        self._people.create_task(self._release(key))
 
     async def _release(self, key: ActivityKey) -> None:
         """Wait until an activity is held, and let it go on; unless its next attempt began without."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from perdure.engine.core.execution import Execution
 from perdure.engine.node.loader import fold_stored
-from perdure.engine.storage.api import BacklogItem, ChainKey, Store, StoredRun
+from perdure.engine.storage.api import BacklogItem, ChainKey, QueueKey, Store, StoredRun
 from perdure.engine.storage.sqlite import SqliteStore
 from perdure.limits import BACKLOG_PAGE, DEFAULT_RETENTION, LIST_PAGE
 from perdure.model.events import HistoryEvent
@@ -89,13 +89,17 @@ async def _read(store: Store, integrity: str) -> Disk:
                 break
         for chain in runs.values():
             chain.sort(key=lambda run: run.stored.key.run_no)
-        backlog: list[BacklogItem] = []
-        for queue in await store.backlogged_queues():
-            while rows := await store.backlog(queue, backlog[-1] if backlog else None, BACKLOG_PAGE):
-                backlog += rows
+        backlog = [item for queue in await store.backlogged_queues() for item in await _waiting(store, queue)]
         return Disk(integrity, runs, backlog)
     finally:
         await store.close()
+
+
+async def _waiting(store: Store, queue: QueueKey) -> list[BacklogItem]:
+    waiting: list[BacklogItem] = []
+    while page := await store.backlog(queue, waiting[-1] if waiting else None, BACKLOG_PAGE):
+        waiting += page
+    return waiting
 
 
 async def _run(store: Store, row: ListedWorkflow) -> Run:

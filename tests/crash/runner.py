@@ -11,6 +11,7 @@ import select
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -55,15 +56,16 @@ class Moment:
 def make_moment(random: Random) -> Moment:
     """A moment from a seed."""
     lines = random.choice((random.randint(1, 20), random.randint(1, 150)))
-    match random.choices(("running", "opening", "recovery", "checkpoint", "closing"), (10, 2, 3, 3, 2))[0]:
+    match random.choices(("running", "opening", "recovery", "checkpoint", "closing"), (10, 2, 3, 3, 4))[0]:
         case "opening":
             return Moment("opening", SIGNS["opening"], 1, random.random() * 0.03)
         case "recovery":
             return Moment("recovery", SIGNS["open"], 1, random.random() * 0.02)
         case "checkpoint":
             return Moment("checkpoint", SIGNS["checkpoint"], random.randint(1, 3), random.random() * 0.003)
-        case "closing":
-            return Moment("closing", SIGNS["closing"], 1, random.random() * 0.02, stop_after=lines)
+        case "closing":  # often it ends before it is killed, and what it had must be there all the more
+            delay = random.random() * random.choice((0.01, 1.0))
+            return Moment("closing", SIGNS["closing"], 1, delay, stop_after=lines)
         case _:
             return Moment("running", b"", lines, random.random() * 0.004)
 
@@ -170,7 +172,8 @@ class Round:
                 last = time.monotonic()
             if moment is not None:
                 seen += written.count(moment.sign) if moment.sign else len(written)
-        select.select([], [], [], moment.delay)
+        with suppress(subprocess.TimeoutExpired):
+            victim.wait(moment.delay)
         return True
 
     def look(self) -> Disk:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace as changed
 
-from tests.crash import disk, ledger
+from tests.crash import disk
 from tests.crash.attempts import check_attempts
 from tests.crash.checks import check_disk, check_end
 from tests.crash.ledger import AnyLine, Asked, Began, End, Ended, Mark, Told
@@ -103,8 +103,7 @@ def test_attempts_that_are_allowed(lines: list[AnyLine]) -> None:
 @pytest.mark.parametrize(("text", "lines"), BAD.items(), ids=BAD)
 def test_attempts_that_are_not(text: str, lines: list[AnyLine]) -> None:
     found = check_attempts(lines, [ORDER])
-    assert len(found) == 1
-    assert text in str(found[0])
+    assert any(text in str(finding) for finding in found)
 
 
 # --- The disk -------------------------------------------------------------------------------------------
@@ -147,8 +146,11 @@ def test_what_is_missing_at_the_end_is_found(done: Round) -> None:
 @pytest.mark.parametrize(
     ("damage", "text"),
     [
-        ("DELETE FROM execution WHERE run = 1", "is listed, but isn't there"),
-        ("DELETE FROM journal WHERE run = 1 AND version = 2", ""),
+        ("DELETE FROM execution WHERE run = 1", "it isn't on disk"),
+        (
+            "DELETE FROM journal WHERE (run, version) = (SELECT run, max(version) FROM journal WHERE run = 1)",
+            "its journal Running",
+        ),
         ("UPDATE execution SET status = 0 WHERE run = 1", "its row says Running"),
         ("UPDATE execution SET running = 1 WHERE run = 1", "its row says that 1 tasks run; it is 0"),
         ("UPDATE execution SET wake_at = 0 WHERE run = 1", "but its row wakes at 0"),
@@ -160,10 +162,5 @@ def test_a_file_that_contradicts_itself_is_found(done: Round, tmp_path: Path, da
     file.write_bytes(original.read_bytes())
     with closing(sqlite3.connect(file)) as connection, connection:
         assert connection.execute(damage).rowcount == 1
-    lines = ledger.read(done.folder)
-    try:
-        found = [str(finding) for finding in check_disk(lines, disk.read(file))]
-    except AssertionError as error:
-        found = [str(error)]
-    assert found
-    assert any(text in each for each in found)
+    found = check_disk(done.lines, disk.read(file))
+    assert any(text in str(finding) for finding in found)

@@ -96,8 +96,8 @@ async def live(task: Task, ledger: Ledger) -> int:
             await quiet(engine.node.store)
         ledger.mark("closing")  # while the clients go on, unless they are done
     ledger.mark("closed")
-    work.cancel()
     stop.cancel()
+    await work
     return 0 if done else STOPPED
 
 

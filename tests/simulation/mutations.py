@@ -22,9 +22,11 @@ from perdure.engine.core.transition import Transition
 from perdure.engine.node import committer as committer_module
 from perdure.engine.node import performing
 from perdure.engine.node.committer import Committer
+from perdure.engine.node.dispatch import Backlog
 from perdure.engine.node.live import Live, settle
 from perdure.engine.node.node import Node
 from perdure.engine.node.performing import Performing
+from perdure.engine.node.queries import Queries
 from perdure.engine.node.serving import Serving
 from perdure.model import records as r
 from perdure.model import requests as q
@@ -240,10 +242,23 @@ def forget_the_backlog(patch: Patch) -> None:
 
 
 def lose_query_answers(patch: Patch) -> None:
-    def answered(self: Performing, message: t.QueryAnswer) -> None:
-        self._offers.queries.pop(message.query_id, None)
+    patch.setattr(Queries, "answered", lambda self, message: None)
 
-    patch.setattr(Performing, "query_answered", answered)
+
+def forget_queries_of_lost_workers(patch: Patch) -> None:
+    patch.setattr(Queries, "worker_gone", lambda self, worker: None)
+
+
+def forget_tasks_of_lost_workers(patch: Patch) -> None:
+    patch.setattr(Serving, "task_lost", lambda self, live: None)
+
+
+def forget_who_saw_what_was_refused(patch: Patch) -> None:
+    patch.setattr(Serving, "_depends", lambda self, live, work: None)
+
+
+def never_read_the_backlog(patch: Patch) -> None:
+    patch.setattr(Backlog, "wants_page", property(lambda self: False))
 
 
 MUTATIONS = [
@@ -271,4 +286,8 @@ MUTATIONS = [
     Mutation("don't deliver to other executions", "5: a run goes on", drop_the_outbox),
     Mutation("don't store the backlog", "4: what waits is on disk", forget_the_backlog),
     Mutation("lose the answer of a query", "6: every request is answered", lose_query_answers),
+    Mutation("forget the queries of a lost worker", "6: every request is answered", forget_queries_of_lost_workers),
+    Mutation("forget the workflow tasks of a lost worker", "5: a run goes on", forget_tasks_of_lost_workers),
+    Mutation("forget who saw what was refused", "6: every request is answered", forget_who_saw_what_was_refused),
+    Mutation("never read the backlog", "5: a run goes on", never_read_the_backlog),
 ]

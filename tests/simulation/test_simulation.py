@@ -27,12 +27,15 @@ def test_the_seeds_reach_what_they_are_for() -> None:
     worlds = [World.from_seed(seed) for seed in range(SEEDS)]
     kinds = {step.kind for world in worlds for wanted in world.workflows for step in wanted.plan}
     assert kinds == {
-        "act", "fan", "sleep", "signals", "cancel", "hopeless", "guarded", "race", "child", "deadline",
+        "act", "fan", "sleep", "signals", "cancel", "hopeless", "guarded", "race", "child", "deadline", "again",
     }  # fmt: skip
     assert sum(len(world.kills) for world in worlds) > SEEDS
     for fault in ("slow", "refuse", "lose", "conflict", "outage"):
         assert sum(getattr(world.faults, fault) > 0 for world in worlds) > SEEDS / 5, fault
     assert sum(world.network > 0 for world in worlds) > SEEDS / 5
+    assert sum(world.crew > 1 for world in worlds) > SEEDS / 5
+    assert sum(world.late > 0 for world in worlds) > SEEDS / 5
+    assert sum(len(world.deaths) for world in worlds) > SEEDS
 
 
 KILLED_EARLY = [seed for seed in range(100) if any(kill < 50 for kill in World.from_seed(seed).kills[:1])]

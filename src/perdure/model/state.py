@@ -129,6 +129,7 @@ class State(Struct):
     activity_ids: dict[str, int] = {}
     ended_ids: dict[str, int] = {}  # as activity_ids, of those whose outcome is in the buffer
     timers: dict[str, TimerStarted] = {}
+    ended_timers: dict[str, int] = {}  # timers whose firing is in the buffer, and the events that started them
     children: dict[int, PendingChild] = {}
     signals_sent: dict[int, SignalExternalWorkflowExecutionInitiated] = {}
     cancels_sent: dict[int, RequestCancelExternalWorkflowExecutionInitiated] = {}

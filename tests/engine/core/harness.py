@@ -151,12 +151,12 @@ class Run:
         assert afresh.next() == deadlines.next()
 
     def _from_journal(self) -> State:
-        """The stored state: by three ways that must agree with the live one."""
+        """The stored state, which must agree with the live one, whichever way it is read."""
         state = self.state
         after, snapshot = self._random.choice(self._snapshots)
         assert fold(decode_state(snapshot), self.rows[after:]) == state
-        assert rebuild(NAMESPACE, WORKFLOW, state.run_no, self._regrouped()) == state
-        rebuilt = rebuild(NAMESPACE, WORKFLOW, state.run_no, self.rows)
+        rows = self._regrouped() if self._random.random() < 0.3 else self.rows
+        rebuilt = rebuild(NAMESPACE, WORKFLOW, state.run_no, rows)
         assert rebuilt == state
         return rebuilt
 

@@ -15,6 +15,7 @@ from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model import requests as q
 from perdure.model import tasks as t
+from perdure.model.failures import Failure
 from tests.engine.core.harness import FAILURE, KEY, NOW, Run, effects, payload, schedule
 
 COMPLETE = c.CompleteWorkflow(payload("result"))
@@ -56,6 +57,8 @@ def test_a_person_ends_a_run_and_running_attempts_are_told() -> None:
     assert run.last == e.WorkflowExecutionTerminated(run.last.id, NOW, "enough", "ann")
     assert effects(tx, fx.CancelAttempt) == [fx.CancelAttempt("worker-1", token, "closed")]
     assert effects(tx, fx.EvictCopy) and tx.reply == q.Done()
+    why = Failure("enough", kind="terminated")
+    assert outcome(run.state) == q.Outcome("run-1", "Terminated", failure=why)
     with pytest.raises(NotFound, match="is not running"):
         run.decide(t.ActivityCompletion(token, payload(1)))
 

@@ -6,6 +6,7 @@ import pytest
 
 from perdure.clock import DAY, HOUR, MINUTE, SECOND
 from perdure.engine.core import effects as fx
+from perdure.engine.core.queries import describe
 from perdure.errors import InvalidRequest, NotFound, NotRunning
 from perdure.model import events as e
 from perdure.model import records as r
@@ -206,6 +207,19 @@ def test_a_person_may_give_an_activity_its_outcome_whatever_it_does(status: str,
     assert not run.state.activities and run.state.running == 0 and run.execution.wake_at() == 0
     with pytest.raises(NotFound):
         run.decide(t.ActivityCompletion(token, payload("too late")))
+
+
+def test_what_persons_did_is_told_even_after_the_end() -> None:
+    run = with_activity("held")
+    run.now += HOUR
+    run.release("a", note="quota is now 20", identity="ann")
+    settle(run, "failed")
+    run.terminate()
+    run.crash()
+    assert describe(run.execution).interventions == (
+        q.Intervention(NOW + HOUR, "ann", "a", "released", "quota is now 20"),
+        q.Intervention(NOW + HOUR, "ann", "a", "failed", "gave up"),
+    )
 
 
 def test_an_outcome_given_during_a_task_waits_for_its_end() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from perdure.clock import HOUR
 from perdure.engine.core import effects as fx
-from perdure.engine.core import queries
+from perdure.engine.core import evolve, queries
 from perdure.engine.core.decisions import checks, messages, workflow_tasks
 from perdure.errors import LimitExceeded, NotFound, Unavailable
 from perdure.model import commands as c
@@ -117,6 +117,16 @@ def test_a_history_that_grows_by_messages_alone_is_bounded(monkeypatch: pytest.M
     run.signal("2")
     with pytest.raises(LimitExceeded):
         run.signal("3")
+
+
+def test_interventions_that_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evolve, "MAX_INTERVENTIONS", 2)
+    run = Run.begin()
+    run.schedule()
+    for note in "123":
+        run.fail_activity(run.start())
+        run.release("a", note=note)
+    assert [intervention.note for intervention in run.state.interventions] == ["2", "3"]
 
 
 def test_a_description_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,9 @@ def test_a_child_tells_its_parent_how_it_ended(end: c.Command | str, result: obj
     assert isinstance(report, r.OutboxReport)
     assert (report.parent, report.child_run_id, report.result) == (PARENT, RUN, result)
     assert (report.failure.kind if report.failure else "") == kind
+    if end == "terminate":
+        assert report.failure is not None
+        assert report.failure.message == "child workflow 'wf' was terminated: enough"
     assert run.execution.wake_at() == run.now + OUTBOX_RETRY_INITIAL
 
 

@@ -101,7 +101,7 @@ def _start_timer(_: State, name: str, pick: int, __: int) -> c.Command:
 
 
 def _cancel_timer(state: State, _: str, pick: int, __: int) -> c.Command | None:
-    known = [*state.timers, *(event.timer_id for event in state.buffered if isinstance(event, e.TimerFired))]
+    known = [*state.timers, *state.ended_timers]
     return c.CancelTimer(pick_from(known, pick)) if known else None
 
 
@@ -175,13 +175,15 @@ class Lives:
     """One run after the other, what was acknowledged to the world, and what the engine has offered to do."""
 
     def __init__(self) -> None:
-        self.run = Run.begin()
         self.named = 0
+        self.run = Run.begin()
         self._forget()
 
     def _forget(self) -> None:
         """Begin to keep the books of a run."""
         self.signals: list[str] = []
+        self.cancels = 0
+        self.crashed = False
         self.updates: list[str] = []
         self.heard: dict[str, str] = {}
         self.tokens: list[t.ActivityToken] = []
@@ -251,11 +253,15 @@ class Lives:
     def update(self, picks: Picks) -> None:
         again = picks[0] % 3 == 0 and self.updates
         id = pick_from(self.updates, picks[1]) if again else self.name()
-        if self.send(q.UpdateWorkflow(NAMESPACE, WORKFLOW, "", id, "resize", ())) is not None and not again:
+        tx = self.send(q.UpdateWorkflow(NAMESPACE, WORKFLOW, "", id, "resize", ()))
+        if again:
+            assert tx is not None and not tx.changed
+        elif tx is not None:
             self.updates.append(id)
 
     def cancel(self, _: Picks) -> None:
         self.must(q.CancelWorkflowRequest(NAMESPACE, WORKFLOW, ""))
+        self.cancels = 1
 
     def release(self, picks: Picks) -> None:
         activity = pick_from(self.activities("held", "backing_off"), picks[0])
@@ -291,6 +297,9 @@ class Lives:
         assert task is not None and taken is not None
         kinds = [(picks[0] + 5 * n * (picks[1] + 1)) % len(COMMANDS) for n in range(picks[2] % 5)]
         commands = [COMMANDS[kind](self.state, self.name(), picks[1] + n, picks[2]) for n, kind in enumerate(kinds)]
+        asked = [command for command in commands if isinstance(command, c.ScheduleActivity)]
+        if asked and picks[1] % 4 == 0:
+            commands.append(c.RequestCancelActivity(asked[0].activity_id))  # in the same breath
         if picks[0] + picks[1] in ENDS:
             commands.append(ENDS[picks[0] + picks[1]]())
         kept = tuple(command for command in commands if command is not None)
@@ -379,12 +388,15 @@ class Lives:
 
     def crash(self, _: Picks) -> None:
         self.run.crash()
+        self.crashed = True
         self.task_offered = True  # whoever loads a run offers what it has to do
         self.offered |= {(activity.event.id, activity.attempt) for activity in self.activities("scheduled")}
 
     def go_on(self, _: Picks) -> None:
         """The next run: that of the chain, or another."""
-        self.run = self.run.continued() if self.state.new_run_id else Run.begin(now=self.run.now)
+        timeout = HOUR if self.named % 2 else 0
+        following = self.run.continued() if self.state.new_run_id else Run.begin(now=self.run.now, run_timeout=timeout)
+        self.run = following
         self._forget()
 
     # --- What the world may rely on ---------------------------------------------------------------------
@@ -392,6 +404,14 @@ class Lives:
         events = (*self.run.history, *self.state.buffered)
         there = [event.signal_name for event in events if isinstance(event, e.WorkflowExecutionSignaled)]
         assert there == self.signals
+
+    def a_request_to_stop_is_recorded_once(self) -> None:
+        events = (*self.run.history, *self.state.buffered)
+        assert sum(isinstance(event, e.WorkflowExecutionCancelRequested) for event in events) == self.cancels
+
+    def nothing_waits_in_the_buffer_but_for_an_open_task(self) -> None:
+        self.crashed = self.crashed and bool(self.state.buffered)
+        assert not self.state.buffered or self.taken() or self.crashed
 
     def no_result_is_lost_or_doubled(self) -> None:
         events = (*self.run.history, *self.state.buffered)
@@ -466,6 +486,8 @@ STEPS: list[tuple[int, Callable[[Lives, Picks], None], Callable[[Lives], object]
 
 CHECKS = (
     Lives.no_signal_is_lost_or_doubled_or_overtaken,
+    Lives.a_request_to_stop_is_recorded_once,
+    Lives.nothing_waits_in_the_buffer_but_for_an_open_task,
     Lives.no_result_is_lost_or_doubled,
     Lives.no_update_is_lost_and_its_caller_hears_of_it,
     Lives.code_that_ends_its_run_has_seen_every_message,
@@ -477,8 +499,8 @@ CHECKS = (
 picks = st.integers(0, 11)
 
 
-@given(st.lists(st.tuples(st.integers(0, 59), st.tuples(picks, picks, picks)), min_size=80, max_size=120))
-@settings(max_examples=200)
+@given(st.lists(st.tuples(st.integers(0, 59), st.tuples(picks, picks, picks)), min_size=60, max_size=100))
+@settings(max_examples=100)
 def test_whatever_happens_nothing_is_lost_and_everything_goes_on(program: list[tuple[int, Picks]]) -> None:
     lives = Lives()
     for which, choices in program:

@@ -89,6 +89,7 @@ def _closed(status: Status) -> Callable[[State, Any], None]:
             state.activity_ids,
             state.ended_ids,
             state.timers,
+            state.ended_timers,
             state.children,
             state.signals_sent,
             state.cancels_sent,
@@ -166,6 +167,7 @@ def _input_buffered(state: State, record: r.InputBuffered) -> None:
 def _buffer_flushed(state: State, record: r.BufferFlushed) -> None:
     state.buffered.clear()
     state.ended_ids.clear()
+    state.ended_timers.clear()
 
 
 # --- Activities -----------------------------------------------------------------------------------------
@@ -274,16 +276,14 @@ def _timer_started(state: State, event: e.TimerStarted) -> None:
 
 
 def _timer_fired(state: State, event: e.TimerFired) -> None:
-    state.timers.pop(event.timer_id, None)  # None: when its event was buffered
+    timer = state.timers.pop(event.timer_id, None)
+    if timer is not None and not event.id:  # None: it fired when its event was buffered
+        state.ended_timers[event.timer_id] = timer.id
 
 
 def _timer_canceled(state: State, event: e.TimerCanceled) -> None:
     if state.timers.pop(event.timer_id, None) is None:  # it fired, but the code will never hear of that
-        state.buffered = [
-            other
-            for other in state.buffered
-            if not (isinstance(other, e.TimerFired) and other.timer_id == event.timer_id)
-        ]
+        del state.ended_timers[event.timer_id]
 
 
 # --- Updates --------------------------------------------------------------------------------------------

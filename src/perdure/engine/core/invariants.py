@@ -66,7 +66,9 @@ def _check_open(state: State, hold: Callable[[bool, str], None]) -> None:
     names = {activity.event.activity_id: id for id, activity in state.activities.items()}
     hold(state.activity_ids == names, f"activity_ids is {state.activity_ids}, but pending are {names}")
     hold(not state.ended_ids.keys() & names.keys(), "an activity is pending and has its outcome in the buffer")
-    hold(not state.ended_ids or bool(state.buffered), "an activity's outcome should be in the buffer")
+    hold(not state.ended_timers.keys() & state.timers.keys(), "a timer runs and has its firing in the buffer")
+    waiting = len(state.ended_ids) + len(state.ended_timers)
+    hold(len(state.buffered) >= waiting, f"{waiting} outcomes should be in the buffer")
     for id, activity in state.activities.items():
         hold(id == activity.event.id and 0 < id <= last, f"activity {id} is misfiled")
         wrong = _wrong_activity(activity)
@@ -111,7 +113,7 @@ def _check_closed(state: State, hold: Callable[[bool, str], None]) -> None:
     hold(state.task is None, "it is closed, and has an open workflow task")
     hold(state.close_time == state.last_time, "something happened after it was closed")
     for name in (
-        "activities", "activity_ids", "ended_ids", "timers", "children", "signals_sent", "cancels_sent",
+        "activities", "activity_ids", "ended_ids", "timers", "ended_timers", "children", "signals_sent", "cancels_sent",
         "admitted", "accepted", "buffered",
     ):  # fmt: skip
         hold(not getattr(state, name), f"it is closed, but {name} is not empty")

@@ -80,15 +80,17 @@ class Transition:
 
     def flush(self) -> bool:
         """Let what was buffered enter the history; whether there was anything."""
-        buffered = self.state.buffered
-        if not buffered:
+        state = self.state
+        if not state.buffered:
             return False
-        buffered = list(buffered)
+        buffered, fired, before = list(state.buffered), set(state.ended_timers), len(self.events)
         self.note(r.BufferFlushed())
         begun: dict[int, int] = {}  # where the started events landed, by what they started
         for event in buffered:
+            if isinstance(event, e.TimerFired) and event.timer_id not in fired:
+                continue  # it was cancelled meanwhile
             # It arrived at its own time, but the task that it waited for may have been answered later.
-            id, time = self.next_id, max(event.time, self.state.last_time)
+            id, time = self.next_id, max(event.time, state.last_time)
             if isinstance(event, e.ActivityTaskStarted):
                 begun[event.scheduled_event_id] = id
             elif isinstance(event, e.ChildWorkflowExecutionStarted):
@@ -98,8 +100,8 @@ class Transition:
                 self.add(replace(event, id=id, time=time, started_event_id=begun.get(origin, 0)))
                 continue
             self.add(replace(event, id=id, time=time))
-        self.now = max(self.now, self.state.last_time)
-        return True
+        self.now = max(self.now, state.last_time)
+        return len(self.events) > before
 
     def schedule_task(self) -> None:
         """There is news for the code: see that there is a workflow task. At most one is open.

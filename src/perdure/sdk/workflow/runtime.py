@@ -34,7 +34,7 @@ from perdure.model import events as e
 from perdure.model.commands import CancelWorkflow, Command, CompleteWorkflow, ContinueAsNew, FailWorkflow, RejectUpdate
 from perdure.model.failures import Failure
 from perdure.model.flags import CURRENT
-from perdure.model.payloads import NULL, Payload, Payloads
+from perdure.model.payloads import NULL, Payload
 from perdure.model.tasks import (
     START,
     Position,
@@ -100,6 +100,7 @@ class WorkflowRun:
         self._context = Context()
         self._sent: list[Issued] | None = None  # what the last live task asked for, until its events are seen
         self._closing: Command | None = None
+        self._successor: Callable[[], ContinueAsNew] | None = None
         self._cancel_requested = False
         self._main: LoopTask[object] | None = None
         self._random: random.Random | None = None
@@ -265,6 +266,8 @@ class WorkflowRun:
                 self.logger.warning("the workflow ends while handlers still run: %s", ", ".join(unfinished))
             if isinstance(self._closing, CompleteWorkflow) and self._main is not None:
                 self._closing = CompleteWorkflow(self._definition.signature.encode_result(self._main.result()))
+            elif self._successor is not None:
+                self._closing = self._successor()  # its input is encoded last, too
             issued.append((self._closing, None, ""))
             self.closed = True
         return issued
@@ -290,7 +293,9 @@ class WorkflowRun:
     def end_with(self, error: BaseException) -> None:
         """The code has raised: end the run with it where it is an outcome; raise it where it is a bug."""
         if isinstance(error, ContinueAsNewRequested):
-            closing: Command = error.command
+            closing: Command = error.command()
+            if self._closing is None:
+                self._successor = error.command
         elif self.is_failure(error):
             closing = FailWorkflow(failure_of(error))
         else:
@@ -464,14 +469,18 @@ class WorkflowRun:
         self, definition: WorkflowDefinition, args: Sequence[object], kwargs: dict[str, object]
     ) -> NoReturn:
         self._ledger.check("workflow.continue_as_new can't be used")
-        payloads: Payloads = definition.signature.encode(args, kwargs)
-        raise ContinueAsNewRequested(ContinueAsNew(definition.name, definition.task_queue, payloads))
+
+        def command() -> ContinueAsNew:
+            return ContinueAsNew(definition.name, definition.task_queue, definition.signature.encode(args, kwargs))
+
+        command()  # what can't be encoded is an error of this line
+        raise ContinueAsNewRequested(command)
 
 
 class ContinueAsNewRequested(BaseException):
     """Ends the code of a run that goes on as a new one. Not an Exception: no `except` should swallow it."""
 
-    def __init__(self, command: ContinueAsNew) -> None:
+    def __init__(self, command: Callable[[], ContinueAsNew]) -> None:
         super().__init__("workflow.continue_as_new() must end the workflow's run, or one of its handlers")
         self.command = command
 

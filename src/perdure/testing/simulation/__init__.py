@@ -4,6 +4,7 @@
 
     loop.py      an event loop whose time is simulated, and that can die after any step
     store.py     a store that is slow, refuses, fails, and loses its answers
+    workers.py   workers that come late, fall silent and die
     script.py    the workflows that are run: small programs made of steps, with a known outcome
     ledger.py    what was asked, acknowledged and done, and the guarantees checked against it
     world.py     one seed: processes that come and go over one store, until all is done

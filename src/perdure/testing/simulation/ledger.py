@@ -17,11 +17,12 @@ from typing import Any, Literal, TypeVar
 
 from perdure.engine.core.evolve import fold, rebuild
 from perdure.engine.core.retries import RETRY_JITTER
-from perdure.engine.storage.api import ChainKey, Store
+from perdure.engine.storage.api import ChainKey, RunKey, Store
 from perdure.errors import Hold
-from perdure.model.events import ActivityTaskScheduled, WorkflowExecutionSignaled
+from perdure.model.events import ActivityTaskScheduled, HistoryEvent, WorkflowExecutionSignaled
 from perdure.model.journal import decode_events, decode_state
-from perdure.model.state import State
+from perdure.model.state import PendingActivity, State
+from perdure.model.tasks import ActivityTask
 from perdure.sdk.activity.api import activity
 
 BACKOFF = 1.0
@@ -61,6 +62,8 @@ class Attempt:
 
     number: int
     process: int
+    losses: int
+    worker: str
     end: End = "running"
     ended: tuple[float, float] = (0.0, 0.0)
 
@@ -83,6 +86,8 @@ class Ledger(logging.Handler):
         super().__init__()
         self.store = store
         self.process = 0
+        self.losses = 0  # processes and workers that died: each may have taken an attempt with it that nobody saw
+        self.workers: dict[tuple[tuple[str, str, str], int], str] = {}  # who was given an attempt
         self.time: Callable[[], float] = lambda: 0.0
         self.clock: Callable[[], float] = lambda: 0.0
         self.asked: dict[str, Asked] = {}
@@ -140,6 +145,13 @@ class Ledger(logging.Handler):
         return state
 
     # --- Activities -------------------------------------------------------------------------------------
+    def given(self, task: ActivityTask, worker: str) -> None:
+        """A worker was given an attempt; "": one that nobody knows to be dead."""
+        if not worker:
+            self.losses += 1
+        run = task.token.run
+        self.workers[(run.workflow_id, run.run_id, task.activity_id), task.token.attempt] = worker
+
     async def perform(self, step: Step) -> int:
         """An activity's effect on the outside world."""
         info = activity.info()
@@ -174,9 +186,7 @@ class Ledger(logging.Handler):
     def _begin(self, key: tuple[str, str, str], number: int) -> Attempt:
         workflow_id, _, activity_id = key
         self.say(f"activity {key} attempt {number} begins")
-        state = self.on_disk(workflow_id, "an activity began")
-        scheduled = state.activity_ids.get(activity_id)
-        pending = state.activities.get(scheduled) if scheduled is not None else None
+        pending = self._pending(self.on_disk(workflow_id, "an activity began"), key)
         if pending is None:  # over while the task was on its way to the worker
             if not self._was_scheduled(workflow_id, activity_id):
                 self.fail(f"attempt {number} of {key} began, but the activity is not on disk")
@@ -185,39 +195,54 @@ class Ledger(logging.Handler):
         before = self.attempts.get(key, [])
         if before:
             last = before[-1]
-            # An attempt that was started on disk, but whose process died before it began, is never seen here.
-            if not last.number < number <= last.number + 1 + self.process - last.process:
+            # An attempt that was started on disk, but whose worker died before it began, is never seen here.
+            if not last.number < number <= last.number + 1 + self.losses - last.losses:
                 self.fail(f"attempt {number} of {key} came after attempt {last.number}")
             if last.end in ("returned", "running"):
                 self.fail(f"attempt {number} of {key} began although attempt {last.number} is {last.end}")
             # By the wall clock or by the true time: a process may begin with a clock that is set otherwise.
             waited = max(self.time() - last.ended[0], self.clock() - last.ended[1])
-            if last.end == "raised" and waited < BACKOFF * (1 - RETRY_JITTER) - 1e-6:
+            if last.end == "raised" and number == last.number + 1 and waited < BACKOFF * (1 - RETRY_JITTER) - 1e-6:
                 self.fail(f"attempt {number} of {key} began {waited:.3f} s after a failure")
-        elif number > 1 + self.process:
+        elif number > 1 + self.losses:
             self.fail(f"the first attempt of {key} has the number {number}")
-        attempt = Attempt(number, self.process)
+        attempt = Attempt(number, self.process, self.losses, self.workers.get((key, number), ""))
         self.attempts.setdefault(key, []).append(attempt)
         return attempt
+
+    def _pending(self, state: State | None, key: tuple[str, str, str]) -> PendingActivity | None:
+        """What is stored of an activity that has no outcome there."""
+        _, run_id, activity_id = key
+        if state is None or state.started.run_id != run_id or activity_id not in state.activity_ids:
+            return None
+        return state.activities[state.activity_ids[activity_id]]
 
     def _was_scheduled(self, workflow_id: str, activity_id: str) -> bool:
         events = self.history(workflow_id)
         return any(isinstance(e, ActivityTaskScheduled) and e.activity_id == activity_id for e in events)
 
     def process_died(self) -> None:
-        """What ran is lost; what had ended, but isn't on disk, is lost too."""
-        for (workflow_id, _, activity_id), attempts in self.attempts.items():
-            last = attempts[-1]
-            if last.process != self.process:
-                continue
-            if last.end in ("running", "hung"):
-                last.end = "killed"
-            elif last.end in ("returned", "raised", "held", "cancelled"):
-                state = self.stored(workflow_id)
-                scheduled = state.activity_ids.get(activity_id) if state is not None else None
-                pending = state.activities[scheduled] if state is not None and scheduled is not None else None
-                if pending is not None and pending.status == "started" and pending.attempt == last.number:
-                    last.end = "unacknowledged"
+        """What ran is lost."""
+        self.losses += 1
+        for key, attempts in self.attempts.items():
+            if attempts[-1].process == self.process:
+                self._lost(key, attempts[-1])
+
+    def worker_died(self, worker: str) -> None:
+        """What it ran is lost."""
+        self.losses += 1
+        for key, attempts in self.attempts.items():
+            if attempts[-1].worker == worker:
+                self._lost(key, attempts[-1])
+
+    def _lost(self, key: tuple[str, str, str], attempt: Attempt) -> None:
+        """Nobody runs it any more. What had ended, but isn't on disk, is lost too."""
+        if attempt.end in ("running", "hung"):
+            attempt.end = "killed"
+        elif attempt.end in ("returned", "raised", "held", "cancelled"):
+            pending = self._pending(self.stored(key[0]), key)
+            if pending is not None and pending.status == "started" and pending.attempt == attempt.number:
+                attempt.end = "unacknowledged"
 
     # --- What clients are told --------------------------------------------------------------------------
     def told_started(self, workflow_id: str) -> None:
@@ -242,10 +267,10 @@ class Ledger(logging.Handler):
             self.fail(f"update {n} of {workflow_id} gave {result}")
         self.asked[workflow_id].updates[n] = "completed"
 
-    def told_described(self, workflow_id: str, events: int) -> None:
+    def told_described(self, workflow_id: str, run_id: str, events: int) -> None:
         """A description was given."""
         state = self.on_disk(workflow_id, "a description was given")
-        if events > state.last_event_id:
+        if state.started.run_id == run_id and events > state.last_event_id:
             self.fail(f"{workflow_id} was described with {events} events; {state.last_event_id} are on disk")
 
     def told_result(self, workflow_id: str, result: object) -> None:
@@ -261,18 +286,24 @@ class Ledger(logging.Handler):
         events = [*self.history(workflow_id), *state.buffered]
         return [int(e.input[0].data) for e in events if isinstance(e, WorkflowExecutionSignaled)]
 
-    def history(self, workflow_id: str) -> Iterator[Any]:
-        """The stored history of the latest run."""
-        run = at_once(self.store.load([ChainKey(NAMESPACE, workflow_id)]))[0]
-        after = 0
-        while run is not None:
-            page = at_once(self.store.journal(run.key, after, 1 << 30))
-            for _, history in page.rows:
-                if history:
-                    yield from decode_events(history)
-            after = page.next
-            if not after:
-                return
+    def histories(self, workflow_id: str) -> Iterator[list[HistoryEvent]]:
+        """The stored histories of all runs of a workflow id."""
+        latest = at_once(self.store.load([ChainKey(NAMESPACE, workflow_id)]))[0]
+        for run_no in range(1, latest.key.run_no + 1 if latest is not None else 1):
+            events: list[HistoryEvent] = []
+            after = 0
+            while after or not events:
+                page = at_once(self.store.journal(RunKey(NAMESPACE, workflow_id, run_no), after, 1 << 30))
+                for _, history in page.rows:
+                    if history:
+                        events += decode_events(history)
+                after = page.next
+            yield events
+
+    def history(self, workflow_id: str) -> Iterator[HistoryEvent]:
+        """Their events, one after another."""
+        for events in self.histories(workflow_id):
+            yield from events
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:

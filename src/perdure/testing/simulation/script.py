@@ -29,19 +29,24 @@ class Report:
     added: list[int]
 
 
-@activity(retry_policy=RetryPolicy(initial_interval=outside.BACKOFF, maximum_interval=4.0))
+@activity(name="simulated-work", retry_policy=RetryPolicy(initial_interval=outside.BACKOFF, maximum_interval=4.0))
 async def work(step: Step) -> int:
     """Take a while; fail, hang or hold as often as the step says; return its key."""
     return await outside.current().perform(step)
 
 
-@activity(retry_policy=RetryPolicy(initial_interval=outside.BACKOFF, maximum_attempts=2))
+@activity(name="simulated-hopeless", retry_policy=RetryPolicy(initial_interval=outside.BACKOFF, maximum_attempts=2))
 async def hopeless(step: Step) -> int:
     """Always fails."""
     return await outside.current().perform(step)
 
 
-@activity(start_to_close_timeout=2, heartbeat_timeout=1, retry_policy=RetryPolicy(initial_interval=outside.BACKOFF))
+@activity(
+    name="simulated-guarded",
+    start_to_close_timeout=2,
+    heartbeat_timeout=1,
+    retry_policy=RetryPolicy(initial_interval=outside.BACKOFF),
+)
 async def guarded(step: Step) -> int:
     """Hangs, and is given up by its timeouts."""
     return await outside.current().perform(step)
@@ -51,14 +56,17 @@ async def guarded(step: Step) -> int:
 class Script:
     """Runs its steps in order, and takes messages meanwhile."""
 
-    def __init__(self, plan: list[Step]) -> None:
+    def __init__(self, plan: list[Step], before: Report | None = None) -> None:
         self.plan = plan
-        self.results: list[int] = []
-        self.noted: list[int] = []
-        self.added: list[int] = []
+        self.results: list[int] = before.results if before else []
+        self.noted: list[int] = before.noted if before else []
+        self.added: list[int] = before.added if before else []
 
     async def run(self) -> Report:
-        for step in self.plan:
+        for done, step in enumerate(self.plan, 1):
+            if step.kind == "again":
+                self.results.append(1)
+                workflow.continue_as_new(Script(self.plan[done:], Report(self.results, self.noted, self.added)))
             self.results.append(await self.one(step))
         return Report(self.results, self.noted, self.added)
 
@@ -131,7 +139,7 @@ def expected(step: Step) -> int:
     match step.kind:
         case "fan":
             return sum(step.key * 1000 + i for i in range(step.n))
-        case "sleep" | "signals":
+        case "sleep" | "signals" | "again":
             return 1
         case "cancel":
             return CANCELLED

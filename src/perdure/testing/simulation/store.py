@@ -74,10 +74,11 @@ class FaultyStore:
                 await self.inner.commit(group, now)
             await asyncio.sleep(0.001)
             raise CommitUnknown("the simulated store did not answer")
-        refused = {write.key for write in group if self._random.random() < self._faults.conflict}
-        taken = iter(await self.inner.commit([write for write in group if write.key not in refused], now))
+        # The writes of one workflow id stand or fall together.
+        refused = {write.key.chain for write in group if self._random.random() < self._faults.conflict}
+        taken = iter(await self.inner.commit([write for write in group if write.key.chain not in refused], now))
         await asyncio.sleep(0)
-        return ["stale" if write.key in refused else next(taken) for write in group]
+        return ["stale" if write.key.chain in refused else next(taken) for write in group]
 
     async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:
         await self._trouble()

@@ -19,19 +19,20 @@ from perdure.engine.core.invariants import check_history, check_state
 from perdure.engine.node.node import Node
 from perdure.engine.storage.api import Store
 from perdure.engine.storage.memory import MemoryStore
-from perdure.errors import NotFound, PerdureError, Unavailable
+from perdure.errors import NotFound, PerdureError, QueryFailed, Unavailable
 from perdure.ids import SeededIds
-from perdure.model.requests import Reply, Request, SignalWorkflow, StartWorkflow, UpdateWorkflow
+from perdure.model.requests import GetResult, Reply, Request, SignalWorkflow, StartWorkflow, UpdateWorkflow
 from perdure.sdk.client.client import Client
 from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.converter import encode
 from perdure.sdk.worker.worker import Worker
 from perdure.testing.simulation import ledger as outside
 from perdure.testing.simulation.ledger import Asked, Ledger, Step
-from perdure.testing.simulation.loop import Killed, SimulatedClock, SimulatedLoop
+from perdure.testing.simulation.loop import Killed, SimulatedClock, SimulatedLoop, Stuck
 from perdure.testing.simulation.network import SlowNetwork
-from perdure.testing.simulation.script import Report, Script, expected, guarded, hopeless, make_plan, work
+from perdure.testing.simulation.script import Report, Script, expected, make_plan
 from perdure.testing.simulation.store import Faults, FaultyStore
+from perdure.testing.simulation.workers import Crew
 
 EPOCH = 1_800_000_000_000_000
 LONGEST = 30 * 24 * 3600.0
@@ -58,6 +59,9 @@ class World:
     slots: int
     skews: list[int]
     network: float  # the longest delay of a message, seconds; 0: one process
+    crew: int  # workers
+    late: float  # seconds until they come
+    deaths: list[float]  # in each process a worker dies, each so many seconds after the last
     _workers: list[Worker] = field(default_factory=list[Worker])
     ledger: Ledger = field(default_factory=lambda: Ledger(MemoryStore()))
 
@@ -78,6 +82,8 @@ class World:
                 (random.random(), random.choice(("describe", "query")), 0) for _ in range(random.randint(0, 2))
             ]
             random.shuffle(messages)
+            if random.random() < 0.3 and not any(kind == "add" for _, kind, _ in messages):  # updates are of one run
+                plan.insert(random.randrange(len(plan)), Step((w + 1) * 100 + 50, "again"))
             workflows.append(Wanted(f"w{w}", plan, messages))
         faults = Faults(
             slow=random.choice((0.0, 0.1, 0.5)),
@@ -90,7 +96,13 @@ class World:
         kills = [random.randint(1, random.choice((200, 1500, 6000))) for _ in range(random.choice((0, 1, 2, 3, 6)))]
         skews = [random.choice((0, 0, -3_000_000, 3_000_000)) for _ in range(len(kills) + 1)]
         network = random.choice((0.0, 0.0, 0.003, 0.1))
-        return cls(seed, workflows, faults, kills, random.choice((1, 3, 100)), skews, network)
+        slots, crew, late = (
+            random.choice((1, 3, 100)),
+            random.choice((1, 1, 2, 3)),
+            random.choice((0.0, 0.0, 0.01, 1.0)),
+        )
+        deaths = [random.random() * random.choice((0.01, 1.0, 5.0)) for _ in range(random.choice((0, 0, 1, 5)))]
+        return cls(seed, workflows, faults, kills, slots, skews, network, crew, late, deaths)
 
     # --- Running ----------------------------------------------------------------------------------------
     def run(self, watch: Callable[[Node], None] | None = None) -> Ledger:
@@ -138,27 +150,35 @@ class World:
         await node.start()
         service = SlowNetwork(node, random, self.network) if self.network else node
         client = Client(service, ids=ids, identity="simulated")
-        worker = Worker(
-            client,
-            max_concurrent_activities=self.slots,
-            workflows=[Script],
-            activities=[work, hopeless, guarded],
-            ids=ids,
-        )
-        self._workers.append(worker)
-        await worker.start()
+        crew = Crew(service, self.ledger, ids, random, self.slots, self._workers.append)
+        if not self.late:
+            await crew.come(self.crew)
         await node.serve()
-        async with asyncio.timeout(LONGEST):
-            await asyncio.gather(*(self._drive(client, wanted) for wanted in self.workflows))
-        await worker.stop()
+        working = asyncio.ensure_future(self._work(crew))
+        try:
+            async with asyncio.timeout(LONGEST):
+                await asyncio.gather(*(self._drive(client, wanted) for wanted in self.workflows))
+        except TimeoutError:
+            raise Stuck(f"not done after {LONGEST:.0f} s") from None
+        working.cancel()
+        await crew.stop()
         await node.stop()
+
+    async def _work(self, crew: Crew) -> None:
+        """What the workers of a process go through."""
+        if self.late:
+            await asyncio.sleep(self.late)
+            await crew.come(self.crew)
+        await crew.lose(self.deaths)
 
     async def _drive(self, client: Client, wanted: Wanted) -> None:
         """The clients of one workflow."""
         ledger, wid = self.ledger, wanted.workflow_id
         asked = ledger.asked.setdefault(wid, Asked())
+        early = None
         if not asked.started:
             payload = (encode(wanted.plan, "plan"),)
+            early = asyncio.ensure_future(self._early(client, wid))
             start = StartWorkflow("default", wid, "simulated-script", "default", payload, f"start-{wid}")
             await insist(client, start)
             ledger.say(f"{wid} started")
@@ -169,7 +189,21 @@ class World:
             for pause, kind, n in wanted.messages:
                 clients.create_task(self._message(client, handle, asked, pause, kind, n))
             clients.create_task(self._result(handle, asked))
+            if early is not None:
+                await early
         operator.cancel()
+
+    async def _early(self, client: Client, wid: str) -> None:
+        """A client who asks for the end before the start is through."""
+        pause = 0.0
+        while True:
+            try:
+                await client.service.call(GetResult("default", wid, ""))
+            except (NotFound, Unavailable):
+                await asyncio.sleep(pause)
+                pause = pause * 2 + 0.0001
+            else:
+                return
 
     async def _result(self, handle: WorkflowHandle[Report], asked: Asked) -> None:
         result = await handle.result()
@@ -182,9 +216,10 @@ class World:
         await asyncio.sleep(pause)
         ledger, wid = self.ledger, handle.id
         if kind == "describe":
-            ledger.told_described(wid, (await handle.describe()).history_length)
+            description = await handle.describe()
+            ledger.told_described(wid, description.run_id, description.history_length)
         elif kind == "query":
-            await handle.query(Script.progress)
+            await self._query(handle)
         elif kind == "note":
             if asked.notes.get(n, "asked") != "asked":
                 return
@@ -200,6 +235,16 @@ class World:
         elif asked.updates.get(n, "asked") == "asked":
             asked.updates[n] = "asked"
             await self._update(client, wid, asked, n)
+
+    async def _query(self, handle: WorkflowHandle[Report]) -> None:
+        while True:
+            try:
+                await handle.query(Script.progress)
+            except (NotFound, QueryFailed) as error:  # nobody is there to answer, or the code has not begun
+                self.ledger.say(f"{handle.id} not queried: {error}")
+                await asyncio.sleep(0.3)
+            else:
+                return
 
     async def _update(self, client: Client, wid: str, asked: Asked, n: int) -> None:
         try:
@@ -263,7 +308,8 @@ class World:
                 ledger.fail(f"{wid} carried out the updates {report.added}; completed were {completed}")
             state = ledger.on_disk(wid, "the end")
             check_state(state)
-            check_history(list(ledger.history(wid)))
+            for history in ledger.histories(wid):
+                check_history(history)
         for key, attempts in ledger.attempts.items():
             if sum(attempt.end == "returned" for attempt in attempts) > 1:
                 ledger.fail(f"{key} returned more than once: {attempts}")

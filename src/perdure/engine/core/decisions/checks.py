@@ -15,7 +15,6 @@ from perdure.limits import (
     MAX_PENDING_TIMERS,
 )
 from perdure.model import commands as c
-from perdure.model.events import TimerFired
 from perdure.model.failures import Failure
 from perdure.model.state import State
 
@@ -143,12 +142,7 @@ class Ahead:
 def started_timer(state: State, name: str) -> int:
     """The event that started a timer, which runs or has fired without the code's knowing; 0: there is none."""
     timer = state.timers.get(name)
-    if timer is not None:
-        return timer.id
-    for event in state.buffered:
-        if isinstance(event, TimerFired) and event.timer_id == name:
-            return event.started_event_id
-    return 0
+    return timer.id if timer is not None else state.ended_timers.get(name, 0)
 
 
 CHECKS: Final[dict[type[Any], Callable[[Ahead, Any], str]]] = {
