@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -126,14 +127,14 @@ class _Parent:
         busy = machine.other_cores()
         began = time.perf_counter()
         with self._child("app", folder) as child:
-            _wait_for("FIRST", child)
+            _wait_for("FIRST", child, self._options)
             seconds = time.perf_counter() - began
             memory = machine.memory_kib([child.pid]) / 1024
         self._results.put("cold", {"seconds": seconds, "memory_mib": memory, "other_cores": busy})
 
     def _measure(self, folder: Path, names: Sequence[str]) -> None:
         with self._child("app", folder, names) as child:
-            _wait_for("FIRST", child)
+            _wait_for("FIRST", child, self._options)
             for line in child.stdout or ():
                 print(line, end="", flush=True)
             if child.wait():
@@ -144,7 +145,7 @@ class _Parent:
         chosen, marks = self._options, Marks(folder / "marks")
         busy = machine.other_cores()
         with self._child("start", folder) as child:
-            _wait_for("STARTED", child)
+            _wait_for("STARTED", child, self._options)
             wait_for_marks(marks, int(chosen.n7 * _STEPS * _MARKS_A_STEP * chosen.kill_at), child, chosen)
             machine.kill(child)
         at_kill, in_flight = marks.count(), marks.in_flight()
@@ -152,7 +153,7 @@ class _Parent:
         with self._child("recover", folder) as child:
             wait_for_marks(marks, at_kill + 1, child, chosen)
             goes_on = time.perf_counter() - began
-            completed = int(_wait_for("DONE", child)[1])
+            completed = int(_wait_for("DONE", child, self._options)[1])
             seconds = time.perf_counter() - began
         figures: dict[str, Value] = {"goes_on_after_s": goes_on, "all_done_after_s": seconds, "other_cores": busy}
         figures |= {"n": chosen.n7, "completed": completed, "in_flight_at_kill": in_flight, **marks.steps()}
@@ -178,9 +179,15 @@ def wait_for_marks(marks: Marks, count: int, child: subprocess.Popen[str] | None
         time.sleep(0.005)
 
 
-def _wait_for(word: str, child: subprocess.Popen[str]) -> list[str]:
-    for line in child.stdout or ():
-        if line.startswith(word):
-            return line.split()
-        print(line, end="", flush=True)
+def _wait_for(word: str, child: subprocess.Popen[str], chosen: Options) -> list[str]:
+    """The words of the child's line that begins with `word`; a child that doesn't get there is killed."""
+    limit = threading.Timer(chosen.crash_limit, machine.kill, [child])
+    limit.start()
+    try:
+        for line in child.stdout or ():
+            if line.startswith(word):
+                return line.split()
+            print(line, end="", flush=True)
+    finally:
+        limit.cancel()
     raise RuntimeError(f"the measured process ended with {child.wait()} before it said {word}")

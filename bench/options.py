@@ -76,7 +76,7 @@ def add_sizes(it: argparse.ArgumentParser) -> None:
     it.add_argument("--kill-at", type=float, default=0.43)
     it.add_argument("--sleep-limit", type=float, default=120)
     it.add_argument("--settle", type=float, default=5, help="seconds of rest before W6 reads memory and disk")
-    it.add_argument("--crash-limit", type=float, default=120, help="seconds that W7 waits for the end")
+    it.add_argument("--crash-limit", type=float, default=120, help="seconds that a start, and W7's end, may take")
 
 
 def options(namespace: argparse.Namespace) -> Options:

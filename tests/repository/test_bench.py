@@ -17,7 +17,7 @@ from bench.results import Result, Results, load
 from bench.workloads import percentile
 from tests.repository.files import ROOT
 
-SIZES = {"n1": 5, "n2": 2, "n3": 2, "n4": 20, "n5": 2, "n6": 5, "n7": 3, "settle": 0}
+SIZES = {"n1": 5, "n2": 2, "n3": 2, "n4": 20, "n5": 2, "n6": 5, "n7": 3, "settle": 0, "crash-limit": 60}
 SMALL = ["--loop", "asyncio", *(f"--{name}={size}" for name, size in SIZES.items())]
 
 

@@ -22,7 +22,7 @@ from perdure.engine.core.transition import Transition
 from perdure.engine.node import committer as committer_module
 from perdure.engine.node import performing
 from perdure.engine.node.committer import Committer
-from perdure.engine.node.dispatch import Backlog
+from perdure.engine.node.dispatch import AttachedWorker, Backlog
 from perdure.engine.node.live import Live, settle
 from perdure.engine.node.node import Node
 from perdure.engine.node.performing import Performing
@@ -242,23 +242,35 @@ def forget_the_backlog(patch: Patch) -> None:
 
 
 def lose_query_answers(patch: Patch) -> None:
-    patch.setattr(Queries, "answered", lambda self, message: None)
+    def answered(self: Queries, message: t.QueryAnswer) -> None:
+        """Nobody hears of it."""
+
+    patch.setattr(Queries, "answered", answered)
 
 
 def forget_queries_of_lost_workers(patch: Patch) -> None:
-    patch.setattr(Queries, "worker_gone", lambda self, worker: None)
+    def worker_gone(self: Queries, worker: AttachedWorker) -> None:
+        """Nobody else is asked."""
+
+    patch.setattr(Queries, "worker_gone", worker_gone)
 
 
 def forget_tasks_of_lost_workers(patch: Patch) -> None:
-    patch.setattr(Serving, "task_lost", lambda self, live: None)
+    def task_lost(self: Serving, live: Live) -> None:
+        """Nobody else is given it."""
+
+    patch.setattr(Serving, "task_lost", task_lost)
 
 
 def forget_who_saw_what_was_refused(patch: Patch) -> None:
-    patch.setattr(Serving, "_depends", lambda self, live, work: None)
+    def depends(self: Serving, live: Live, work: Any) -> None:
+        """It is not decided again."""
+
+    patch.setattr(Serving, "_depends", depends)
 
 
 def never_read_the_backlog(patch: Patch) -> None:
-    patch.setattr(Backlog, "wants_page", property(lambda self: False))
+    patch.setattr(Backlog, "wants_page", False)
 
 
 MUTATIONS = [

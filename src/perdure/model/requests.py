@@ -160,6 +160,8 @@ class ListedWorkflow(Struct, frozen=True, gc=False):
 
 
 class ListPage(Struct, frozen=True, gc=False):
+    """Rows of a listing. `next` is the token of the next page; "" where there is none."""
+
     rows: tuple[ListedWorkflow, ...]
     next: str = ""
 
@@ -183,6 +185,8 @@ class StartWorkflow(Request[Started], frozen=True, gc=False, tag="start"):
 
 
 class SignalWorkflow(Request[Done], frozen=True, gc=False, tag="signal"):
+    """Send a message. The request_id must not be empty: a repeat is recognised by it."""
+
     run_id: str
     name: str
     input: Payloads
@@ -191,6 +195,8 @@ class SignalWorkflow(Request[Done], frozen=True, gc=False, tag="signal"):
 
 
 class QueryWorkflow(Request[QueryResult], frozen=True, gc=False, tag="query"):
+    """Ask the workflow's code something; it changes nothing."""
+
     run_id: str
     name: str
     input: Payloads
@@ -208,6 +214,8 @@ class UpdateWorkflow(Request[UpdateOutcome], frozen=True, gc=False, tag="update"
 
 
 class CancelWorkflowRequest(Request[Done], frozen=True, gc=False, tag="cancel"):
+    """Ask the workflow to stop; it decides how. Asking again changes nothing."""
+
     run_id: str
     reason: str = ""
     identity: str = ""
@@ -215,6 +223,8 @@ class CancelWorkflowRequest(Request[Done], frozen=True, gc=False, tag="cancel"):
 
 
 class TerminateWorkflow(Request[Done], frozen=True, gc=False, tag="terminate"):
+    """End the run at once; its code has no say."""
+
     run_id: str
     reason: str = ""
     identity: str = ""
@@ -228,6 +238,8 @@ class GetResult(Request[Outcome], frozen=True, gc=False, tag="result"):
 
 
 class DescribeWorkflow(Request[Description], frozen=True, gc=False, tag="describe"):
+    """Tell what can be told without running the workflow's code."""
+
     run_id: str
 
 

@@ -216,8 +216,9 @@ class Node:
         self.serving.installed(live)
 
     def _unloadable(self, live: Live, error: Exception) -> None:
-        failure = PerdureError(f"workflow {live.chain.workflow_id!r} can't be rebuilt from its journal: {error!r}")
-        self.serving.give_up(live, failure)
+        if not isinstance(error, PerdureError):
+            error = PerdureError(f"workflow {live.chain.workflow_id!r} can't be rebuilt from its journal: {error!r}")
+        self.serving.give_up(live, error)
 
     def _taken(self, live: Live, row: Row) -> None:
         """A row is on disk: what waited for it leaves."""

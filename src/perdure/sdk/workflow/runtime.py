@@ -22,6 +22,7 @@ import platform
 import random
 import uuid
 import zlib
+from asyncio import Future
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
@@ -509,8 +510,11 @@ def _tear_down(task: LoopTask[Any]) -> None:
             coroutine.throw(Evicted("the workflow is being taken out of memory"))
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:
-            return  # it ended, one way or another
+        except BaseException:  # it ended, one way or another
+            waited_for = getattr(task, "_fut_waiter", None)
+            if waited_for is not None:  # which leads back to the task: a circle, for the garbage collector
+                Future.cancel(waited_for)
+            return
     logging.getLogger("perdure.workflow").warning(
         "task %s doesn't end when its workflow is evicted: does it catch BaseException in a loop?", task.get_name()
     )

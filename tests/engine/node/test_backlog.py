@@ -1,0 +1,109 @@
+"""The head of a backlog in memory, whatever happens while the rest is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from perdure.engine.node import dispatch
+from perdure.engine.node.dispatch import AttachedWorker, Backlog, Dispatcher
+from perdure.engine.storage.api import BacklogItem, QueueKey, RunKey
+from perdure.model.tasks import WorkerHello
+
+KEY = QueueKey("default", "activity", "default")
+
+
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "BACKLOG_PAGE", 3)
+
+
+def item(sequence: int, *, priority: int = 0) -> BacklogItem:
+    return BacklogItem(KEY, priority, 0, sequence, RunKey("default", "w", 1), "run", sequence, 1)
+
+
+def drain(backlog: Backlog) -> list[int]:
+    """Claim all of the head."""
+    return [backlog.claim().sequence for _ in range(len(backlog.head))]
+
+
+def test_what_is_added_is_in_order() -> None:
+    backlog = Backlog()
+    for each in (item(2), item(1), item(9, priority=-1)):
+        backlog.add(each)
+    assert drain(backlog) == [9, 1, 2]
+
+
+def test_a_long_head_is_left_to_the_store() -> None:
+    backlog, stored = Backlog(), [item(n) for n in range(10)]
+    for each in stored:
+        backlog.add(each)
+    taken: list[int] = []
+    while backlog:
+        taken += drain(backlog)
+        backlog.claims = 0
+        if backlog.wants_page:
+            first = 0 if backlog.read_from is None else stored.index(backlog.read_from) + 1
+            backlog.fill(stored[first : first + 3])
+    assert taken == list(range(10))
+
+
+def test_nothing_is_missed_that_is_added_while_a_page_is_read() -> None:
+    backlog = Backlog(stored=True)
+    backlog.reading = True
+    backlog.add(item(7))  # after the store has answered, and before the answer is here
+    backlog.fill([item(1)])
+    assert drain(backlog) == [1, 7]
+    assert not backlog.wants_page
+
+
+def test_what_is_added_beyond_a_full_page_comes_with_its_own() -> None:
+    backlog = Backlog(stored=True)
+    backlog.reading = True
+    backlog.add(item(7))
+    backlog.fill([item(1), item(2), item(3)])
+    assert drain(backlog) == [1, 2, 3]
+    assert backlog.wants_page
+    assert backlog.read_from == item(3)
+
+
+def test_a_page_of_what_is_claimed_already_does_not_come_again() -> None:
+    backlog = Backlog(stored=True)
+    page = [item(1), item(2), item(3)]
+    backlog.fill(page)
+    assert drain(backlog) == [1, 2, 3]
+    backlog.fill(page)
+    assert not backlog.head
+    assert backlog.read_from == item(3)
+
+
+def test_a_claim_that_came_to_nothing_is_the_first_again() -> None:
+    backlog = Backlog()
+    backlog.add(item(1))
+    backlog.add(item(2))
+    claimed = backlog.claim()
+    assert backlog, "what is claimed must not be overtaken"
+    backlog.put_back(claimed)
+    assert drain(backlog) == [1, 2]
+
+
+def attached(name: str) -> AttachedWorker:
+    return AttachedWorker(WorkerHello("default", name, ("default",), 1), lambda message: None)
+
+
+def test_a_worker_that_does_not_answer_is_the_last_in_turn() -> None:
+    dispatcher, key = Dispatcher(), QueueKey("default", "workflow", "default")
+    one, other = attached("one"), attached("other")
+    dispatcher.attach(one)
+    assert not dispatcher.prefer_others(key, "one")
+    dispatcher.attach(other)
+    assert dispatcher.prefer_others(key, "one")
+    assert dispatcher.workflow_worker(key, "") is other
+    assert dispatcher.workflow_worker(key, "") is one
+
+
+def test_a_worker_is_gone_once() -> None:
+    dispatcher, worker = Dispatcher(), attached("one")
+    dispatcher.attach(worker)
+    assert dispatcher.detach(worker)
+    assert not dispatcher.detach(worker)
+    assert not dispatcher.queues

@@ -1,0 +1,136 @@
+"""Errors of the engine's own, and stops in the middle of something: nothing acknowledged is lost by them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from perdure.engine.core import decide as decide_module
+from perdure.engine.core.transition import Transition
+from perdure.engine.node import performing
+from perdure.engine.node.node import Node
+from perdure.engine.storage.memory import MemoryStore
+from perdure.errors import Unavailable
+from perdure.limits import SECOND, WAKE_BACKOFF_INITIAL
+from perdure.model import tasks as t
+from perdure.model.commands import ScheduleActivity, StartChildWorkflow
+from perdure.model.payloads import Payload
+from perdure.model.requests import CancelWorkflowRequest, DescribeWorkflow, GetHistory, GetResult, SignalWorkflow
+from tests.engine.node.hands import Hand, simulate, start
+
+
+async def pass_time(seconds: float = 0.1) -> None:
+    await asyncio.sleep(seconds)  # simulated time
+
+
+def signal(n: int) -> SignalWorkflow:
+    return SignalWorkflow("default", "w", "", "hello", (), f"r{n}")
+
+
+def test_a_decision_that_raises_harms_only_its_own_input(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(tx: Transition, request: CancelWorkflowRequest) -> None:
+        tx.state.cancel_requested = True
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setitem(decide_module.DECISIONS, CancelWorkflowRequest, broken)
+
+    async def body(node: Node) -> None:
+        hand = await Hand("hand", slots=1).attach(node)
+        await node.call(start("w"))
+        hand.complete(hand.all(t.WorkflowTask)[-1], ScheduleActivity("1", "a", "", ()))
+        calls = [node.call(signal(1)), node.call(CancelWorkflowRequest("default", "w", "")), node.call(signal(2))]
+        replies = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(reply).__name__ for reply in replies] == ["Done", "ZeroDivisionError", "Done"]
+        await pass_time(WAKE_BACKOFF_INITIAL / SECOND + 1)
+        (activity,) = hand.all(t.ActivityTask)
+        hand.link.send(t.ActivityCompletion(activity.token, Payload(b"1")))
+        await pass_time()
+        hand.complete(hand.all(t.WorkflowTask)[-1])
+        await pass_time()
+        hand.finish(hand.all(t.WorkflowTask)[-1])
+        assert (await node.call(GetResult("default", "w", ""))).status == "Completed"
+        names = [type(event).__name__ for event in (await node.call(GetHistory("default", "w", ""))).events]
+        assert names.count("WorkflowExecutionSignaled") == 2
+        assert "WorkflowExecutionCancelRequested" not in names
+
+    simulate(body)
+    assert "deciding CancelWorkflowRequest" in caplog.text
+
+
+def test_a_task_that_can_not_be_decided_is_not_all_that_the_engine_does(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(tx: Transition, completion: t.WorkflowTaskCompletion) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setitem(decide_module.DECISIONS, t.WorkflowTaskCompletion, broken)
+
+    async def body(node: Node) -> None:
+        hand = await Hand("hand").attach(node)
+        await node.call(start("w"))
+        tries = 0
+        for _ in range(100):
+            await pass_time()
+            tasks = hand.all(t.WorkflowTask)
+            for task in tasks[tries:]:
+                hand.finish(task)
+            tries = len(tasks)
+        assert 5 <= tries <= 12, "about once a second"
+
+    simulate(body)
+    assert "a bug" in caplog.text
+
+
+def test_a_stop_is_no_answer_to_what_one_workflow_sends_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    delivering: list[asyncio.Event] = []
+    deliver = performing.deliver
+
+    async def late(*args: object) -> object:
+        await delivering[0].wait()
+        return await deliver(*args)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    async def begin(node: Node) -> None:
+        delivering.append(asyncio.Event())
+        hand = await Hand("hand").attach(node)
+        await node.call(start("w"))
+        child = StartChildWorkflow("child", "sample", "default", ())
+        hand.complete(hand.all(t.WorkflowTask)[-1], child)
+        await pass_time()
+        stopping = asyncio.ensure_future(node.stop())
+        delivering[0].set()
+        await stopping
+
+    async def go_on(node: Node) -> None:
+        await pass_time(10.0)
+        assert (await node.call(DescribeWorkflow("default", "child", ""))).status == "Running"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(performing, "deliver", late)
+        simulate(begin, store)
+    simulate(go_on, store, seconds=10.0)
+
+
+def test_a_delivery_that_meets_an_error_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+
+    async def body(node: Node) -> None:
+        hand = await Hand("hand").attach(node)
+        await node.call(start("w"))
+        call, errors = node.call, [Unavailable("not now"), ZeroDivisionError("a bug of the other side")]
+
+        async def failing(request: object) -> object:
+            if errors:
+                raise errors.pop()
+            return await call(request)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
+
+        monkeypatch.setattr(node, "call", failing)
+        hand.complete(hand.all(t.WorkflowTask)[-1], StartChildWorkflow("child", "sample", "default", ()))
+        await pass_time(10.0)
+        assert not errors
+        assert (await call(DescribeWorkflow("default", "child", ""))).status == "Running"
+
+    simulate(body, store)

@@ -1,0 +1,65 @@
+"""A loop that is blocked is noticed, named, and held against nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+
+import pytest
+
+from perdure.clock import MILLISECOND, SystemClock
+from perdure.embedded import embedded
+from perdure.engine.node.watchdog import Watchdog
+
+
+class Heard(logging.Handler):
+    """Sets an event when something is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.event = threading.Event()
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
+        self.event.set()
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+def hold_up_the_loop(heard: Heard) -> None:
+    """Block until somebody has complained about it."""
+    assert heard.event.wait(60)
+
+
+async def test_what_blocks_the_loop_is_named_and_is_a_stall(heard: Heard) -> None:
+    logger = logging.getLogger("perdure.engine")
+    logger.addHandler(heard)
+    stalled: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+    clock = SystemClock()
+    watchdog = Watchdog(clock, lambda begin, end: stalled.set_result((begin, end)), tolerated=20 * MILLISECOND)
+    before = clock.now()
+    watchdog.start()
+    try:
+        hold_up_the_loop(heard)
+        begin, end = await stalled
+    finally:
+        watchdog.stop()
+        logger.removeHandler(heard)
+    assert "the event loop has been blocked" in heard.text
+    assert "hold_up_the_loop" in heard.text
+    assert before <= begin
+    assert end - begin > 20 * MILLISECOND
+
+
+async def test_the_embedded_engine_is_watched_and_leaves_nothing_behind() -> None:
+    async with embedded(":memory:"):
+        watching = [thread for thread in threading.enumerate() if thread.name == "perdure-watchdog"]
+        assert watching
+    for thread in watching:
+        await asyncio.to_thread(thread.join)
+    assert not [thread for thread in threading.enumerate() if thread.name == "perdure-watchdog"]

@@ -1,0 +1,199 @@
+"""Workers that go, fall silent, or are not there yet: what they had is given to others."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from perdure.engine.node import dispatch, node
+from perdure.engine.node.node import Node
+from perdure.engine.storage.api import QueueKey
+from perdure.engine.storage.memory import MemoryStore
+from perdure.limits import SECOND, WORKFLOW_TASK_TIMEOUT
+from perdure.model import tasks as t
+from perdure.model.commands import ScheduleActivity
+from perdure.model.payloads import Payload
+from perdure.model.requests import DescribeWorkflow, GetResult, QueryWorkflow, SignalWorkflow
+from tests.engine.node.hands import Hand, simulate, start
+
+WORKFLOWS = QueueKey("default", "workflow", "default")
+
+
+async def pass_time(seconds: float = 0.1) -> None:
+    await asyncio.sleep(seconds)  # simulated time
+
+
+def test_a_task_whose_history_is_being_read_is_not_lost_with_its_worker() -> None:
+    async def body(node: Node) -> None:
+        first = await Hand("first").attach(node)
+        await node.call(start("w"))
+        first.complete(first.all(t.WorkflowTask)[-1])
+        await node.call(SignalWorkflow("default", "w", "", "hello", (), "r"))
+        run = first.all(t.WorkflowTask)[-1].run
+        first.link.send(t.HistoryWanted(run))  # it has dropped its copy
+        await first.link.detach()
+        second = await Hand("second").attach(node)
+        await pass_time()
+        second.finish(second.all(t.WorkflowTask)[-1])
+        assert (await node.call(GetResult("default", "w", ""))).status == "Completed"
+
+    simulate(body)
+
+
+def test_a_query_at_a_worker_that_goes_is_answered_by_another() -> None:
+    async def body(node: Node) -> None:
+        first = await Hand("first").attach(node)
+        await node.call(start("w"))
+        first.complete(first.all(t.WorkflowTask)[-1])
+        await pass_time()
+        asking = asyncio.ensure_future(node.call(QueryWorkflow("default", "w", "", "status", ())))
+        await pass_time()
+        assert len(first.all(t.QueryTask)) == 1
+        second = await Hand("second").attach(node)
+        await first.link.detach()
+        await pass_time()
+        (query,) = second.all(t.QueryTask)
+        assert query.events, "the second does not hold the workflow"
+        second.link.send(t.QueryAnswer(query.run, query.query_id, Payload(b"1")))
+        assert (await asking).result == Payload(b"1")
+
+    simulate(body)
+
+
+def test_a_query_that_needs_the_history_gets_it() -> None:
+    async def body(node: Node) -> None:
+        hand = await Hand("hand").attach(node)
+        await node.call(start("w"))
+        hand.complete(hand.all(t.WorkflowTask)[-1])
+        asking = asyncio.ensure_future(node.call(QueryWorkflow("default", "w", "", "status", ())))
+        await pass_time()
+        (query,) = hand.all(t.QueryTask)
+        assert not query.events
+        hand.link.send(t.HistoryWanted(query.run, query.query_id))
+        await pass_time()
+        query = hand.all(t.QueryTask)[-1]
+        assert [event.id for event in query.events] == [1, 2, 3, 4]
+        hand.link.send(t.QueryAnswer(query.run, query.query_id, Payload(b"1")))
+        await asking
+
+    simulate(body)
+
+
+def test_a_task_that_is_not_answered_goes_to_another_worker(caplog: pytest.LogCaptureFixture) -> None:
+    async def body(node: Node) -> None:
+        silent = await Hand("silent").attach(node)
+        await node.call(start("w"))
+        await pass_time(3 * WORKFLOW_TASK_TIMEOUT / SECOND)
+        assert len(silent.all(t.WorkflowTask)) == 1, "to the same one it would only be one more thing to do"
+        other = await Hand("other").attach(node)
+        await pass_time(WORKFLOW_TASK_TIMEOUT / SECOND + 1)
+        other.finish(other.all(t.WorkflowTask)[-1])
+        assert (await node.call(GetResult("default", "w", ""))).status == "Completed"
+        assert silent.all(t.EvictWorkflow)
+        silent.finish(silent.all(t.WorkflowTask)[0])  # too late, and harmless
+
+    simulate(body)
+    assert "silent did not answer a workflow task" in caplog.text
+
+
+def test_a_task_that_is_answered_in_time_is_given_once() -> None:
+    async def body(node: Node) -> None:
+        hands = [await Hand(name).attach(node) for name in ("one", "other")]
+        await node.call(start("w"))
+        (task,) = [task for hand in hands for task in hand.all(t.WorkflowTask)]
+        await pass_time(WORKFLOW_TASK_TIMEOUT / SECOND - 1)
+        next(hand for hand in hands if hand.given).complete(task)
+        await pass_time(3 * WORKFLOW_TASK_TIMEOUT / SECOND)
+        assert sum(len(hand.all(t.WorkflowTask)) for hand in hands) == 1
+
+    simulate(body)
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "BACKLOG_PAGE", 5)
+    monkeypatch.setattr(node, "BACKLOG_PAGE", 5)
+
+
+@pytest.mark.usefixtures("small_pages")
+@pytest.mark.parametrize("restarted", [False, True])
+def test_workflows_that_wait_for_a_worker_all_begin(restarted: bool) -> None:
+    store, ids = MemoryStore(), [f"w{n}" for n in range(37)]
+
+    async def begin(node: Node) -> None:
+        for workflow_id in ids:
+            await node.call(start(workflow_id))
+        if not restarted:
+            await work(node)
+
+    async def work(node: Node) -> None:
+        hand = await Hand("hand").attach(node)
+        await pass_time()
+        assert [task.run.workflow_id for task in hand.all(t.WorkflowTask)] == ids
+
+    simulate(begin, store)
+    if restarted:
+        simulate(work, store, seconds=100.0)
+
+
+def test_a_waiting_workflow_is_queued_once() -> None:
+    store = MemoryStore()
+
+    async def begin(node: Node) -> None:
+        await node.call(start("w"))
+
+    async def look(node: Node) -> None:
+        await node.call(DescribeWorkflow("default", "w", ""))
+        assert len(await store.backlog(WORKFLOWS, None, 10)) == 1
+
+    simulate(begin, store)
+    for life in range(1, 4):
+        simulate(look, store, seconds=life * 10.0)
+    assert not simulate(lambda node: store.running(None, 10), store, seconds=50.0), "it is found in the backlog"
+
+
+def test_queues_that_share_a_worker_take_turns() -> None:
+    async def body(node: Node) -> None:
+        hand = await Hand("hand", slots=1).attach(node)
+        await node.call(start("w"))
+        commands = [ScheduleActivity(f"{queue}{n}", "a", queue, ()) for n in range(3) for queue in ("left", "right")]
+        hand.complete(hand.all(t.WorkflowTask)[-1], *commands)
+        await pass_time()
+        both = await Hand("both", slots=1, queues=("left", "right")).attach(node)
+        for _ in range(6):
+            await pass_time()
+            both.link.send(t.ActivityCompletion(both.all(t.ActivityTask)[-1].token, Payload(b"1")))
+        queues = [task.task_queue for task in both.all(t.ActivityTask)]
+        assert queues in (["left", "right"] * 3, ["right", "left"] * 3)
+        left = [task.activity_id for task in both.all(t.ActivityTask) if task.task_queue == "left"]
+        assert left == ["left0", "left1", "left2"]
+
+    simulate(body)
+
+
+def test_slots_are_free_again_whatever_becomes_of_an_attempt() -> None:
+    async def body(node: Node) -> None:
+        hand = await Hand("hand", slots=2).attach(node)
+        await node.call(start("w"))
+        hand.complete(hand.all(t.WorkflowTask)[-1], *(ScheduleActivity(f"{n}", "a", "", ()) for n in range(5)))
+        await pass_time()
+        worker = node.dispatcher.workers["hand"]
+        first, second = hand.all(t.ActivityTask)
+        assert worker.room == 0
+        hand.link.send(t.ActivityEvicted(first.token))
+        hand.link.send(t.ActivityCompletion(second.token, Payload(b"1")))
+        hand.link.send(t.ActivityCompletion(second.token, Payload(b"1")))  # again, and refused
+        await pass_time()
+        assert len(worker.held) == 2
+        assert len(hand.all(t.ActivityTask)) == 4
+        hand.link.send(t.WorkerLeaving())
+        await pass_time()
+        assert worker.room == 0
+        await hand.link.detach()
+        other = await Hand("other", slots=9).attach(node)
+        await pass_time()
+        tasks = other.all(t.ActivityTask)
+        assert sorted(task.activity_id for task in tasks) == ["0", "2", "3", "4"]
+
+    simulate(body)
