@@ -240,10 +240,13 @@ class Node:
         """Somebody else has moved the execution on, or had the request before: decide again."""
         live.flight = row  # so that what hangs on it is decided again, too
         works = self.serving.discard(live)
+        repeated: list[Work] = []
         if verdict == "duplicate":
-            self.spawn(self._without_repeats(live.chain, row.dedup, works))
-        else:
-            self.serving.decide_again(live.chain, works)
+            repeated = [work for work in works if getattr(work.input, "request_id", None) in row.dedup]
+            self.spawn(self._without_repeats(live.chain, row.dedup, repeated))
+        # The others don't wait for it: without its heartbeats, an attempt that is alive would time out meanwhile.
+        aside = {id(work) for work in repeated}
+        self.serving.decide_again(live.chain, [work for work in works if id(work) not in aside])
 
     def _unwritable(self, live: Live, row: Row, error: Exception) -> None:
         """A row can't be stored, whatever else is: it isn't tried again."""
