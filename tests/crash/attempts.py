@@ -122,9 +122,12 @@ def _check_pair(activity: Activity, place: int, closed: set[int]) -> Iterator[st
         yield f"{what} was told of no failure"
     if cause == "lost" and number == last.number and lives == 0:
         yield f"{what} was started although nobody was killed"
-    if last.end == "returned" and (cause not in ("lost", "timeout") or last.began.process in closed):
+    tells_of_last = attempt.number == last.number + 1
+    if last.end == "returned" and (
+        last.began.process in closed or (tells_of_last and cause not in ("lost", "timeout"))
+    ):
         yield f"{what} repeats what had returned"
-    if cause == "evicted" and attempt.number == last.number + 1 and last.end not in ("cancelled", "hung"):
+    if cause == "evicted" and tells_of_last and last.end not in ("cancelled", "hung"):
         yield f"{what} was told of an eviction, but attempt {last.number} {last.end or 'was killed'}"
     yield from _check_memory(activity, place, cause, number, what)
 

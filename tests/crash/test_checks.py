@@ -69,8 +69,11 @@ GOOD: dict[str, list[AnyLine]] = {
     "killed before it began": [*attempt(1, 1), *attempt(3, 2, "returned", LOST, process=2)],
     "released": [*attempt(1, 1, "held"), release(1.5), *attempt(2, 2, "returned", HELD)],
     "timed out": [*attempt(1, 1, "hung"), *attempt(2, 2, "returned", TIMEOUT)],
+    "evicted before it began, after a kill": [
+        *attempt(1, 1, "returned"), clean_end(1), *attempt(3, 2, "returned", STOPPED, process=2)
+    ],
     "evicted": [*attempt(1, 1, "cancelled"), clean_end(0), *attempt(2, 1.2, "returned", STOPPED, process=1)],
-}
+}  # fmt: skip
 BAD: dict[str, list[AnyLine]] = {
     "follows attempt 1": [*attempt(1, 1), *attempt(1, 2, failure=LOST, process=1)],
     "follows attempt 2": [*attempt(2, 1, "raised", LOST, process=1), *attempt(1, 2, process=2)],

@@ -216,7 +216,7 @@ class Serving:
         if before is not None and before.open:
             reason = "another run was started under its id"
             terminate = TerminateWorkflow(*live.chain, "", reason, request.identity)
-            self.step(live, Work(terminate))
+            self.apply(live, Work(terminate), decide(before, terminate, self.clock.now()))
         if live.pending is not None:
             live.parked.append(work)  # until the end of the last run is on disk
             return
