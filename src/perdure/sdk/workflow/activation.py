@@ -18,9 +18,9 @@ from perdure.sdk.workflow.context import WorkflowContext, enter
 from perdure.sdk.workflow.loop import DeterministicLoop
 
 # From Python 3.14 on a thread has one current task, not one a loop.
-_swap_current_task: Final[Callable[[Any, Any], Any] | None] = (
-    getattr(asyncio.tasks, "_swap_current_task", None) if sys.version_info >= (3, 14) else None
-)
+# 3.12 has the function, too, but there a loop's current task can be left as it is.
+_swap: Final[Callable[[Any, Any], Any] | None] = getattr(asyncio.tasks, "_swap_current_task", None)
+_swap_current_task: Final = _swap if sys.version_info >= (3, 14) else None
 
 
 class Activation:

@@ -513,7 +513,7 @@ def _tear_down(task: LoopTask[Any]) -> None:
         except BaseException:  # it ended, one way or another
             waited_for = getattr(task, "_fut_waiter", None)
             if waited_for is not None:  # which leads back to the task: a circle, for the garbage collector
-                Future.cancel(waited_for)
+                Future[object].cancel(waited_for)
             return
     logging.getLogger("perdure.workflow").warning(
         "task %s doesn't end when its workflow is evicted: does it catch BaseException in a loop?", task.get_name()
