@@ -75,6 +75,11 @@ class Committer:
         self.uncommitted -= row.additions
         row.additions = 0
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is not on disk yet."""
+        return not self._idle.is_set()
+
     async def idle(self) -> None:
         """Wait until everything is on disk."""
         await self._idle.wait()

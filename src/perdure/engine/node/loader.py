@@ -42,12 +42,24 @@ class Loader:
         self._loaded, self._failed = loaded, failed
         self._wanted: list[Live] = []
         self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still to be read."""
+        return not self._idle.is_set()
+
+    async def idle(self) -> None:
+        """Wait until all that is needed was read."""
+        await self._idle.wait()
 
     def need(self, live: Live) -> None:
         """Read this one soon."""
         if not live.loading:
             live.loading = True
             self._wanted.append(live)
+            self._idle.clear()
             self._work.set()
 
     async def run(self) -> None:
@@ -58,6 +70,7 @@ class Loader:
             while self._wanted:
                 batch, self._wanted = self._wanted[:MAX_GROUP], self._wanted[MAX_GROUP:]
                 await self._load(batch)
+            self._idle.set()
 
     async def _load(self, batch: list[Live]) -> None:
         try:

@@ -82,7 +82,7 @@ class Node:
         self.reading = Reading(self)
         self._closed = ""
         self._committing = self.spawn(self.committer.run(), vital=True)
-        self.spawn(self.loader.run(), vital=True)
+        self._loading = self.spawn(self.loader.run(), vital=True)
 
     async def serve(self) -> None:
         """Take up what an earlier process left: attempts whose worker is gone, workflow tasks, timers."""
@@ -106,8 +106,8 @@ class Node:
         committing, self._committing = self._committing, None
         self._closed = self._closed or STOPPED
         await asyncio.sleep(0)  # what has arrived is decided
-        await self._cancel(self._tasks - {committing})
-        idle = asyncio.ensure_future(self.committer.idle())
+        await self._cancel(self._tasks - {committing, self._loading})
+        idle = asyncio.ensure_future(self._idle())
         # An interrupted loop cancels all of its tasks: then nobody commits any more, and it is as after a crash.
         await asyncio.wait((idle, committing), timeout=STOP_WAIT / SECOND, return_when=asyncio.FIRST_COMPLETED)
         if not idle.done():
@@ -117,6 +117,13 @@ class Node:
         self.serving.offers.stop()
         self._abandon()
         await self.store.close()
+
+    async def _idle(self) -> None:
+        """Wait until all that has arrived is on disk; also what a refused commit makes be decided again."""
+        while self.committer.busy or self.loader.busy:
+            await self.committer.idle()
+            await self.loader.idle()
+            await asyncio.sleep(0)  # what was read is decided
 
     async def _cancel(self, tasks: set[asyncio.Task[Any]]) -> None:
         for task in tasks:
