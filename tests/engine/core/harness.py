@@ -19,6 +19,7 @@ from perdure.engine.core import inputs as i
 from perdure.engine.core.deadlines import Deadlines, Stalls
 from perdure.engine.core.decide import decide
 from perdure.engine.core.decisions.starts import begin_run, continue_run
+from perdure.engine.core.decisions.workflow_tasks import take
 from perdure.engine.core.evolve import fold, rebuild
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.invariants import check_execution, check_history, check_transition
@@ -178,8 +179,9 @@ class Run:
 
     # --- The workflow task ------------------------------------------------------------------------------
     def take(self, worker: str = "worker-1") -> t.Position:
-        """A worker takes the workflow task."""
-        self.decide(i.TakeWorkflowTask(worker))
+        """A worker takes the workflow task. Raises LookupError where there is none to take."""
+        if not take(self.execution, worker, self.now):
+            raise LookupError("there is no workflow task to take")
         assert self.execution.taken is not None
         return self.execution.taken
 

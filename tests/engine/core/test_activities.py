@@ -286,7 +286,7 @@ def test_an_activity_that_was_told_to_stop_is_not_tried_again(end: str) -> None:
     elif end == "hold":
         run.fail_activity(token, Failure("ask ann", kind="hold"))
     elif end == "lost":
-        run.decide(i.WorkersLost(frozenset()))
+        run.decide(i.WorkersLost(frozenset[str]()))
     elif end == "evicted":
         run.decide(t.ActivityEvicted(token))
     else:
@@ -340,7 +340,7 @@ def test_a_lost_worker_costs_an_attempt_and_it_is_tried_again_at_once() -> None:
 def test_a_lost_worker_ends_an_activity_that_has_only_one_attempt() -> None:
     run = Run.begin()
     run.running(retry_policy=ONCE)
-    run.decide(i.WorkersLost(frozenset()))
+    run.decide(i.WorkersLost(frozenset[str]()))
     _, failed = outcome(run)
     assert isinstance(failed, e.ActivityTaskFailed)
     assert (failed.failure.kind, failed.retry_state) == ("worker_lost", "maximum_attempts")

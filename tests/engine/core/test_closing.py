@@ -38,7 +38,7 @@ def test_the_code_ends_its_run(command: c.Command, event: e.HistoryEvent, status
     result, failure = getattr(event, "result", None), getattr(event, "failure", None)
     assert outcome(run.state) == q.Outcome("run-1", status, result, failure)
     assert run.state.close_time == NOW
-    with pytest.raises(NotFound):
+    with pytest.raises(LookupError):
         run.take()
 
 
@@ -213,6 +213,6 @@ def test_a_closed_run_needs_nothing_else() -> None:
     run.start()
     closed = run.terminate().now
     assert run.execution.wake_at() == closed + run.execution.deadlines.retention
-    for input in (i.WorkersLost(frozenset()), i.WorkflowTaskLost(), i.RetryWorkflowTask(), i.WakeUp(KEY)):
+    for input in (i.WorkersLost(frozenset[str]()), i.WorkflowTaskLost(), i.RetryWorkflowTask(), i.WakeUp(KEY)):
         tx = run.decide(input)
         assert not tx.changed and not tx.effects

@@ -8,7 +8,7 @@ from perdure.clock import HOUR
 from perdure.engine.core import effects as fx
 from perdure.engine.core import evolve, queries
 from perdure.engine.core.decisions import checks, messages, workflow_tasks
-from perdure.errors import LimitExceeded, NotFound, Unavailable
+from perdure.errors import LimitExceeded, Unavailable
 from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model import tasks as t
@@ -101,7 +101,7 @@ def test_a_history_that_is_too_long_holds_its_run(monkeypatch: pytest.MonkeyPatc
     run.crash()
     tx = run.decide(t.ActivityCompletion(token, payload(1)))  # what is under way is not lost
     assert not effects(tx, fx.OfferWorkflowTask)
-    with pytest.raises(NotFound):
+    with pytest.raises(LookupError):
         run.take()
     for send in (run.signal, run.update):
         with pytest.raises(LimitExceeded, match=f"takes no more messages.*limits.{limit}"):

@@ -152,7 +152,6 @@ LATE: tuple[object, ...] = (
     q.TerminateWorkflow(NAMESPACE, WORKFLOW, ""),
     q.ReleaseActivity(NAMESPACE, WORKFLOW, ""),
     q.CompleteActivity(NAMESPACE, WORKFLOW, "", "nobody", payload(1)),
-    i.TakeWorkflowTask("worker-1"),
     i.StartActivity(5, 1, "worker-1"),
 )
 NONSENSE: tuple[object, ...] = (
@@ -284,9 +283,7 @@ class Lives:
 
     # --- From workers: workflow tasks -------------------------------------------------------------------
     def take(self, picks: Picks) -> None:
-        self.must(i.TakeWorkflowTask(pick_from(WORKERS, picks[0])))
-        assert self.run.execution.taken is not None
-        self.positions.append(self.run.execution.taken)
+        self.positions.append(self.run.take(pick_from(WORKERS, picks[0])))
         self.task_offered = False
 
     def complete(self, picks: Picks) -> None:

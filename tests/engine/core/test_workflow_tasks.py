@@ -7,6 +7,7 @@ import pytest
 from perdure.clock import MINUTE, SECOND
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
+from perdure.engine.core.decisions.workflow_tasks import take
 from perdure.errors import NotFound
 from perdure.limits import WORKFLOW_TASK_RETRY_INITIAL, WORKFLOW_TASK_RETRY_MAXIMUM
 from perdure.model import commands as c
@@ -37,20 +38,18 @@ def test_a_completed_task_is_three_events_then_one_for_each_command_in_order() -
     assert run.state.task is None
 
 
-def test_taking_a_task_journals_nothing() -> None:
+def test_a_taken_task_remembers_how_far_the_history_had_gone() -> None:
     run = Run.begin()
-    assert not run.decide(i.TakeWorkflowTask("worker-1")).changed
+    assert take(run.execution, "worker-1", run.now)
     assert run.execution.taken == Position(2, run.state.digest)
 
 
 def test_a_task_is_taken_once() -> None:
     run = Run.begin()
     run.take()
-    with pytest.raises(NotFound):
-        run.take("worker-2")
+    assert not take(run.execution, "worker-2", run.now)
     run.complete()
-    with pytest.raises(NotFound):
-        run.take()
+    assert not take(run.execution, "worker-1", run.now)
 
 
 @pytest.mark.parametrize("when", ["answered", "lost", "elsewhere", "attempt"])
@@ -210,10 +209,10 @@ def test_a_failing_task_backs_off_longer_each_time_up_to_the_maximum() -> None:
     for _ in range(10):
         run.fail_task()
         waits.append(run.execution.wake_at() - run.now)
-        with pytest.raises(NotFound):
+        with pytest.raises(LookupError):
             run.take()
         run.wake(run.now + waits[-1] - 1)
-        with pytest.raises(NotFound):
+        with pytest.raises(LookupError):
             run.take()
         assert effects(run.wake(), fx.OfferWorkflowTask)
     assert waits[0] == WORKFLOW_TASK_RETRY_INITIAL
@@ -268,7 +267,7 @@ def test_a_backoff_survives_a_crash() -> None:
     at = run.execution.wake_at()
     run.crash()
     assert run.execution.wake_at() == at
-    with pytest.raises(NotFound):
+    with pytest.raises(LookupError):
         run.take()
 
 

@@ -76,23 +76,23 @@ def activity_deadline(activity: PendingActivity, beat: Beat | None = None, stall
     status = activity.status
     if status == "held":
         return 0, ""
-    limits = limits_of(activity)
+    schedule_to_close, schedule_to_start, start_to_close, heartbeat = limits_of(activity)
     best, reason = 0, ""
     if status == "backing_off":
         best, reason = activity.next_attempt_at, "retry"
     elif status == "scheduled":
-        if limits.schedule_to_start:
-            best, reason = _extended(activity.queued_at, limits.schedule_to_start, stalls), "schedule_to_start"
+        if schedule_to_start:
+            best, reason = _extended(activity.queued_at, schedule_to_start, stalls), "schedule_to_start"
     else:
-        if limits.start_to_close:
-            best, reason = _extended(activity.started_at, limits.start_to_close, stalls), "start_to_close"
-        if limits.heartbeat:
+        if start_to_close:
+            best, reason = _extended(activity.started_at, start_to_close, stalls), "start_to_close"
+        if heartbeat:
             alive_at = max(activity.heartbeat_at, beat.time if beat is not None else 0)
-            silent = _extended(alive_at, limits.heartbeat, stalls)
+            silent = _extended(alive_at, heartbeat, stalls)
             if not best or silent < best:
                 best, reason = silent, "heartbeat"
-    if limits.schedule_to_close:
-        end = activity.event.time + limits.schedule_to_close + activity.held_for
+    if schedule_to_close:
+        end = activity.event.time + schedule_to_close + activity.held_for
         if not best or end <= best:
             best, reason = end, "schedule_to_close"
     return best, reason

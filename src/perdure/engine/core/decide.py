@@ -30,7 +30,6 @@ DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
     t.ActivityCancellation: activities.cancelled,
     t.ActivityHeartbeat: activities.heartbeat,
     t.ActivityEvicted: activities.evicted,
-    i.TakeWorkflowTask: workflow_tasks.take,
     i.WorkflowTaskLost: workflow_tasks.lost,
     i.RetryWorkflowTask: workflow_tasks.retry_now,
     i.StartActivity: activities.start,
@@ -40,7 +39,8 @@ DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
     i.OutboxUndelivered: outbox.undelivered,
     i.ChildReported: outbox.child_reported,
 }
-"""What decides on each input. A start is apart: it makes the execution (`decisions.starts`)."""
+"""What decides on each input. A start is apart: it makes the execution (`decisions.starts`); so is the taking of a
+workflow task, which changes memory only (`decisions.workflow_tasks.take`)."""
 
 
 def decide(execution: Execution, input: object, now: int) -> Transition:

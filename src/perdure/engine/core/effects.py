@@ -6,7 +6,7 @@ engine, and wait until the transition is on disk.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from perdure.model.records import Outgoing
 from perdure.model.requests import UpdateOutcome
@@ -14,11 +14,11 @@ from perdure.model.tasks import ActivityTask, ActivityToken, Position
 
 
 # --- At once --------------------------------------------------------------------------------------------
-class OfferWorkflowTask(NamedTuple):
+class OfferWorkflowTask(Struct, frozen=True, gc=False):
     """There is an open workflow task that no worker has."""
 
 
-class OfferActivity(NamedTuple):
+class OfferActivity(Struct, frozen=True, gc=False):
     """An attempt may start. If a worker has a free slot, decide StartActivity; else put it in the backlog."""
 
     scheduled_event_id: int
@@ -28,14 +28,14 @@ class OfferActivity(NamedTuple):
 
 
 # --- After the commit -----------------------------------------------------------------------------------
-class HandOver(NamedTuple):
+class HandOver(Struct, frozen=True, gc=False):
     """Give an attempt to the worker that it was started for."""
 
     worker: str
     task: ActivityTask
 
 
-class CancelAttempt(NamedTuple):
+class CancelAttempt(Struct, frozen=True, gc=False):
     """Tell a worker that an attempt is not wanted any more."""
 
     worker: str
@@ -43,49 +43,49 @@ class CancelAttempt(NamedTuple):
     reason: str
 
 
-class UpdateProgressed(NamedTuple):
+class UpdateProgressed(Struct, frozen=True, gc=False):
     """Callers who wait for this stage of an update hear of it."""
 
     outcome: UpdateOutcome
 
 
-class SendHistory(NamedTuple):
+class SendHistory(Struct, frozen=True, gc=False):
     """The worker that has the workflow task wants the whole history."""
 
 
-class WakeServed(NamedTuple):
+class WakeServed(Struct, frozen=True, gc=False):
     """A wake-up of this run (its `storage.RunKey`) was acted on."""
 
     key: tuple[str, str, int]
 
 
-class Acknowledge(NamedTuple):
+class Acknowledge(Struct, frozen=True, gc=False):
     """Tell a worker that its workflow task's completion is on disk."""
 
     worker: str
     position: Position
 
 
-class RunClosed(NamedTuple):
+class RunClosed(Struct, frozen=True, gc=False):
     """The run has ended; callers who wait for its result hear of it."""
 
 
-class Send(NamedTuple):
+class Send(Struct, frozen=True, gc=False):
     """Deliver an outbox entry to another execution."""
 
     entry_id: int
     message: Outgoing
 
 
-class ContinueRun(NamedTuple):
+class ContinueRun(Struct, frozen=True, gc=False):
     """The next run of the chain begins, in the same commit as the end of this one."""
 
 
-class EvictCopy(NamedTuple):
+class EvictCopy(Struct, frozen=True, gc=False):
     """The worker's copy of the run can't be used again."""
 
 
-class DeleteRun(NamedTuple):
+class DeleteRun(Struct, frozen=True, gc=False):
     """The run's retention is over."""
 
 

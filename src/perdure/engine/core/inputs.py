@@ -6,7 +6,8 @@ Requests and worker messages are the model's structs as they arrive; here are th
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from perdure.engine.core.deadlines import Stalls
 from perdure.model.failures import Failure
@@ -14,7 +15,7 @@ from perdure.model.payloads import Payload
 from perdure.model.requests import StartWorkflow
 
 
-class Start(NamedTuple):
+class Start(Struct, frozen=True, gc=False):
     """A start request, with the ids that the node drew for it."""
 
     request: StartWorkflow
@@ -22,17 +23,11 @@ class Start(NamedTuple):
     run_no: int
 
 
-class TakeWorkflowTask(NamedTuple):
-    """A worker takes the open workflow task. Changes memory only."""
-
-    worker: str
-
-
-class WorkflowTaskLost(NamedTuple):
+class WorkflowTaskLost(Struct, frozen=True, gc=False):
     """The worker that had the workflow task is gone, or didn't answer. Only memory knew that it had it."""
 
 
-class StartActivity(NamedTuple):
+class StartActivity(Struct, frozen=True, gc=False):
     """A worker has a free slot for an attempt. Refused as stale if it isn't waiting any more."""
 
     scheduled_event_id: int
@@ -40,13 +35,13 @@ class StartActivity(NamedTuple):
     worker: str
 
 
-class WorkersLost(NamedTuple):
+class WorkersLost(Struct, frozen=True, gc=False):
     """Of the workers that attempts were handed to, only these are still there (when it is decided)."""
 
     alive: Container[str]
 
 
-class WakeUp(NamedTuple):
+class WakeUp(Struct, frozen=True, gc=False):
     """Look at the clock. `key`: the run (its `storage.RunKey`) that the scan found. `stalls`: intervals in
     which the node itself could not work."""
 
@@ -54,11 +49,11 @@ class WakeUp(NamedTuple):
     stalls: Stalls = ()
 
 
-class RetryWorkflowTask(NamedTuple):
+class RetryWorkflowTask(Struct, frozen=True, gc=False):
     """The code may have been mended: don't wait for the backoff of a failing workflow task."""
 
 
-class OutboxAnswered(NamedTuple):
+class OutboxAnswered(Struct, frozen=True, gc=False):
     """An outbox entry was delivered (error ""), or refused for good (error says why).
 
     run_id: the run that a start made or found.
@@ -69,14 +64,14 @@ class OutboxAnswered(NamedTuple):
     run_id: str = ""
 
 
-class OutboxUndelivered(NamedTuple):
+class OutboxUndelivered(Struct, frozen=True, gc=False):
     """An outbox entry could not be delivered now; it is tried again later."""
 
     entry_id: int
     error: str
 
 
-class ChildReported(NamedTuple):
+class ChildReported(Struct, frozen=True, gc=False):
     """A child has ended; exactly one of `result` and `failure` is set. Idempotent: a child reports once.
 
     run_id: the child's run that ended.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from perdure.engine.core.deadlines import ACTIVITY, OUTBOX, RUN_KEY, TASK_KEY, TIMER, Key
 from perdure.engine.core.effects import Effect, OfferWorkflowTask
@@ -70,11 +70,13 @@ class Transition:
     def arrive(self, event: e.HistoryEvent) -> None:
         """Something from outside: into the history, or into the buffer while a worker has the task.
 
-        The event's id is set here.
+        The event was made for this call, with the id 0: its id and time are set here.
         """
         if self.execution.taken is None:
             self.flush()  # what waited for a task that was lost with its process goes first
-            self.add(replace(event, id=self.next_id, time=self.now))
+            force_setattr(event, "id", self.next_id)
+            force_setattr(event, "time", self.now)
+            self.add(event)
         else:
             self.note(r.InputBuffered(event))
 

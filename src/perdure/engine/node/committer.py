@@ -60,6 +60,7 @@ class Committer:
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._resting = True  # waits for work; else it looks at what is dirty before it does so again
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, live: Live, row: Row) -> None:
@@ -67,8 +68,10 @@ class Committer:
         row.additions += 1
         self.uncommitted += 1
         self._dirty[live] = None
-        self._idle.clear()
-        self._work.set()
+        if self._resting:
+            self._resting = False
+            self._idle.clear()
+            self._work.set()
 
     def drop(self, row: Row) -> None:
         """A row will not be written (again)."""
@@ -87,7 +90,9 @@ class Committer:
     async def run(self) -> None:
         """Write groups until cancelled."""
         while True:
+            self._resting = True
             await self._work.wait()
+            self._resting = False
             self._work.clear()
             group = self._gather()
             if not group:

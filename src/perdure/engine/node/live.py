@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from perdure.engine.core.effects import Effect
 from perdure.engine.core.execution import Execution
@@ -32,8 +33,7 @@ def settle(answer: Answer | None, value: object) -> None:
         answer.set_result(value)
 
 
-@dataclass(slots=True)
-class Work:
+class Work(Struct, eq=False):
     """An input in the inbox.
 
     answer: where the reply or the error goes; None: nobody waits.

@@ -196,17 +196,16 @@ class Node:
         if self._closed:
             return  # what it did is done again, by the next engine
         match message:
+            case t.WorkflowTaskCompletion() | t.WorkflowTaskFailure():
+                run = message.run
+                work = Work(message, None, run.run_id, False)
+                self.serving.submit(ChainKey(run.namespace, run.workflow_id), work)
             case t.HistoryWanted(query_id=""):
                 self.reading.history_wanted(worker, message)
             case t.HistoryWanted():
                 self.serving.queries.ask_again(message.query_id)
             case t.QueryAnswer():
                 self.serving.queries.answered(message)
-            case t.WorkflowTaskCompletion() | t.WorkflowTaskFailure():
-                run = message.run
-                self.serving.submit(
-                    ChainKey(run.namespace, run.workflow_id), Work(message, None, run.run_id, again=False)
-                )
             case t.WorkerLeaving():
                 worker.leaving = True
             case _:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
+from perdure.engine.core.decisions.workflow_tasks import take
 from perdure.engine.node.dispatch import AttachedWorker
 from perdure.engine.node.live import Live, Row, Work
 from perdure.engine.storage.api import BacklogItem, QueueKey
-from perdure.errors import NotFound
 from perdure.limits import SECOND, WORKFLOW_TASK_TIMEOUT
 from perdure.model.events import HistoryEvent
 from perdure.model.tasks import (
@@ -65,8 +65,9 @@ class Offers:
     def _backlog(self, live: Live, key: QueueKey, priority: int, scheduled: int, attempt: int) -> None:
         sequence = self._serving.next_sequence()
         item = BacklogItem(key, priority, 0, sequence, live.key, live.run.ref.run_id, scheduled, attempt)
-        live.next_row().backlog_added.append(item)
-        self._serving.dirty(live)
+        row = live.next_row()
+        row.backlog_added.append(item)
+        self._serving.dirty(live, row)
 
     # --- The backlog ------------------------------------------------------------------------------------
     def pump(self) -> None:
@@ -93,8 +94,9 @@ class Offers:
                 backlog.put_back(item)
                 return
         backlog.claims -= 1
-        live.next_row().backlog_removed.append(item)
-        self._serving.dirty(live)
+        row = live.next_row()
+        row.backlog_removed.append(item)
+        self._serving.dirty(live, row)
         if key.kind == "workflow":
             live.queued = False
             self.workflow_task(live)
@@ -152,9 +154,7 @@ class Offers:
                 live.queued = True
                 self._backlog(live, key, 0, 0, 0)
             return
-        try:
-            decide(execution, i.TakeWorkflowTask(worker.hello.instance), self._serving.clock.now())
-        except NotFound:
+        if not take(execution, worker.hello.instance, self._serving.clock.now()):
             return  # it backs off, or the run is held
         seen = state.seen
         if live.sticky == worker.hello.instance and live.recent_from <= seen.event_id + 1:
@@ -170,7 +170,7 @@ class Offers:
         state, taken = execution.state, execution.taken
         assert taken is not None and state.task is not None
         self._watch(live)
-        updates = tuple(AdmittedUpdate(u.update_id, u.name, u.input) for u in state.admitted.values())
+        updates = tuple([AdmittedUpdate(u.update_id, u.name, u.input) for u in state.admitted.values()])
         live.sticky = worker.hello.instance
         live.wants_history = False
         worker.receive(
@@ -191,7 +191,7 @@ class Offers:
         live.wants_history = True
         self._serving.act(live, [fx.SendHistory()])
         if live.row is not None:
-            self._serving.dirty(live)
+            self._serving.dirty(live, live.row)
 
     def answered(self, live: Live, completion: WorkflowTaskCompletion) -> None:
         """A workflow task was completed: forget the events that the worker has seen."""

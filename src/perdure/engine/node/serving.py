@@ -19,7 +19,7 @@ from perdure.engine.core.decisions.starts import begin_run, check_start, continu
 from perdure.engine.core.queries import describe, outcome
 from perdure.engine.core.transition import Transition
 from perdure.engine.node.dispatch import AttachedWorker
-from perdure.engine.node.live import Live, Work, settle
+from perdure.engine.node.live import Live, Row, Work, settle
 from perdure.engine.node.offers import Offers
 from perdure.engine.node.queries import Queries
 from perdure.engine.node.waiting import Waiting
@@ -144,7 +144,7 @@ class Serving:
             row = live.next_row()
             row.take(tx)
             live.recent += tx.events
-            self.dirty(live)
+            self.dirty(live, row)
             if work.again:
                 row.works.append(work)
         if type(work.input) is WorkflowTaskCompletion:
@@ -161,24 +161,31 @@ class Serving:
     def act(self, live: Live, effects: list[fx.Effect]) -> None:
         """Do at once what concerns only memory; hang the rest on the row."""
         for effect in effects:
-            match effect:
-                case fx.OfferActivity():
-                    self.offers.activity(live, effect)
-                case fx.OfferWorkflowTask():
-                    self.offers.workflow_task(live)
-                case fx.EvictCopy():
-                    self.offers.evict_copy(live)
-                case fx.ContinueRun():
-                    self._continue(live)
-                case fx.DeleteRun():
-                    live.next_row().delete = True
-                    self.dirty(live)
-                case _:
-                    pending = live.pending
-                    if pending is not None:
-                        pending.effects.append(effect)
-                    else:
-                        self._node.performing.perform(live, [effect])
+            at_once = AT_ONCE.get(type(effect))
+            if at_once is not None:
+                at_once(self, live, effect)
+            elif (pending := live.pending) is not None:
+                pending.effects.append(effect)
+            else:
+                self._node.performing.perform(live, [effect])
+
+    def offer_activity(self, live: Live, effect: fx.OfferActivity) -> None:
+        """An attempt may start."""
+        self.offers.activity(live, effect)
+
+    def offer_workflow_task(self, live: Live, _: fx.OfferWorkflowTask) -> None:
+        """The code has something to do."""
+        self.offers.workflow_task(live)
+
+    def evict_copy(self, live: Live, _: fx.EvictCopy) -> None:
+        """The worker's copy is of no use."""
+        self.offers.evict_copy(live)
+
+    def delete_run(self, live: Live, _: fx.DeleteRun) -> None:
+        """Its retention is over."""
+        row = live.next_row()
+        row.delete = True
+        self.dirty(live, row)
 
     def reply(self, live: Live, work: Work, value: object) -> None:
         """Answer, as soon as all that the answer saw is on disk."""
@@ -248,7 +255,7 @@ class Serving:
         self.apply(new, Work(None, again=False), tx)
         return new
 
-    def _continue(self, live: Live) -> None:
+    def continue_run(self, live: Live, _: fx.ContinueRun) -> None:
         """Begin the next run of the chain, in the commit that ends this one."""
         event = live.recent[-1]
         assert isinstance(event, WorkflowExecutionContinuedAsNew)
@@ -297,9 +304,9 @@ class Serving:
         self.offers.claim(live, work.input)
 
     # --- What the node's other parts say ----------------------------------------------------------------
-    def dirty(self, live: Live) -> None:
-        """Something was added to the row of an execution."""
-        self._node.committer.add(live, live.next_row())
+    def dirty(self, live: Live, row: Row) -> None:
+        """Something was added to the row that an execution gathers."""
+        self._node.committer.add(live, row)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run something beside the turns."""
@@ -472,8 +479,7 @@ class Serving:
     def _woken(self, live: Live) -> None:
         """See that the stored wake-up time does not stay in the past, and tell when the wake-up is served."""
         if live.pending is None and 0 < live.wake_at <= self.clock.now():
-            live.next_row()
-            self.dirty(live)
+            self.dirty(live, live.next_row())
         self.act(live, [fx.WakeServed(live.key)])
 
     def rest(self, live: Live) -> None:
@@ -513,3 +519,12 @@ READS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
     BacklogItem: Serving.claim,
 }
 """Inputs that decide nothing about the execution."""
+
+AT_ONCE: Final[dict[type[Any], Callable[[Serving, Live, Any], None]]] = {
+    fx.OfferActivity: Serving.offer_activity,
+    fx.OfferWorkflowTask: Serving.offer_workflow_task,
+    fx.EvictCopy: Serving.evict_copy,
+    fx.ContinueRun: Serving.continue_run,
+    fx.DeleteRun: Serving.delete_run,
+}
+"""Effects that concern only memory; the others wait for the disk."""

@@ -3,7 +3,8 @@
 A run has a number of its own, given in the order of starts. The other tables are keyed by it, so that what is
 being worked on lies together at the end of each table, and a commit touches few pages (keyed by shard and
 workflow id, as DESIGN 4.2 has it for databases that are spread, a group of 100 writes touched five times as
-many). The shard leads the key by which a run is found.
+many). For the same reason the journal is appended to, and has its key beside it: rows of one run, kept together,
+would touch a page for each run of a group. The shard leads the key by which a run is found.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE INDEX execution_wake ON execution (wake_at) WHERE wake_at > 0""",
         """CREATE INDEX execution_running ON execution (shard) WHERE running > 0""",
         """CREATE TABLE journal (
-            run INTEGER NOT NULL, version INTEGER NOT NULL, history BLOB NOT NULL, private BLOB NOT NULL,
-            PRIMARY KEY (run, version)) WITHOUT ROWID""",
+            run INTEGER NOT NULL, version INTEGER NOT NULL, history BLOB NOT NULL, private BLOB NOT NULL)""",
+        """CREATE UNIQUE INDEX journal_key ON journal (run, version)""",
         """CREATE TABLE snapshot (run INTEGER PRIMARY KEY, version INTEGER NOT NULL, state BLOB NOT NULL)""",
         """CREATE TABLE visibility (
             run INTEGER PRIMARY KEY, namespace TEXT NOT NULL, start_time INTEGER NOT NULL,

@@ -24,6 +24,14 @@ CLOSING: Final[frozenset[type[Any]]] = frozenset(
 """Commands that end a run."""
 
 
+ACTIVITY: Final = "activity"
+TIMER: Final = "timer"
+OVER_TIMER: Final = "over timer"
+ANSWERED: Final = "answered update"
+ACCEPTED: Final = "accepted update"
+COMPLETED: Final = "completed update"
+
+
 def check(state: State, commands: Sequence[c.Command]) -> Failure | None:
     """Why the commands can't be carried out; None if they can."""
     wrong = _too_many(state, commands) or _first_wrong(state, commands)
@@ -60,23 +68,22 @@ def _first_wrong(state: State, commands: Sequence[c.Command]) -> str:
 
 
 class Ahead:
-    """What there will be when the commands before have been carried out, as far as ids go."""
+    """What there will be when the commands before have been carried out, as far as ids go.
 
-    __slots__ = ("_state", "activities", "answered", "open_updates", "over_timers", "timers")
+    ids: of what those commands made or ended, each with its kind.
+    """
+
+    __slots__ = ("_state", "ids")
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self.activities: set[str] = set()
-        self.timers: set[str] = set()
-        self.over_timers: set[str] = set()
-        self.answered: set[str] = set()
-        self.open_updates = set(state.accepted)
+        self.ids: set[tuple[str, str]] = set()
 
     def schedule_activity(self, command: c.ScheduleActivity) -> str:
         """A new id, and durations that make sense."""
         if self._knows_activity(command.activity_id):
             return f"an activity with the id {command.activity_id!r} is pending"
-        self.activities.add(command.activity_id)
+        self.ids.add((ACTIVITY, command.activity_id))
         for timeout in (
             command.schedule_to_close_timeout,
             command.schedule_to_start_timeout,
@@ -95,13 +102,14 @@ class Ahead:
 
     def _knows_activity(self, name: str) -> bool:
         state = self._state
-        return name in self.activities or name in state.activity_ids or name in state.ended_ids
+        return name in state.activity_ids or name in state.ended_ids or (ACTIVITY, name) in self.ids
 
     def start_timer(self, command: c.StartTimer) -> str:
         """A new id, and a duration that makes sense."""
         if self._knows_timer(command.timer_id):
             return f"a timer with the id {command.timer_id!r} is running"
-        self.timers.add(command.timer_id)
+        self.ids.discard((OVER_TIMER, command.timer_id))
+        self.ids.add((TIMER, command.timer_id))
         if command.duration > MAX_DURATION:
             return f"a timer's duration must be at most {MAX_DURATION} microseconds, not {command.duration}"
         return ""
@@ -111,29 +119,31 @@ class Ahead:
         name = command.timer_id
         if not self._knows_timer(name):
             return f"there is no running timer with the id {name!r}"
-        self.timers.discard(name)
-        self.over_timers.add(name)
+        self.ids.discard((TIMER, name))
+        self.ids.add((OVER_TIMER, name))
         return ""
 
     def _knows_timer(self, name: str) -> bool:
-        if name in self.timers:
+        if (TIMER, name) in self.ids:
             return True
-        return name not in self.over_timers and started_timer(self._state, name) > 0
+        return started_timer(self._state, name) > 0 and (OVER_TIMER, name) not in self.ids
 
     def answer_update(self, command: c.AcceptUpdate | c.RejectUpdate) -> str:
         """One that waits for its validator."""
-        if command.update_id not in self._state.admitted or command.update_id in self.answered:
-            return f"no update with the id {command.update_id!r} waits for an answer"
-        self.answered.add(command.update_id)
+        id = command.update_id
+        if id not in self._state.admitted or (ANSWERED, id) in self.ids:
+            return f"no update with the id {id!r} waits for an answer"
+        self.ids.add((ANSWERED, id))
         if isinstance(command, c.AcceptUpdate):
-            self.open_updates.add(command.update_id)
+            self.ids.add((ACCEPTED, id))
         return ""
 
     def complete_update(self, command: c.CompleteUpdate) -> str:
         """One whose handler runs, with one outcome."""
-        if command.update_id not in self.open_updates:
-            return f"no update with the id {command.update_id!r} was accepted"
-        self.open_updates.discard(command.update_id)
+        id = command.update_id
+        if (id not in self._state.accepted and (ACCEPTED, id) not in self.ids) or (COMPLETED, id) in self.ids:
+            return f"no update with the id {id!r} was accepted"
+        self.ids.add((COMPLETED, id))
         if (command.result is None) == (command.failure is None):
             return "exactly one of result and failure must be set"
         return ""

@@ -2,7 +2,7 @@
 
 ::
 
-    (none) ──news──▶ scheduled ──TakeWorkflowTask──▶ taken ──completion──▶ (none)
+    (none) ──news──▶ scheduled ──take──▶ taken ──completion──▶ (none)
                         ▲                              │ failure
                         └──────── backing off ◀────────┘
 """
@@ -14,7 +14,7 @@ from perdure.engine.core.decisions.checks import CLOSING, check
 from perdure.engine.core.decisions.commands import COMMANDS
 from perdure.engine.core.effects import EvictCopy, OfferWorkflowTask
 from perdure.engine.core.execution import Execution
-from perdure.engine.core.inputs import RetryWorkflowTask, TakeWorkflowTask, WorkflowTaskLost
+from perdure.engine.core.inputs import RetryWorkflowTask, WorkflowTaskLost
 from perdure.engine.core.transition import Transition
 from perdure.errors import NotFound
 from perdure.limits import (
@@ -32,14 +32,18 @@ from perdure.model.state import OpenTask
 from perdure.model.tasks import Position, WorkflowTaskCompletion, WorkflowTaskFailure
 
 
-def take(tx: Transition, take: TakeWorkflowTask) -> None:
-    """Only memory changes: if this process dies, the task is given out again."""
-    execution, task = tx.execution, tx.state.task
-    if task is None or execution.taken is not None or task.next_attempt_at or tx.state.held:
-        raise NotFound("there is no workflow task to take")
-    execution.taken = Position(tx.state.last_event_id, tx.state.digest)
-    execution.taken_at = tx.now
-    execution.taken_by = take.worker
+def take(execution: Execution, worker: str, now: int) -> bool:
+    """A worker takes the open workflow task; False if there is none to take.
+
+    Only memory changes: if this process dies, the task is given out again.
+    """
+    state, task = execution.state, execution.state.task
+    if task is None or execution.taken is not None or task.next_attempt_at or state.held:
+        return False
+    execution.taken = Position(state.last_event_id, state.digest)
+    execution.taken_at = max(now, state.last_time)
+    execution.taken_by = worker
+    return True
 
 
 def lost(tx: Transition, lost: WorkflowTaskLost) -> None:
