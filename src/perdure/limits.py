@@ -147,6 +147,9 @@ FORGET_AT_ONCE: Final = 1_000
 STOP_WAIT: Final = 30 * SECOND
 """How long a stop waits for a store that takes no commits. What is given up then was never acknowledged."""
 
+MEMBER_REMEMBERED: Final = 1 * DAY
+"""How long a node that is gone keeps its row: it tells a person who looks what was there."""
+
 BACKLOG_PAGE: Final = 1_000
 """Head of a task queue's backlog that is kept in memory; the rest waits in the store."""
 
@@ -159,6 +162,26 @@ LIST_PAGE: Final = 1_000
 STORE_RETRY_INITIAL: Final = 50 * MILLISECOND
 STORE_RETRY_MAXIMUM: Final = 5 * SECOND
 """Backoff of a commit or a read that the store could not take."""
+
+# --- Several nodes over one store -----------------------------------------------------------------------
+NODE_GRACE: Final = 10 * SECOND
+"""How long a node that says nothing counts as alive. Longer than most pauses of a healthy process; when it is over,
+what the node's workers ran is begun again."""
+
+RENEWALS_A_GRACE: Final = 4
+"""How often a node says that it is alive within the grace: one or two may be late or lost."""
+
+POLL_INTERVAL: Final = 1 * SECOND
+"""A node looks for what is due and for backlogs at least this often, whatever it was told. Notices may be lost."""
+
+OVERDUE: Final = 1_500 * MILLISECOND
+"""A run that has been due for this long is taken over by any node: its home is dead, stalled or busy."""
+
+WATCH_INTERVAL: Final = 2 * SECOND
+"""Whoever waits for a run that another node serves looks at it at least this often."""
+
+CLAIM_LEASE: Final = 1 * MINUTE
+"""How long a task is one node's that it has claimed from a backlog: far longer than it takes to start it."""
 
 # --- The SQLite store -----------------------------------------------------------------------------------
 CHECKED_SIZE: Final = 16 * 1024 * 1024

@@ -103,7 +103,7 @@ async def live(task: Task, ledger: Ledger) -> int:
 
 async def quiet(store: Store) -> None:
     """Wait until nothing is under way any more: what is left wakes only to be forgotten, after days."""
-    while await store.running(None, 1) or 0 < await store.next_due() < now() + HOUR:
+    while await store.running(None, 1) or await store.due(now() + HOUR, 1):
         await asyncio.wait([asyncio.Future[None]()], timeout=PAUSE)
 
 

@@ -76,8 +76,10 @@ def seen(write: Write, start_time: int = NOW, workflow_type: str = "provision", 
     )
 
 
-def queue(name: str = "default", kind: TaskKind = "activity", namespace: str = NAMESPACE) -> QueueKey:
-    return QueueKey(namespace, kind, name)
+def queue(
+    name: str = "default", kind: TaskKind = "activity", namespace: str = NAMESPACE, of: str = "create_vpc"
+) -> QueueKey:
+    return QueueKey(namespace, kind, name, of)
 
 
 def item(write: Write, sequence: int, priority: int = 0, fairness_pass: int = 0, name: str = "default") -> BacklogItem:

@@ -125,7 +125,7 @@ async def fill(folder: str) -> None:
             refused += 1
         else:
             last = write
-    [(stored_while_full, _)] = await store.versions([last.key])
+    [stored_while_full] = await store.versions([last.key])
     acknowledged = last.version
     ballast.unlink()
     for _ in range(200):  # the first may be refused: it makes the store tidy up
@@ -160,10 +160,10 @@ async def fail_to_write(path: str) -> None:
         await put(store, second)
     except CommitUnknown as unknown:
         error = str(unknown)
-    [(while_failing, _)] = await store.versions([first.key])
+    [while_failing] = await store.versions([first.key])
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     verdicts = await put(store, second)
-    [(afterwards, _)] = await store.versions([first.key])
+    [afterwards] = await store.versions([first.key])
     await store.close()
     _tell(error=error, while_failing=while_failing, verdicts=list(verdicts), afterwards=afterwards)
 

@@ -13,7 +13,7 @@ async def test_a_run_is_stored_as_it_was_written(store: Store) -> None:
     [stored] = await store.load([write.key.chain])
     assert stored is not None
     journal = [(write.history, write.private)]
-    assert stored == StoredRun(write.key, write.run_id, 1, write.commit_id, "Running", LATER, 3, None, 0, journal)
+    assert stored == StoredRun(write.key, write.run_id, 1, "Running", LATER, 3, None, 0, journal)
     assert isinstance(stored.key, RunKey)
 
 
@@ -25,7 +25,7 @@ async def test_a_write_needs_the_version_that_it_was_built_on(store: Store) -> N
     assert await put(store, second) == ["stale"]
     assert await put(store, follow(first)) == ["stale"]
     assert await put(store, follow(start("b"))) == ["stale"]
-    assert await store.versions([key("a"), key("b")]) == [(2, second.commit_id), (0, "")]
+    assert await store.versions([key("a"), key("b")]) == [2, 0]
     assert [version for version, _ in (await store.journal(key("a"), 0, 10_000)).rows] == [1, 2]
 
 
@@ -40,8 +40,7 @@ async def test_a_refused_write_does_not_refuse_its_group(store: Store) -> None:
     first, other = start("a"), start("b")
     await put(store, first, other)
     assert await put(store, follow(first), follow(follow(other)), start("c")) == ["taken", "stale", "taken"]
-    found = await store.versions([key("a"), key("b"), key("c")])
-    assert [version for version, _ in found] == [2, 1, 1]
+    assert await store.versions([key("a"), key("b"), key("c")]) == [2, 1, 1]
 
 
 async def test_an_empty_group_and_a_group_of_refused_writes(store: Store) -> None:
@@ -86,12 +85,7 @@ async def test_a_run_and_its_successor_are_one_step(store: Store) -> None:
     assert await put(store, ending(first), start("a", 3)) == ["stale", "stale"]
     second = follow(start("a", 2))
     assert await put(store, second._replace(status="Failed"), start("a", 4)) == ["stale", "stale"]
-    assert await store.versions([second.key, key("a", 4)]) == [(1, (await _commit_id(store, second.key))), (0, "")]
-
-
-async def _commit_id(store: Store, run: RunKey) -> str:
-    [(_, commit_id)] = await store.versions([run])
-    return commit_id
+    assert await store.versions([second.key, key("a", 4)]) == [1, 0]
 
 
 async def test_a_refused_successor_leaves_its_predecessor_open(store: Store) -> None:
@@ -222,7 +216,7 @@ async def test_deletion_leaves_nothing_of_a_run(store: Store) -> None:
     assert await put(store, gone) == ["taken"]
     assert await store.load([first.key.chain]) == [None]
     assert await store.load_run(first.key.chain, first.run_id) is None
-    assert await store.versions([first.key]) == [(0, "")]
+    assert await store.versions([first.key]) == [0]
     assert (await store.journal(first.key, 0, 1_000)).rows == []
     assert [due.key for due in await store.due(NOW, 10)] == [other.key]
     assert await store.running(None, 10) == [other.key]
@@ -257,6 +251,39 @@ async def test_the_numbering_starts_anew_when_all_runs_are_deleted(store: Store)
     assert await put(store, start("a")) == ["taken"]
 
 
+# --- Settling what `commit` did not tell ----------------------------------------------------------------
+async def test_what_was_committed_can_be_asked(store: Store) -> None:
+    first, other, refused = start("a"), start("b"), start("b")
+    await put(store, first, other)
+    assert await store.committed([first, refused, other._replace(key=key("c"))]) == [True, False, False]
+    second = follow(first)
+    assert await store.committed([second]) == [False]
+    closed, successor = ending(first), start("a", 2)
+    await put(store, closed, successor)
+    assert await store.committed([closed, successor]) == [True, True]
+    assert await store.committed([second]) == [False], "another commit led to that version"
+    assert await store.committed([]) == []
+
+
+async def test_several_steps_of_one_run_were_committed_or_not(store: Store) -> None:
+    first = start("a")
+    second = follow(first)
+    await put(store, first)
+    assert await store.committed([first, second]) == [False, False]
+    await put(store, second)
+    assert await store.committed([first, second]) == [True, True]
+
+
+async def test_a_deletion_was_committed_when_the_run_is_gone(store: Store) -> None:
+    first = start("a")
+    closed = ending(first)
+    await put(store, first, closed)
+    gone = follow(closed)._replace(delete=True)
+    assert await store.committed([gone]) == [False]
+    await put(store, gone)
+    assert await store.committed([gone]) == [True]
+
+
 # --- Opening, closing, crashing -------------------------------------------------------------------------
 async def test_an_unclean_end_is_told(place: Place) -> None:
     store = place.store()
@@ -268,7 +295,7 @@ async def test_an_unclean_end_is_told(place: Place) -> None:
     await put(store, write)
     left = place.after_crash()
     assert await left.open(NOW) is True
-    assert await left.versions([write.key]) == [(1, write.commit_id)]
+    assert await left.versions([write.key]) == [1]
     assert await left.backlogged_queues() == [queue()]
     await left.close()
     assert await left.open(NOW) is False
@@ -286,6 +313,6 @@ async def test_what_was_closed_is_there_when_it_is_opened(place: Place) -> None:
     store = place.store()
     await store.open(NOW)
     assert await store.load([write.key.chain for write in writes]) == before
-    assert await store.next_due() == LATER
+    assert {due.wake_at for due in await store.due(LATER, 200)} == {LATER}
     assert await put(store, follow(writes[7]), start("new")) == ["taken", "taken"]
     await store.close()

@@ -84,7 +84,6 @@ async def test_due_runs_come_the_longest_due_first(store: Store) -> None:
     ]
     assert [due.key.workflow_id for due in await store.due(NOW, 2)] == ["a", "b"]
     assert await store.due(NOW - 10, 10) == []
-    assert await store.next_due() == NOW - 9
 
 
 async def test_a_wake_up_changes_only_when_it_is_told_to(store: Store) -> None:
@@ -98,7 +97,6 @@ async def test_a_wake_up_changes_only_when_it_is_told_to(store: Store) -> None:
         await put(store, write)
         found.append([due.wake_at for due in await store.due(LATER, 10)])
     assert found == [[NOW], [NOW], [NOW + 5], [], [NOW]]
-    assert await store.next_due() == NOW
 
 
 async def test_a_run_is_due_once(store: Store) -> None:
@@ -117,7 +115,6 @@ async def test_closed_runs_keep_their_wake_up(store: Store) -> None:
 
 async def test_a_new_run_without_a_wake_up_has_none(store: Store) -> None:
     await put(store, start("a")._replace(wake_at=None))
-    assert await store.next_due() == 0
     assert await store.due(LATER, 10) == []
 
 
@@ -182,6 +179,7 @@ async def test_queues_are_apart(store: Store) -> None:
         queue("eu", "activity", "one"),
         queue("default", "workflow", "one"),
         queue("default", "activity", "two"),
+        queue("default", "activity", "one", "another"),
     ]
     for number, one in enumerate(queues):
         run = start(f"w-{number}", namespace=one.namespace)

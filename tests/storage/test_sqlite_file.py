@@ -69,7 +69,7 @@ async def test_a_killed_holder_leaves_the_file_free_and_whole(path: Path) -> Non
     assert path.with_name("perdure.db.lock").exists()
     store = SqliteStore(path)
     assert await store.open(NOW) is True
-    [(version, _)] = await store.versions([start(f"by-{holder.pid}").key])
+    [version] = await store.versions([start(f"by-{holder.pid}").key])
     assert version == 1
     await store.close()
 
@@ -304,7 +304,7 @@ async def test_a_full_file(path: Path) -> None:
         except StoreFull as full:
             refused = full
     assert refused.retryable
-    assert await store.versions([last.key]) == [(last.version, last.commit_id)]
+    assert await store.versions([last.key]) == [last.version]
     store._file.writer.execute(f"PRAGMA max_page_count = {pages + 500}")
     assert await put(store, follow(last)) == ["taken"]
     await store.close()

@@ -8,7 +8,7 @@ A worker says `WorkerHello` when it attaches, with the slots that it has.
     node → WorkflowTask → worker → WorkflowTaskCompletion | WorkflowTaskFailure | HistoryWanted → node
     node → ActivityTask → worker → Heartbeat* → ActivityCompletion | ActivityFailure | ActivityCancelled → node
     node → QueryTask    → worker → QueryAnswer | HistoryWanted → node
-                          worker → WorkerLeaving → node
+                          worker → WorkerServes | WorkerLeaving → node
 """
 
 from __future__ import annotations
@@ -223,6 +223,13 @@ class WorkerLeaving(Struct, frozen=True, array_like=True, gc=False, tag=10):
     """The worker is shutting down: it takes no more attempts, and finishes or lets go those that it has."""
 
 
+class WorkerServes(Struct, frozen=True, array_like=True, gc=False, tag=11):
+    """The worker has more workflow and activity types than it said when it attached: more was imported since."""
+
+    workflows: tuple[str, ...]
+    activities: tuple[str, ...]
+
+
 FromWorker = (
     WorkflowTaskCompletion
     | WorkflowTaskFailure
@@ -234,4 +241,5 @@ FromWorker = (
     | ActivityHeartbeat
     | ActivityEvicted
     | WorkerLeaving
+    | WorkerServes
 )

@@ -22,16 +22,27 @@ class Registry:
     def __init__(self) -> None:
         self.workflows: dict[str, WorkflowDefinition] = {}
         self.activities: dict[str, ActivityDefinition] = {}
+        self.watchers: list[Callable[[], None]] = []
+        """Called, in whatever thread, when there is a name more."""
 
     def add_workflow(self, definition: WorkflowDefinition) -> None:
         """Add a workflow, or replace it by a later version of itself. Raises ValueError if the name is taken."""
-        _refuse_namesake("workflow", definition.name, self.workflows.get(definition.name), definition)
+        present = self.workflows.get(definition.name)
+        _refuse_namesake("workflow", definition.name, present, definition)
         self.workflows[definition.name] = definition
+        self._added(present)
 
     def add_activity(self, definition: ActivityDefinition) -> None:
         """Add an activity, or replace it by a later version of itself. Raises ValueError if the name is taken."""
-        _refuse_namesake("activity", definition.name, self.activities.get(definition.name), definition)
+        present = self.activities.get(definition.name)
+        _refuse_namesake("activity", definition.name, present, definition)
         self.activities[definition.name] = definition
+        self._added(present)
+
+    def _added(self, present: object) -> None:
+        if present is None:
+            for watcher in list(self.watchers):
+                watcher()
 
 
 REGISTRY: Final = Registry()

@@ -25,7 +25,7 @@ STARTS: set[type[Any]] = {q.StartWorkflow, i.Start}
 FROM_THE_STORE: set[type[Any]] = {q.ListWorkflows, q.GetHistory}
 """Requests that no single execution in memory answers."""
 
-BESIDE: set[type[Any]] = {t.HistoryWanted, t.QueryAnswer, t.WorkerLeaving}
+BESIDE: set[type[Any]] = {t.HistoryWanted, t.QueryAnswer, t.WorkerLeaving, t.WorkerServes}
 """Worker messages that are about the worker, or its copy of a run, not about the run."""
 
 AT_ONCE: set[type[Any]] = {fx.OfferActivity, fx.OfferWorkflowTask, fx.EvictCopy, fx.ContinueRun, fx.DeleteRun}

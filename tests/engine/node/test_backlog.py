@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from perdure.engine.node import dispatch
-from perdure.engine.node.dispatch import AttachedWorker, Backlog, Dispatcher
+from perdure.engine.node.dispatch import AttachedWorker, Backlog, Dispatcher, first
 from perdure.engine.storage.api import BacklogItem, QueueKey, RunKey
 from perdure.model.tasks import WorkerHello
 
-KEY = QueueKey("default", "activity", "default")
+KEY = QueueKey("default", "activity", "default", "step")
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,8 @@ def test_a_long_head_is_left_to_the_store() -> None:
         backlog.claims = 0
         if backlog.wants_page:
             first = 0 if backlog.read_from is None else stored.index(backlog.read_from) + 1
-            backlog.fill(stored[first : first + 3])
+            page = stored[first : first + 3]
+            backlog.fill(page, more=len(page) == 3)
     assert taken == list(range(10))
 
 
@@ -51,7 +52,7 @@ def test_nothing_is_missed_that_is_added_while_a_page_is_read() -> None:
     backlog = Backlog(stored=True)
     backlog.reading = True
     backlog.add(item(7))  # after the store has answered, and before the answer is here
-    backlog.fill([item(1)])
+    backlog.fill([item(1)], more=False)
     assert drain(backlog) == [1, 7]
     assert not backlog.wants_page
 
@@ -60,7 +61,7 @@ def test_what_is_added_beyond_a_full_page_comes_with_its_own() -> None:
     backlog = Backlog(stored=True)
     backlog.reading = True
     backlog.add(item(7))
-    backlog.fill([item(1), item(2), item(3)])
+    backlog.fill([item(1), item(2), item(3)], more=True)
     assert drain(backlog) == [1, 2, 3]
     assert backlog.wants_page
     assert backlog.read_from == item(3)
@@ -69,9 +70,9 @@ def test_what_is_added_beyond_a_full_page_comes_with_its_own() -> None:
 def test_a_page_of_what_is_claimed_already_does_not_come_again() -> None:
     backlog = Backlog(stored=True)
     page = [item(1), item(2), item(3)]
-    backlog.fill(page)
+    backlog.fill(page, more=True)
     assert drain(backlog) == [1, 2, 3]
-    backlog.fill(page)
+    backlog.fill(page, more=True)
     assert not backlog.head
     assert backlog.read_from == item(3)
 
@@ -91,7 +92,7 @@ def attached(name: str) -> AttachedWorker:
 
 
 def test_a_worker_that_does_not_answer_is_the_last_in_turn() -> None:
-    dispatcher, key = Dispatcher(), QueueKey("default", "workflow", "default")
+    dispatcher, key = Dispatcher(), QueueKey("default", "workflow", "default", "sample")
     one, other = attached("one"), attached("other")
     dispatcher.attach(one)
     assert not dispatcher.prefer_others(key, "one")
@@ -106,4 +107,40 @@ def test_a_worker_is_gone_once() -> None:
     dispatcher.attach(worker)
     assert dispatcher.detach(worker)
     assert not dispatcher.detach(worker)
-    assert not dispatcher.queues
+    assert not dispatcher.lines
+
+
+def waiting(sequence: int, of: str) -> BacklogItem:
+    return item(sequence)._replace(queue=KEY._replace(type=of))
+
+
+def test_types_of_one_queue_keep_their_order() -> None:
+    one, other = Backlog(), Backlog()
+    for sequence in (1, 4):
+        one.add(waiting(sequence, "one"))
+    for sequence in (2, 3, 5):
+        other.add(waiting(sequence, "other"))
+    taken: list[int] = []
+    while (backlog := first((one, other))) is not None:
+        taken.append(backlog.claim().sequence)
+    assert taken == [1, 2, 3, 4, 5]
+
+
+def test_no_type_goes_before_what_is_to_be_read_of_another() -> None:
+    one, other = Backlog(), Backlog(stored=True)
+    one.add(waiting(2, "one"))
+    assert first((one, other)) is None
+    other.reading = True
+    other.add(waiting(3, "other"))
+    assert first((one, other)) is None
+    other.fill([waiting(1, "other")], more=False)
+    assert first((one, other)) is other
+
+
+def test_a_task_overtakes_none_of_its_queue() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.attach(attached("one"))
+    assert dispatcher.activity_worker(KEY) is not None
+    dispatcher.backlog(KEY._replace(type="another")).add(waiting(1, "another"))
+    assert dispatcher.activity_worker(KEY) is None
+    assert dispatcher.activity_worker(KEY._replace(task_queue="elsewhere")) is None, "nobody serves it"

@@ -17,7 +17,7 @@ from perdure.model.payloads import Payload
 from perdure.model.requests import DescribeWorkflow, GetResult, QueryWorkflow, SignalWorkflow
 from tests.engine.node.hands import Hand, simulate, start
 
-WORKFLOWS = QueueKey("default", "workflow", "default")
+WORKFLOWS = QueueKey("default", "workflow", "default", "sample")
 
 
 async def pass_time(seconds: float = 0.1) -> None:

@@ -18,7 +18,7 @@ class Execution:
     and then, and when the attempt ends.
     """
 
-    __slots__ = ("beats", "deadlines", "ref", "state", "taken", "taken_at", "taken_by")
+    __slots__ = ("beats", "build_id", "deadlines", "ref", "state", "taken", "taken_at", "taken_by")
 
     def __init__(self, state: State, retention: int = DEFAULT_RETENTION) -> None:
         self.state = state
@@ -28,6 +28,7 @@ class Execution:
         self.taken: Position | None = None
         self.taken_at = 0
         self.taken_by = ""
+        self.build_id = ""  # of the worker's code
 
     @property
     def open(self) -> bool:

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from perdure.engine.core.execution import Execution
-from perdure.model.requests import Description, Outcome, PendingActivityInfo, WorkflowTaskInfo
+from perdure.model.failures import Failure
+from perdure.model.requests import Description, Outcome, PendingActivityInfo, UpdateOutcome, WorkflowTaskInfo
 from perdure.model.state import PendingActivity, State
 
 SHOWN_ACTIVITIES = 1_000
 SHOWN_TIMERS = 1_000
 
+CLOSED: Final = Failure("the workflow closed before it completed the update", kind="engine")
+"""What became of an update that a run left open."""
+
 
 def outcome(state: State) -> Outcome:
     """How the run ended, or that it hasn't."""
     return Outcome(state.started.run_id, state.status, state.result, state.failure, state.new_run_id)
+
+
+def update_outcome(state: State, update_id: str) -> UpdateOutcome | None:
+    """How far an update is; None where it hasn't been accepted, or was never sent."""
+    finished = state.finished.get(update_id)
+    if finished is not None:
+        stage = "rejected" if finished.rejected else "completed"
+        return UpdateOutcome(update_id, stage, finished.result, finished.failure)
+    if update_id in state.accepted:
+        return UpdateOutcome(update_id, "accepted")
+    return None
 
 
 def describe(execution: Execution) -> Description:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from perdure.clock import Clock
+from perdure.engine.core.effects import CancelAttempt
 from perdure.engine.node.live import Live, Row
+from perdure.engine.node.peers import Peers
 from perdure.engine.node.stalls import Stalls
 from perdure.engine.storage.api import CommitUnknown, Store, Verdict, Visibility, Write
 from perdure.errors import PerdureError, StoreError, Unavailable
@@ -46,6 +48,7 @@ class Committer:
     def __init__(
         self,
         store: Store,
+        peers: Peers,
         clock: Clock,
         ids: IdSource,
         stalls: Stalls,
@@ -53,7 +56,7 @@ class Committer:
         refused: Callable[[Live, Row, Verdict], None],
         unwritable: Callable[[Live, Row, Exception], None],
     ) -> None:
-        self._store, self._clock, self._ids, self._stalls = store, clock, ids, stalls
+        self._store, self._peers, self._clock, self._ids, self._stalls = store, peers, clock, ids, stalls
         self._taken, self._refused, self._unwritable = taken, refused, unwritable
         self.uncommitted = 0
         self._dirty: dict[Live, None] = {}
@@ -172,6 +175,7 @@ class Committer:
             snapshot = encode_state(state)
             live.snapshot_bytes, live.journal_bytes = len(snapshot), 0
         expiry = now + DEDUP_LIFETIME
+        wake_at = self._leave_to_home(live, row, now) if self._peers.elsewhere(live.home) else self._wake_at(live, now)
         return Write(
             live.key,
             execution.ref.run_id,
@@ -179,7 +183,7 @@ class Committer:
             live.version + 1,
             self._ids.new_id(),
             state.status,
-            self._wake_at(live, now),
+            wake_at,
             # A workflow task in the backlog is found there; any other is taken up after a restart.
             state.running + (1 if state.task is not None and not live.queued else 0),
             history,
@@ -190,15 +194,38 @@ class Committer:
             row.backlog_added,
             row.backlog_removed,
             row.delete,
+            live.home,
+            self._to_be_told(live, row),
         )
 
     def _wake_at(self, live: Live, now: int) -> int | None:
         """The wake-up time to store; None: leave it. Lowered at once, raised only when it has passed."""
+        live.home = self._peers.node
         wake_at = live.run.wake_at()
         if wake_at == live.wake_at or (live.wake_at > now and (wake_at == 0 or wake_at > live.wake_at)):
             return None
         live.wake_at = wake_at
         return wake_at
+
+    def _leave_to_home(self, live: Live, row: Row, now: int) -> int | None:
+        """The same where another node serves the run. It hears of every commit, since its memory is old now; where
+        there is something to do for the code, it finds that also by the clock."""
+        row.notify.add(live.home)
+        state = live.run.state
+        wake_at = live.run.wake_at()
+        if state.task is not None and not state.task.next_attempt_at and not state.held and not live.queued:
+            wake_at = now
+        if wake_at == live.wake_at or (live.wake_at and (wake_at == 0 or wake_at > live.wake_at)):
+            return None
+        live.wake_at = wake_at
+        return wake_at
+
+    def _to_be_told(self, live: Live, row: Row) -> Sequence[int]:
+        """The nodes whose workers are to stop something."""
+        for effect in row.effects:
+            if type(effect) is CancelAttempt and (node := self._peers.node_of(effect.worker)):
+                row.notify.add(node)
+        return sorted(row.notify) if row.notify else ()
 
     # --- Writing ----------------------------------------------------------------------------------------
     async def _write(self, group: Group) -> None:
@@ -211,7 +238,7 @@ class Committer:
             live.flight = None
             self.drop(row)
             if verdict == "taken":
-                live.version, live.commit_id = write.version, write.commit_id
+                live.version = write.version
                 self._taken(live, row)
             else:
                 self._refused(live, row, verdict)
@@ -251,16 +278,12 @@ class Committer:
         delay = STORE_RETRY_INITIAL
         while True:
             try:
-                stored = await self._store.versions([write.key for write in writes])
+                mine = await self._store.committed(writes)
                 break
             except PerdureError as error:
                 self._stalls.store_failed(error)
                 await asyncio.sleep(delay / SECOND)
                 delay = min(delay * 2, STORE_RETRY_MAXIMUM)
-        mine = [
-            commit_id == write.commit_id or (write.delete and not version)
-            for write, (version, commit_id) in zip(writes, stored, strict=True)
-        ]
         if not any(mine):
             return None  # a group is one transaction: nothing of it is there, so it may be sent again
         return ["taken" if own else "stale" for own in mine]

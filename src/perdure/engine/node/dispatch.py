@@ -1,15 +1,19 @@
 """Workers, their slots, and the backlog of tasks that found no free slot.
 
-A task goes straight to a worker only if its queue has no backlog, so that nothing overtakes. The head of
-each backlog is kept in memory, ordered as in the store; the rest is read when the head is used up.
+A task goes straight to a worker only if its queue has no backlog of its type, so that nothing overtakes. The head of
+each backlog is kept in memory, ordered as in the store; the rest is read when the head is used up. Where several
+nodes share the store, the head is what this node has claimed.
+
+A task queue may be served by workers with different code, so each type of a queue has a backlog of its own; among
+those, the first in the queue's order is served first.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from perdure.engine.storage.api import BacklogItem, QueueKey
+from perdure.engine.storage.api import BacklogItem, QueueKey, TaskKind
 from perdure.limits import BACKLOG_PAGE
 from perdure.model.tasks import ActivityToken, ToWorker, WorkerHello
 
@@ -19,14 +23,19 @@ def order(item: BacklogItem) -> tuple[int, int, int]:
     return item.priority, item.fairness_pass, item.sequence
 
 
+Line = tuple[str, TaskKind, str]
+"""A task queue for tasks of one kind: namespace, kind, name."""
+
+
 class AttachedWorker:
     """A worker that is there."""
 
-    __slots__ = ("held", "hello", "leaving", "receive")
+    __slots__ = ("activities", "held", "hello", "leaving", "receive", "workflows")
 
     def __init__(self, hello: WorkerHello, receive: Callable[[ToWorker], None]) -> None:
         self.hello = hello
         self.receive = receive
+        self.workflows, self.activities = set(hello.workflows), set(hello.activities)  # the types that it has
         self.held: set[ActivityToken] = set()  # attempts it has or is about to be given
         self.leaving = False  # it is shutting down: what it is given it lets go at once
 
@@ -35,18 +44,24 @@ class AttachedWorker:
         """How many more attempts it takes."""
         return 0 if self.leaving else max(0, self.hello.activity_slots - len(self.held))
 
+    def has(self, key: QueueKey) -> bool:
+        """Whether it has the code for a queue's tasks."""
+        return key.type in (self.workflows if key.kind == "workflow" else self.activities)
+
 
 class Backlog:
     """The waiting tasks of one queue.
 
     head: the first of them, in order.
     claimed: taken from the head, and still in the store.
+    shared: other nodes take tasks from it, too; the head is what this one has claimed.
     claims: how many of those have not been decided yet; each may need a slot.
     """
 
-    __slots__ = ("_more", "_read_to", "claimed", "claims", "head", "reading")
+    __slots__ = ("_more", "_read_to", "_shared", "claimed", "claims", "head", "reading")
 
-    def __init__(self, *, stored: bool = False) -> None:
+    def __init__(self, *, stored: bool = False, shared: bool = False) -> None:
+        self._shared = shared
         self.head: list[BacklogItem] = []
         self.claimed: set[BacklogItem] = set()
         self.claims = 0
@@ -64,12 +79,24 @@ class Backlog:
         return self._read_to
 
     @property
+    def unread(self) -> bool:
+        """Whether the store may have rows that go before those of the head."""
+        return self.reading or (self._more and not self.head)
+
+    @property
     def wants_page(self) -> bool:
         """Whether the next rows are to be read now."""
         return self._more and not self.head and not self.reading
 
+    def grew(self) -> None:
+        """There are rows that somebody else has added."""
+        self._more = True
+
     def add(self, item: BacklogItem) -> None:
         """A row that is on disk now."""
+        if self._shared:
+            self._more = True
+            return
         beyond = self._read_to is None or order(item) > order(self._read_to)
         if self._more and beyond and not self.reading:
             return  # it will be read when its turn comes
@@ -78,16 +105,16 @@ class Backlog:
             del self.head[BACKLOG_PAGE:]
             self._read_to, self._more = self.head[-1], True
 
-    def fill(self, page: Collection[BacklogItem]) -> None:
-        """The rows that were read from the store, after `read_from`."""
+    def fill(self, page: Sequence[BacklogItem], *, more: bool) -> None:
+        """The rows that were read from the store, after `read_from`; and whether there may be more."""
         known = {*self.head, *self.claimed}
         for item in page:
             if item not in known:
                 insort(self.head, item, key=order)
             self._read_to = item
         self.reading = False
-        self._more = len(page) >= BACKLOG_PAGE
-        if self._more and self._read_to is not None:
+        self._more = more
+        if self._more and self._read_to is not None and not self._shared:
             # What was added beyond the page while it was read has rows before it that are not here.
             del self.head[bisect_right(self.head, order(self._read_to), key=order) :]
 
@@ -98,6 +125,14 @@ class Backlog:
         self.claims += 1
         return item
 
+    def give_back(self) -> list[BacklogItem]:
+        """The rows that this node has claimed and not begun with, so that others get them."""
+        if not self._shared:
+            return []
+        rows, self.head = self.head, []
+        self._more = True
+        return rows
+
     def put_back(self, item: BacklogItem) -> None:
         """A claim that came to nothing: its row is as it was."""
         self.claims -= 1
@@ -106,84 +141,134 @@ class Backlog:
     def restore(self, item: BacklogItem) -> None:
         """A row that should have been removed, and wasn't."""
         self.claimed.discard(item)
-        self.add(item)
+        if self._shared:
+            insort(self.head, item, key=order)
+        else:
+            self.add(item)
+
+
+def first(backlogs: Iterable[Backlog]) -> Backlog | None:
+    """The backlog, of those of one line, whose head goes first; None where all are empty, or while it can't be told."""
+    found: Backlog | None = None
+    for backlog in backlogs:
+        if backlog.unread:
+            return None
+        if backlog.head and (found is None or order(backlog.head[0]) < order(found.head[0])):
+            found = backlog
+    return found
 
 
 class Dispatcher:
-    """Who can take what."""
+    """Who can take what.
 
-    def __init__(self) -> None:
+    shared: other nodes take tasks from the backlogs, too. Then what no worker here has the code for is left to them;
+    else any worker gets it, whose answer says what is missing.
+    """
+
+    def __init__(self, *, shared: bool = False) -> None:
         self.workers: dict[str, AttachedWorker] = {}
-        self.queues: dict[QueueKey, list[AttachedWorker]] = {}
-        self.backlogs: dict[QueueKey, Backlog] = {}  # the queue that was served last comes last
+        self.lines: dict[Line, list[AttachedWorker]] = {}
+        self.backlogs: dict[Line, dict[QueueKey, Backlog]] = {}  # the line that was served last comes last
+        self._shared = shared
 
     def attach(self, worker: AttachedWorker) -> None:
         """A worker is there."""
         hello = worker.hello
         self.workers[hello.instance] = worker
         for queue in hello.task_queues:
-            self.queues.setdefault(QueueKey(hello.namespace, "workflow", queue), []).append(worker)
+            self.lines.setdefault((hello.namespace, "workflow", queue), []).append(worker)
             if hello.activity_slots:
-                self.queues.setdefault(QueueKey(hello.namespace, "activity", queue), []).append(worker)
+                self.lines.setdefault((hello.namespace, "activity", queue), []).append(worker)
 
     def detach(self, worker: AttachedWorker) -> bool:
         """A worker is gone; False if it was before."""
         if self.workers.get(worker.hello.instance) is not worker:
             return False
         del self.workers[worker.hello.instance]
-        for key, workers in list(self.queues.items()):
+        for line, workers in list(self.lines.items()):
             if worker in workers:
                 workers.remove(worker)
             if not workers:
-                del self.queues[key]
+                del self.lines[line]
         return True
+
+    # --- Workers ----------------------------------------------------------------------------------------
+    def able(self, key: QueueKey) -> list[AttachedWorker]:
+        """The workers that have the code for a queue's tasks, the one whose turn it is first."""
+        line = self.lines.get(key[:3], [])
+        return [worker for worker in line if worker.has(key)] or ([] if self._shared else line)
 
     def workflow_worker(self, key: QueueKey, sticky: str) -> AttachedWorker | None:
         """Who takes a workflow task: the worker that holds the workflow, else the next in turn."""
-        workers = self.queues.get(key)
-        if not workers:
+        line = self.lines.get(key[:3])
+        if not line:
             return None
-        if len(workers) > 1:
-            for worker in workers:
-                if worker.hello.instance == sticky:
-                    return worker
-            workers.append(workers.pop(0))
-        return workers[-1]
+        if len(line) == 1 and not self._shared:
+            return line[0]
+        able = self.able(key)
+        for worker in able:
+            if worker.hello.instance == sticky:
+                return worker
+        if not able:
+            return None
+        worker = able[0]
+        line.remove(worker)
+        line.append(worker)
+        return worker
 
     def prefer_others(self, key: QueueKey, instance: str) -> bool:
         """Let a worker be the last in turn; False if there is no other."""
-        workers = self.queues.get(key, [])
-        workers.sort(key=lambda worker: worker.hello.instance == instance)
-        return bool(workers) and workers[0].hello.instance != instance
+        line = self.lines.get(key[:3], [])
+        line.sort(key=lambda worker: worker.hello.instance == instance)
+        return any(worker.hello.instance != instance for worker in self.able(key))
 
     def activity_worker(self, key: QueueKey) -> AttachedWorker | None:
-        """A worker with a free slot, if the queue has no backlog."""
-        if self.backlogs.get(key):
-            return None
+        """A worker with a free slot, if no other task of the queue waits that could take it."""
+        for other, backlog in self.backlogs.get(key[:3], {}).items():
+            if backlog and (other == key or self.able(other)):
+                return None
         return self.free_worker(key)
 
     def free_worker(self, key: QueueKey) -> AttachedWorker | None:
         """The worker with a free slot that has the least to do."""
-        workers = self.queues.get(key)
-        if not workers:
+        line = self.lines.get(key[:3])
+        if not line:
             return None
-        worker = workers[0] if len(workers) == 1 else min(workers, key=lambda w: (w.leaving, len(w.held)))
-        return worker if worker.room else None
+        able = line if len(line) == 1 and not self._shared else self.able(key)
+        worker = able[0] if len(able) == 1 else min(able, key=lambda w: (w.leaving, len(w.held)), default=None)
+        return worker if worker is not None and worker.room else None
+
+    def serves(self, key: QueueKey) -> bool:
+        """Whether any worker here has the code for a queue's tasks."""
+        return bool(self.able(key))
 
     def room(self, key: QueueKey) -> int:
         """How many tasks of a queue could be given out now."""
-        workers = self.queues.get(key)
-        if not workers:
+        able = self.able(key)
+        if not able:
             return 0
-        return BACKLOG_PAGE if key.kind == "workflow" else sum(worker.room for worker in workers)
+        return BACKLOG_PAGE if key.kind == "workflow" else sum(worker.room for worker in able)
 
+    # --- Backlogs ---------------------------------------------------------------------------------------
     def backlog(self, key: QueueKey) -> Backlog:
         """The backlog of a queue, made if need be."""
-        backlog = self.backlogs.get(key)
+        line = self.backlogs.setdefault(key[:3], {})
+        backlog = line.get(key)
         if backlog is None:
-            backlog = self.backlogs[key] = Backlog()
+            backlog = line[key] = Backlog(shared=self._shared)
         return backlog
 
+    def stored(self, key: QueueKey) -> None:
+        """The store has a backlog of this queue."""
+        self.backlog(key).grew()
+
+    def waiting(self) -> Iterator[dict[QueueKey, Backlog]]:
+        """The backlogs in which something waits, line by line."""
+        for line in list(self.backlogs.values()):
+            waiting = {key: backlog for key, backlog in line.items() if backlog}
+            if waiting:
+                yield waiting
+
     def served(self, key: QueueKey) -> None:
-        """A task of this backlog was given out: the other queues of its workers are next."""
-        self.backlogs[key] = self.backlogs.pop(key)
+        """A task of this line was given out: the other lines of its workers are next."""
+        self.backlogs[key[:3]] = self.backlogs.pop(key[:3])

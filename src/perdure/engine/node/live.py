@@ -40,12 +40,14 @@ class Work(Struct, eq=False):
     run_id: the run it is for; "": the latest.
     again: if the commit it went into is refused, it is decided again from the stored state. What was built
     on memory alone (a workflow task's outcome) is not.
+    fresh: what is in memory of the run was read after this arrived.
     """
 
     input: object
     answer: Answer | None = None
     run_id: str = ""
     again: bool = True
+    fresh: bool = False
 
 
 class Row:
@@ -53,7 +55,7 @@ class Row:
 
     __slots__ = (
         "additions", "answers", "backlog_added", "backlog_removed", "dedup", "delete", "effects", "encoded", "events",
-        "listed", "private", "works",
+        "listed", "notify", "private", "works",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -65,6 +67,7 @@ class Row:
         self.backlog_removed: list[BacklogItem] = []
         self.listed = False
         self.delete = False
+        self.notify: set[int] = set()  # nodes that are to hear of it
         self.effects: list[Effect] = []
         self.answers: list[tuple[Answer, object]] = []
         self.works: list[Work] = []
@@ -88,8 +91,8 @@ class Live:
     """One run in memory: the latest of its workflow id, or (with a run_id) an older one."""
 
     __slots__ = (
-        "asked", "chain", "commit_id", "execution", "flight", "gone", "inbox", "journal_bytes", "key", "known",
-        "loading", "older", "parked", "queries", "queued", "ready", "recent", "recent_from", "row", "snapshot_bytes",
+        "asked", "chain", "execution", "flight", "gone", "home", "inbox", "journal_bytes", "key", "known", "loading",
+        "moved", "older", "parked", "queries", "queued", "ready", "recent", "recent_from", "row", "snapshot_bytes",
         "speculative", "sticky", "successor", "version", "wake_at", "wants_history",
     )  # fmt: skip
 
@@ -100,6 +103,7 @@ class Live:
         self.execution: Execution | None = None
         self.known = False  # whether it is known what the store has
         self.loading = False
+        self.moved = False  # another node has written since it began to be read
         self.gone = False  # discarded; whoever still holds it must look it up again
         self.inbox: deque[Work] = deque()
         self.ready = False  # in the queue of the current turn
@@ -108,7 +112,7 @@ class Live:
         self.asked: dict[str, Work] = {}  # queries that are at a worker, by query id
 
         self.version = 0  # on disk
-        self.commit_id = ""
+        self.home = 0  # the node that serves it by preference; 0: none yet
         self.wake_at = 0  # on disk
         self.row: Row | None = None
         self.flight: Row | None = None
@@ -140,9 +144,8 @@ class Live:
             self.row = Row()
         return self.row
 
-    def idle(self) -> bool:
-        """Whether it could be forgotten: all of it is on disk, and nothing in memory is missed."""
-        execution = self.execution
+    def settled(self) -> bool:
+        """Whether all of it is on disk, and nobody waits for it here."""
         return not (
             self.inbox
             or self.ready
@@ -152,5 +155,9 @@ class Live:
             or self.parked
             or self.queries
             or self.asked
-            or (execution is not None and (execution.taken is not None or execution.state.running))
         )
+
+    def idle(self) -> bool:
+        """Whether it could be forgotten: it is settled, and nothing in memory is missed."""
+        execution = self.execution
+        return self.settled() and (execution is None or (execution.taken is None and not execution.state.running))

@@ -73,6 +73,10 @@ class Loader:
             self._idle.set()
 
     async def _load(self, batch: list[Live]) -> None:
+        for live in batch:
+            live.moved = False
+            for work in live.inbox:
+                work.fresh = True
         try:
             stored = await patiently("executions", lambda: self._read(batch))
         except PerdureError as error:
@@ -89,7 +93,9 @@ class Loader:
                 self._give_up(live, error)
                 continue
             live.loading = False
-            if not live.gone:
+            if live.moved:
+                self.need(live)
+            elif not live.gone:
                 self._loaded(live)
 
     async def _read(self, batch: list[Live]) -> list[StoredRun | None]:
@@ -107,7 +113,7 @@ class Loader:
         if stored is None:
             return
         live.key = stored.key
-        live.version, live.commit_id, live.wake_at = stored.version, stored.commit_id, stored.wake_at
+        live.version, live.wake_at, live.home = stored.version, stored.wake_at, stored.home
         live.execution = execution = fold_stored(stored, self._retention)
         state = execution.state
         live.queued = state.task is not None and stored.running == state.running

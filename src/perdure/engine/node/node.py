@@ -19,18 +19,19 @@ from typing import Any, TypeVar, cast
 from perdure.clock import Clock
 from perdure.engine.core import inputs as i
 from perdure.engine.node.committer import Committer
-from perdure.engine.node.dispatch import AttachedWorker, Backlog, Dispatcher
+from perdure.engine.node.dispatch import AttachedWorker, Dispatcher
 from perdure.engine.node.housekeeping import forget_request_ids
 from perdure.engine.node.inbound import check_request
 from perdure.engine.node.live import Answer, Live, Row, Work, settle
 from perdure.engine.node.loader import Loader
 from perdure.engine.node.patience import patiently
+from perdure.engine.node.peers import Alone, Peers
 from perdure.engine.node.performing import Performing
 from perdure.engine.node.reading import Reading
 from perdure.engine.node.serving import Serving
 from perdure.engine.node.stalls import Stalls
 from perdure.engine.node.wakeups import Wakeups
-from perdure.engine.storage.api import ChainKey, Due, QueueKey, Store, Verdict
+from perdure.engine.storage.api import ChainKey, Due, Store, Verdict
 from perdure.errors import EngineStopped, PerdureError, Unavailable
 from perdure.ids import IdSource
 from perdure.limits import BACKLOG_PAGE, DEFAULT_RETENTION, MAX_UNCOMMITTED, SECOND, STOP_WAIT
@@ -50,10 +51,20 @@ class Node:
         store: where the executions are; the node opens and closes it.
         clock, ids: where time and identifiers come from.
         retention: how long a closed run is kept, microseconds.
+        peers: makes the other nodes of the store, as this one sees them; by default it is alone.
     """
 
-    def __init__(self, store: Store, clock: Clock, ids: IdSource, *, retention: int = DEFAULT_RETENTION) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ids: IdSource,
+        *,
+        retention: int = DEFAULT_RETENTION,
+        peers: Callable[[Node], Peers] | None = None,
+    ) -> None:
         self.store, self.clock, self.ids, self.retention = store, clock, ids, retention
+        self.peers: Peers = Alone(self) if peers is None else peers(self)
         self.stalls = Stalls(clock)
         self.unclean = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -65,18 +76,19 @@ class Node:
     async def start(self) -> None:
         """Open the store. Raises StoreError with what to do about it."""
         self.unclean = await self.store.open(self.clock.now())
+        self.dispatcher = Dispatcher(shared=self.peers.shared)
         try:
-            backlogged = await self.store.backlogged_queues()
+            await self.peers.join()
+            for queue in await self.store.backlogged_queues():
+                self.dispatcher.backlog(queue).grew()
         except BaseException:
             await self.store.close()
             raise
-        self.dispatcher = Dispatcher()
-        self.dispatcher.backlogs.update((queue, Backlog(stored=True)) for queue in backlogged)
         self.committer = Committer(
-            self.store, self.clock, self.ids, self.stalls, self._taken, self._refused, self._unwritable
+            self.store, self.peers, self.clock, self.ids, self.stalls, self._taken, self._refused, self._unwritable
         )
         self.loader = Loader(self.store, self.retention, self._loaded, self._unloadable)
-        self.wakeups = Wakeups(self.store, self.clock, self.stalls, self._wake)
+        self.wakeups = Wakeups(self.peers, self.clock, self.stalls, self._wake)
         self.serving = Serving(self)
         self.performing = Performing(self)
         self.reading = Reading(self)
@@ -86,14 +98,19 @@ class Node:
 
     async def serve(self) -> None:
         """Take up what an earlier process left: attempts whose worker is gone, workflow tasks, timers."""
+        await self.peers.serve()
+        await self.take_up()
+        self.spawn(self.wakeups.run(), vital=True)
+        self.spawn(forget_request_ids(self.store, self.clock), vital=True)
+
+    async def take_up(self) -> None:
+        """Go on with what ran on workers and nodes that are gone."""
         after = None
-        while runs := await patiently("what ran", partial(self.store.running, after, BACKLOG_PAGE)):
+        while runs := await patiently("what ran", partial(self.peers.running, after, BACKLOG_PAGE)):
             for run in runs:
                 self.serving.look_for_lost(run.chain, "")
                 self.serving.submit(run.chain, Work(i.RetryWorkflowTask()))
             after = runs[-1]
-        self.spawn(self.wakeups.run(), vital=True)
-        self.spawn(forget_request_ids(self.store, self.clock), vital=True)
 
     async def stop(self) -> None:
         """Take no more requests and messages, wait until all is on disk, and close the store.
@@ -208,6 +225,10 @@ class Node:
                 self.serving.queries.answered(message)
             case t.WorkerLeaving():
                 worker.leaving = True
+            case t.WorkerServes():
+                worker.workflows.update(message.workflows)
+                worker.activities.update(message.activities)
+                self.serving.nudge()
             case _:
                 run = message.token.run
                 if type(message) is not t.ActivityHeartbeat:
@@ -217,7 +238,7 @@ class Node:
 
     # --- What the parts tell each other -----------------------------------------------------------------
     def _loaded(self, live: Live) -> None:
-        if self.unclean and live.execution is not None:
+        if live.execution is not None and (self.unclean or self.peers.orphaned(live.home)):
             live.speculative = False  # its first input may be what brought the last process down
         self.serving.installed(live)
 
@@ -287,15 +308,6 @@ class Node:
 
     def _wake(self, due: Due) -> None:
         self.serving.submit(due.key.chain, Work(i.WakeUp(due.key, self.stalls.known()), None, due.run_id))
-
-    def read_backlog(self, key: QueueKey) -> None:
-        """Read more of a queue's backlog."""
-        self.spawn(self._read_backlog(key))
-
-    async def _read_backlog(self, key: QueueKey) -> None:
-        backlog = self.dispatcher.backlog(key)
-        backlog.fill(await patiently("a backlog", lambda: self.store.backlog(key, backlog.read_from, BACKLOG_PAGE)))
-        self.serving.nudge()
 
 
 class Link:

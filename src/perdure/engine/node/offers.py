@@ -11,7 +11,7 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
 from perdure.engine.core.decisions.workflow_tasks import take
-from perdure.engine.node.dispatch import AttachedWorker
+from perdure.engine.node.dispatch import AttachedWorker, first
 from perdure.engine.node.live import Live, Row, Work
 from perdure.engine.storage.api import BacklogItem, QueueKey
 from perdure.limits import SECOND, WORKFLOW_TASK_TIMEOUT
@@ -48,7 +48,8 @@ class Offers:
     # --- Activities -------------------------------------------------------------------------------------
     def activity(self, live: Live, offer: fx.OfferActivity) -> None:
         """Start an attempt if a worker has a slot; else it joins the backlog."""
-        key = QueueKey(live.chain.namespace, "activity", offer.task_queue)
+        type = live.run.state.activities[offer.scheduled_event_id].event.activity_type
+        key = QueueKey(live.chain.namespace, "activity", offer.task_queue, type)
         worker = self._dispatcher.activity_worker(key)
         if worker is None:
             self._backlog(live, key, offer.priority, offer.scheduled_event_id, offer.attempt)
@@ -72,17 +73,18 @@ class Offers:
     # --- The backlog ------------------------------------------------------------------------------------
     def pump(self) -> None:
         """Give free slots to what waits in the backlogs."""
-        for key, backlog in self._dispatcher.backlogs.items():
-            if not backlog:
-                continue
-            room = self._dispatcher.room(key) - backlog.claims
-            while room > 0 and backlog.head:
+        for line in self._dispatcher.waiting():
+            claims = sum(backlog.claims for backlog in line.values())
+            rooms = {key: self._dispatcher.room(key) for key in line}
+            while backlog := first([line[key] for key, room in rooms.items() if room > claims]):
                 item = backlog.claim()
                 self._serving.submit(item.run.chain, Work(item, run_id=item.run_id, again=False))
-                room -= 1
-            if room > 0 and backlog.wants_page:
-                backlog.reading = True
-                self._serving.read_backlog(key)
+                claims += 1
+            wanted = {key: backlog for key, backlog in line.items() if backlog.wants_page and rooms[key] > claims}
+            if wanted:
+                for backlog in wanted.values():
+                    backlog.reading = True
+                self._serving.read_backlogs(wanted, max(rooms[key] for key in wanted) - claims)
 
     def claim(self, live: Live, item: BacklogItem) -> None:
         """The first of a backlog: start it, or find that it does not wait any more."""
@@ -90,7 +92,7 @@ class Offers:
         worker = None
         if self._waits(live, item):
             worker = self._dispatcher.free_worker(key) if key.kind == "activity" else self._anyone(key)
-            if worker is None:  # gone since, or another queue was faster
+            if worker is None:  # gone since, or another line was faster
                 backlog.put_back(item)
                 return
         backlog.claims -= 1
@@ -99,6 +101,7 @@ class Offers:
         self._serving.dirty(live, row)
         if key.kind == "workflow":
             live.queued = False
+            live.home = self._serving.peers.node  # its last home had no worker for it
             self.workflow_task(live)
         elif worker is not None:
             self._start(live, worker, item.scheduled_event_id, item.attempt)
@@ -112,7 +115,7 @@ class Offers:
         return activity is not None and activity.status == "scheduled" and activity.attempt == item.attempt
 
     def _anyone(self, key: QueueKey) -> AttachedWorker | None:
-        return next(iter(self._dispatcher.queues.get(key, ())), None)
+        return next(iter(self._dispatcher.able(key)), None)
 
     def put_back(self, item: BacklogItem) -> None:
         """A claim could not be decided."""
@@ -146,15 +149,17 @@ class Offers:
         if not live.speculative and live.pending is not None:
             live.pending.effects.append(fx.OfferWorkflowTask())
             return
+        if self._serving.peers.elsewhere(live.home):
+            return  # its home is told of it by the commit
         state = execution.state
-        key = QueueKey(live.chain.namespace, "workflow", state.started.task_queue)
+        key = workflow_queue(live)
         worker = self._dispatcher.workflow_worker(key, live.sticky)
         if worker is None:
             if not task.next_attempt_at and not state.held:
                 live.queued = True
                 self._backlog(live, key, 0, 0, 0)
             return
-        if not take(execution, worker.hello.instance, self._serving.clock.now()):
+        if not take(execution, worker.hello.instance, self._serving.clock.now(), worker.hello.build_id):
             return  # it backs off, or the run is held
         seen = state.seen
         if live.sticky == worker.hello.instance and live.recent_from <= seen.event_id + 1:
@@ -219,7 +224,7 @@ class Offers:
             if live.gone or execution is None or execution.taken is None:
                 del self._out[live]
             elif now - since >= WORKFLOW_TASK_TIMEOUT / SECOND:
-                key = QueueKey(live.chain.namespace, "workflow", execution.state.started.task_queue)
+                key = workflow_queue(live)
                 if self._dispatcher.prefer_others(key, execution.taken_by):
                     del self._out[live]
                     logger.warning(
@@ -239,3 +244,16 @@ class Offers:
         live.sticky = ""
         if worker is not None:
             worker.receive(EvictWorkflow(live.execution.ref))
+
+    def let_go(self) -> None:
+        """Tasks that this node has claimed, and has no worker for any more, are for others."""
+        for line in self._dispatcher.waiting():
+            for key, backlog in line.items():
+                if not self._dispatcher.serves(key):
+                    self._serving.peers.release(backlog.give_back())
+
+
+def workflow_queue(live: Live) -> QueueKey:
+    """Where the workflow tasks of a run wait."""
+    started = live.run.state.started
+    return QueueKey(live.chain.namespace, "workflow", started.task_queue, started.workflow_type)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from perdure.engine.node.dispatch import AttachedWorker
 from perdure.engine.node.live import Live, Work
-from perdure.engine.storage.api import QueueKey
+from perdure.engine.node.offers import workflow_queue
 from perdure.errors import NotFound, PerdureError
 from perdure.model.requests import QueryResult, QueryWorkflow
 from perdure.model.tasks import QueryAnswer, QueryTask
@@ -37,7 +37,7 @@ class Queries:
         task = execution.state.task
         if execution.taken is not None or (task is not None and not task.next_attempt_at and live.pending):
             return
-        key = QueueKey(live.chain.namespace, "workflow", execution.state.started.task_queue)
+        key = workflow_queue(live)
         worker = self._dispatcher.workflow_worker(key, live.sticky)
         if worker is not None and worker.hello.instance != live.sticky and live.pending is not None:
             return  # it needs the history, which is read from the disk

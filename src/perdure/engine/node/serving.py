@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
+from perdure.engine.core.decisions.activities import keep_beats
 from perdure.engine.core.decisions.starts import begin_run, check_start, continue_run
-from perdure.engine.core.queries import describe, outcome
+from perdure.engine.core.queries import CLOSED, describe, outcome, update_outcome
 from perdure.engine.core.transition import Transition
-from perdure.engine.node.dispatch import AttachedWorker
+from perdure.engine.node.dispatch import AttachedWorker, Backlog
 from perdure.engine.node.live import Live, Row, Work, settle
 from perdure.engine.node.offers import Offers
 from perdure.engine.node.queries import Queries
@@ -44,6 +45,7 @@ class Serving:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.clock, self.ids, self.dispatcher, self.retention = node.clock, node.ids, node.dispatcher, node.retention
+        self.peers = node.peers
         self.loop = asyncio.get_running_loop()
         self.lives: OrderedDict[ChainKey, Live] = OrderedDict()
         self.older: dict[tuple[ChainKey, str], Live] = {}
@@ -124,6 +126,8 @@ class Serving:
         if read is not None:
             read(self, live, work)
             return
+        if type(input) is i.WakeUp:
+            live.home = self.peers.node  # where it isn't, its home has left it due for too long
         try:
             tx = decide(execution, input, self.clock.now())
         except NotRunning as error:
@@ -155,6 +159,7 @@ class Serving:
             if type(work.input) is q.UpdateWorkflow and not self._far_enough(work.input, tx):
                 self.waiting.for_update(live.run.ref.run_id, work.input.update_id, work.answer, work.input.wait_for)
                 self._depends(live, work)
+                self.peers.await_news(live)
             else:
                 self.reply(live, work, tx.reply)
 
@@ -193,7 +198,7 @@ class Serving:
             return
         pending = live.pending
         if pending is None:
-            settle(work.answer, value)
+            self.peers.answer(live, work, value)
         else:
             pending.answers.append((work.answer, value))
             self._depends(live, work)
@@ -251,6 +256,7 @@ class Serving:
             if new.inbox:
                 self.make_ready(new)
         new.execution = tx.execution
+        new.home = self.peers.node
         new.key = RunKey(*live.chain, live.key.run_no + 1)
         self.apply(new, Work(None, again=False), tx)
         return new
@@ -283,8 +289,21 @@ class Serving:
         if live.run.open and request.wait:
             self.waiting.for_end(live.run.ref.run_id, work.answer)
             self._depends(live, work)  # the run itself may be refused
+            self.peers.await_news(live)
         else:
             self.reply(live, work, outcome(live.run.state))
+
+    def tell_news(self, live: Live, work: Work) -> None:
+        """Somebody waits here for what the run, which another node serves, has done."""
+        state = live.run.state
+        closed = not live.run.open
+        news: list[fx.Effect] = [fx.RunClosed()] if closed else []
+        for update_id in self.waiting.updates_of(live.run.ref.run_id):
+            gone = q.UpdateOutcome(update_id, "rejected", None, CLOSED) if closed else None
+            progress = update_outcome(state, update_id) or gone
+            if progress is not None:
+                news.append(fx.UpdateProgressed(progress))
+        self.act(live, news)
 
     def tell_state(self, live: Live, work: Work) -> None:
         """What can be told without the code."""
@@ -325,8 +344,27 @@ class Serving:
 
     def installed(self, live: Live) -> None:
         """An execution was read from the store; if its workflow task is open, somebody must take it."""
+        if live.execution is not None:
+            self.peers.served(live)
         self.offers.workflow_task(live)
         self.make_ready(live)
+
+    def moved(self, chain: ChainKey) -> None:
+        """Another node has written to a workflow id. If what is in memory builds on that, it is refused later."""
+        live = self.lives.get(chain)
+        if live is None:
+            self.submit(chain, Work(None))
+        elif live.loading:
+            live.moved = True
+        elif live.pending is None:
+            copy = live.sticky  # it has seen nothing that is not on disk, so it needs only what is new
+            works = self.discard(live, keep_copy=True)
+            self.decide_again(chain, works)
+            self.lives[chain].sticky = copy
+
+    def look(self, chain: ChainKey, run_id: str) -> None:
+        """See what has become of a run that another node serves, for those who wait here."""
+        self.submit(chain, Work(LookAgain(), run_id=run_id, again=False))
 
     def on_disk(self, live: Live) -> None:
         """A row of it is on disk."""
@@ -349,9 +387,9 @@ class Serving:
         """A wake-up was acted on."""
         self._node.wakeups.done(effect.key)
 
-    def read_backlog(self, key: QueueKey) -> None:
-        """A backlog's head runs low."""
-        self._node.read_backlog(key)
+    def read_backlogs(self, backlogs: dict[QueueKey, Backlog], room: int) -> None:
+        """The heads of some backlogs of one line run low; there are slots for so many tasks."""
+        self.spawn(self.peers.fetch(backlogs, room))
 
     async def whole_history(self, run: RunKey, until: int) -> list[HistoryEvent]:
         """All events of a run up to an id, as they are on disk."""
@@ -368,11 +406,12 @@ class Serving:
             if execution is not None and execution.taken is not None and execution.taken_by == worker.hello.instance:
                 self.task_lost(live)
         self.queries.worker_gone(worker)
+        self.offers.let_go()
 
     def look_for_lost(self, chain: ChainKey, run_id: str) -> None:
         """Attempts of this run may be on a worker that is gone."""
         # The workers that are there when it is decided, not now.
-        self.submit(chain, Work(i.WorkersLost(self.dispatcher.workers.keys()), None, run_id))
+        self.submit(chain, Work(i.WorkersLost(self.peers.workers()), None, run_id))
 
     def task_lost(self, live: Live) -> None:
         """Nobody works on its workflow task any more."""
@@ -422,11 +461,15 @@ class Serving:
         elif self.lives.get(live.chain) is live:
             del self.lives[live.chain]
 
-    def discard(self, live: Live) -> list[Work]:
-        """Memory is not what the disk says. Forget it; what came from outside is to be decided again."""
+    def discard(self, live: Live, *, keep_copy: bool = False) -> list[Work]:
+        """Memory is not what the disk says. Forget it; what came from outside is to be decided again.
+
+        keep_copy: the worker's copy has seen only what is on disk.
+        """
         if not live.gone:
             self._forget(live)
-            self.offers.evict_copy(live)
+            if not keep_copy:
+                self.offers.evict_copy(live)
         works = {id(work): work for work in self._heartbeats(live)}
         for row in (live.flight, live.row):
             if row is not None:
@@ -484,9 +527,13 @@ class Serving:
 
     def rest(self, live: Live) -> None:
         """Forget it if all of it is on disk and it has ended; or if it waits, and memory is short."""
-        if not live.idle():
+        foreign = self.peers.elsewhere(live.home)
+        if foreign and live.execution is not None and live.execution.beats and live.settled():
+            self.apply(live, Work(None, again=False), keep_beats(live.execution, self.clock.now()))
+            return  # nobody else has heard how far its activities came
+        if not (live.settled() if foreign else live.idle()):
             return
-        if live.older or live.execution is None or not live.execution.open:
+        if foreign or live.older or live.execution is None or not live.execution.open:
             self._forget(live)
             return
         lives = self.lives
@@ -511,10 +558,15 @@ class Locate(NamedTuple):
     """Ask where a run's rows are."""
 
 
+class LookAgain(NamedTuple):
+    """Tell those who wait for a run what another node may have done to it."""
+
+
 READS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
     q.GetResult: Serving.tell_end,
     q.DescribeWorkflow: Serving.tell_state,
     Locate: Serving.tell_place,
+    LookAgain: Serving.tell_news,
     q.QueryWorkflow: Serving.ask_code,
     BacklogItem: Serving.claim,
 }

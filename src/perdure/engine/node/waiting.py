@@ -15,6 +15,7 @@ class Waiting:
     def __init__(self) -> None:
         self._callers: dict[Key, dict[Answer, UpdateStage]] = {}
         self._keys: dict[Answer, Key] = {}
+        self._runs: dict[str, dict[str, None]] = {}  # the update ids (see `Key`) that are waited for, by run
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -29,8 +30,8 @@ class Waiting:
 
     def ended(self, outcome: Outcome) -> None:
         """A run has ended, on disk."""
-        for answer in self._callers.pop((outcome.run_id, ""), ()):
-            del self._keys[answer]
+        for answer in list(self._callers.get((outcome.run_id, ""), ())):
+            self.withdraw(answer)
             settle(answer, outcome)
 
     def progressed(self, run_id: str, outcome: UpdateOutcome) -> None:
@@ -40,6 +41,14 @@ class Waiting:
                 self.withdraw(answer)
                 settle(answer, outcome)
 
+    def waits_for(self, run_id: str) -> bool:
+        """Whether anybody waits for something of a run."""
+        return run_id in self._runs
+
+    def updates_of(self, run_id: str) -> list[str]:
+        """The updates of a run that somebody waits for."""
+        return [update_id for update_id in self._runs.get(run_id, ()) if update_id]
+
     def withdraw(self, answer: Answer | None) -> None:
         """This caller waits no more: it has given up, or what it saw is to be decided again."""
         if answer is None or (key := self._keys.pop(answer, None)) is None:
@@ -48,7 +57,12 @@ class Waiting:
         del callers[answer]
         if not callers:
             del self._callers[key]
+            updates = self._runs[key[0]]
+            del updates[key[1]]
+            if not updates:
+                del self._runs[key[0]]
 
     def _add(self, key: Key, answer: Answer, stage: UpdateStage) -> None:
         self._callers.setdefault(key, {})[answer] = stage
+        self._runs.setdefault(key[0], {})[key[1]] = None
         self._keys[answer] = key

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from perdure.clock import Clock
+from perdure.engine.node.peers import Peers
 from perdure.engine.node.stalls import Stalls
-from perdure.engine.storage.api import Due, Store
+from perdure.engine.storage.api import Due
 from perdure.errors import PerdureError
 from perdure.limits import (
     DUE_SCAN_LIMIT,
@@ -25,14 +27,14 @@ from perdure.limits import (
 
 logger = logging.getLogger("perdure.engine")
 
-NEVER = 1 << 62
+NEVER: Final = 1 << 62
 
 
 class Wakeups:
     """Scans for what is due, and hands it to `wake`, which must call `done` for it some time."""
 
-    def __init__(self, store: Store, clock: Clock, stalls: Stalls, wake: Callable[[Due], None]) -> None:
-        self._store, self._clock, self._stalls, self._wake = store, clock, stalls, wake
+    def __init__(self, peers: Peers, clock: Clock, stalls: Stalls, wake: Callable[[Due], None]) -> None:
+        self._peers, self._clock, self._stalls, self._wake = peers, clock, stalls, wake
         self._next = 0
         self._waking: set[tuple[str, str, int]] = set()
         self._failing: dict[tuple[str, str, int], tuple[int, int]] = {}  # → (failures, not before)
@@ -87,7 +89,7 @@ class Wakeups:
     async def _scan(self) -> None:
         while True:
             now = self._clock.now()
-            rows = await self._store.due(now, DUE_SCAN_LIMIT + len(self._failing))
+            rows = await self._peers.due(now, DUE_SCAN_LIMIT + len(self._failing))
             if self._unread_since:
                 self._stalls.add(self._unread_since, now)
                 self._unread_since = 0
@@ -102,10 +104,10 @@ class Wakeups:
                 await self._served.wait()
         # What is not due any more, for whatever reason, does not fail.
         self._failing = {run: failing for run, failing in self._failing.items() if failing[1] > now}
-        self._next = NEVER
+        self._next = now + self._peers.rescan
         self._next = min(await self._upcoming(), self._next)
 
     async def _upcoming(self) -> int:
         """When to scan again. What is due and held back comes up when its backoff is over, and hides nothing."""
-        rows = await self._store.due(NEVER, len(self._failing) + 1)
+        rows = await self._peers.due(NEVER, len(self._failing) + 1)
         return min((self._failing.get(row.key, (0, row.wake_at))[1] for row in rows), default=NEVER)

@@ -58,6 +58,19 @@ def verdicts(group: Sequence[Write], views: Mapping[ChainTuple, ChainView]) -> l
     return found
 
 
+def settled(group: Sequence[Write], found: Sequence[bool]) -> list[bool]:
+    """Which writes of a group were taken, where no verdicts came.
+
+    Args:
+        group: the writes.
+        found: whether what each would have left is there: its commit, or, where it deletes, nothing of the run.
+    """
+    last: dict[ChainTuple, dict[int, bool]] = {}
+    for write, there in zip(group, found, strict=True):  # a later write of a run stands for the earlier ones
+        last.setdefault(write.key[:2], {})[write.key.run_no] = there
+    return [all(last[write.key[:2]].values()) for write in group]
+
+
 def _refusal(write: Write, view: ChainView) -> Verdict | None:
     """Why a write can't be taken; None if it can, and then the view shows it as stored."""
     for request_id, _ in write.dedup:

@@ -3,14 +3,17 @@
 Tables, whatever holds them, each key led by the shard (`ids.shard_of`):
 
 =============  ===================================================  =======================================
-execution      (shard, namespace, workflow_id, run_no)              the hot row: version, status, wake_at, running
+execution      (shard, namespace, workflow_id, run_no)              the hot row: version, status, wake_at, running, home
 journal        (… run_no, version)                                  `history` and `private`, one row a commit
 snapshot       (… run_no)                                           the folded state, as of a version
 visibility     (… run_no)                                           written at start, close and upsert
 attribute      (name, value, … run_no)                              search attributes, one row a value
 dedup          (shard, namespace, workflow_id, request_id)          request ids that were taken
-backlog        (namespace, kind, task_queue, priority, pass, sequence)   tasks that found no free slot
+backlog        (namespace, kind, task_queue, type, priority, pass, sequence)   tasks that found no free slot
 =============  ===================================================  =======================================
+
+A store that several nodes share (`Shared`) has also: node and worker (who is alive, by the store's own clock) and
+watch (which node wants to hear of a workflow id's commits).
 
 A write names the version that it was built on. The store takes it only if that is the stored version (0: no
 such run yet, and run_no is the next) and if none of its request ids was taken before; otherwise it refuses
@@ -27,7 +30,7 @@ whether a group was committed; `StoreError` where a person is needed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from perdure.errors import StoreError
@@ -76,9 +79,12 @@ TaskKind = Literal["workflow", "activity"]
 
 
 class QueueKey(NamedTuple):
+    """Tasks of one workflow or activity type in a task queue: whoever serves the queue need not have every type."""
+
     namespace: str
     kind: TaskKind
     task_queue: str
+    type: str
 
 
 class BacklogItem(NamedTuple):
@@ -107,6 +113,9 @@ class Write(NamedTuple):
     running: activities that are started, plus one if its workflow task is open, and in no backlog.
     delete: the run's retention is over; all of its rows go.
     dedup: request ids that this write takes, and until when they are remembered.
+    home: the number of the node that serves the run by preference. Only `Shared` stores keep it.
+    notify: numbers of nodes that are to hear of this write when it is taken, beside those that watch. Only
+    `Shared` stores do.
     """
 
     key: RunKey
@@ -125,6 +134,8 @@ class Write(NamedTuple):
     backlog_added: Sequence[BacklogItem] = ()
     backlog_removed: Sequence[BacklogItem] = ()
     delete: bool = False
+    home: int = 0
+    notify: Sequence[int] = ()
 
 
 Verdict = Literal["taken", "stale", "duplicate"]
@@ -138,7 +149,6 @@ class StoredRun(NamedTuple):
     key: RunKey
     run_id: str
     version: int
-    commit_id: str
     status: Status
     wake_at: int
     running: int
@@ -146,6 +156,7 @@ class StoredRun(NamedTuple):
     snapshot_version: int
     journal: Sequence[tuple[bytes, bytes]]
     """(history, private) of the rows after the snapshot, in order."""
+    home: int = 0
 
 
 class JournalPage(NamedTuple):
@@ -186,8 +197,14 @@ class Store(Protocol):
         """One run, by its id."""
         ...
 
-    async def versions(self, runs: Sequence[RunKey]) -> Sequence[tuple[int, str]]:
-        """(version, commit_id) of each run; (0, "") where there is none."""
+    async def versions(self, runs: Sequence[RunKey]) -> Sequence[int]:
+        """The version of each run; 0 where there is none."""
+        ...
+
+    async def committed(self, group: Sequence[Write]) -> Sequence[bool]:
+        """Whether each of these very writes was taken, where `commit` did not say. Definite: what it finds
+        missing can't appear later. Asked before anything else is written to those runs by this node; other nodes
+        may have gone on from there."""
         ...
 
     async def journal(self, run: RunKey, after: int, limit_bytes: int) -> JournalPage:
@@ -200,10 +217,6 @@ class Store(Protocol):
 
     async def due(self, now: int, limit: int) -> Sequence[Due]:
         """Runs whose wake_at is not 0 and not after `now`, the longest due first (those of one time in any order)."""
-        ...
-
-    async def next_due(self) -> int:
-        """The earliest wake_at of all; 0: none."""
         ...
 
     async def running(self, after: RunKey | None, limit: int) -> Sequence[RunKey]:
@@ -228,4 +241,109 @@ class Store(Protocol):
 
     async def forget(self, now: int, limit: int) -> int:
         """Delete request ids that have expired; how many were deleted."""
+        ...
+
+
+# --- Several nodes --------------------------------------------------------------------------------------
+class Scope(NamedTuple):
+    """Which runs a node looks after: those whose home it is; those whose home is not alive, in its shards; and
+    those of others that have been due since `overdue` (0: none), since somebody must.
+    """
+
+    node: int
+    alive: frozenset[int]
+    shards: frozenset[int]
+    overdue: int = 0
+
+
+class Membership(NamedTuple):
+    """Who is alive, by the store's clock.
+
+    now: that clock, microseconds since the epoch.
+    workers: the instances of all living workers, and the node that each is attached to.
+    """
+
+    now: int
+    nodes: frozenset[int]
+    workers: dict[str, int]
+
+
+class RunMoved(NamedTuple):
+    """Some run of a workflow id was written by another node, which said so or was watched."""
+
+    chain: ChainKey
+
+
+class BacklogGrew(NamedTuple):
+    """A task waits in a queue."""
+
+    queue: QueueKey
+
+
+class MembersChanged(NamedTuple):
+    """A node has come or gone in good order."""
+
+
+class NoticesLost(NamedTuple):
+    """The connection that notices come through was interrupted: look at everything."""
+
+
+Notice = RunMoved | BacklogGrew | MembersChanged | NoticesLost
+"""What a node hears from the others. A notice may be lost, and is never needed: whoever waits also looks now and
+then. It is given after the commit that it is about is on disk."""
+
+
+class Shared(Store, Protocol):
+    """A store that several nodes use at once."""
+
+    async def join(self) -> int:
+        """Become a node: a number that no other node has had. Called once, after `open`; `close` leaves."""
+        ...
+
+    async def renew(self, node: int, workers: Sequence[str], grace: int) -> Membership:
+        """Say that a node and the workers attached to it are alive, and hear who else is.
+
+        Whoever was not renewed for `grace` microseconds of the store's clock is not alive; neither is a worker that
+        its node no longer names. What has been gone for long is forgotten.
+        """
+        ...
+
+    async def listen(self, node: int, heard: Callable[[Notice], None]) -> None:
+        """From now on call `heard`, on the event loop, for each notice to this node."""
+        ...
+
+    async def watch(self, node: int, chain: ChainKey) -> None:
+        """This node wants to hear of every commit to the workflow id by other nodes, until `unwatch`."""
+        ...
+
+    async def unwatch(self, node: int, chains: Sequence[ChainKey]) -> None:
+        """It has heard enough."""
+        ...
+
+    async def tell(self, nodes: Sequence[int], chain: ChainKey) -> None:
+        """Give `RunMoved` to some nodes without a commit."""
+        ...
+
+    async def claim(
+        self, node: int, queues: Sequence[QueueKey], limit: int, alive: frozenset[int], lease: int
+    ) -> Sequence[BacklogItem]:
+        """Take the first tasks of several queues together for this node, so that no other takes them meanwhile.
+
+        They come in the order (priority, fairness_pass, sequence), whatever queue they are of.
+
+        A claim ends when the task is removed by a commit, by `unclaim`, when its node is not among `alive`, or
+        `lease` microseconds of the store's clock later.
+        """
+        ...
+
+    async def unclaim(self, node: int, items: Sequence[BacklogItem]) -> None:
+        """Let others have them."""
+        ...
+
+    async def due_in(self, scope: Scope, now: int, limit: int) -> Sequence[Due]:
+        """As `due`, of the runs in a scope."""
+        ...
+
+    async def running_in(self, scope: Scope, after: RunKey | None, limit: int) -> Sequence[RunKey]:
+        """As `running`, of the runs in a scope."""
         ...

@@ -1,28 +1,36 @@
 """A store in plain dictionaries: the oracle that the others are held to, and what simulations run on.
 
-It survives the nodes that use it, as a disk would: a crash is a node that goes away without `close`.
+It survives the nodes that use it, as a disk would: a crash is a node that goes away without `close`. Several nodes
+share what is in it when each has a store of its own over it, made by `another`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from heapq import heappop, heappush, nsmallest
 
+from perdure.clock import Clock, SystemClock
 from perdure.engine.storage import admission, listing
 from perdure.engine.storage.api import (
     BacklogItem,
     ChainKey,
     Due,
     JournalPage,
+    Membership,
+    Notice,
     QueueKey,
     RunKey,
+    RunMoved,
+    Scope,
     StoredRun,
     Verdict,
     Visibility,
     Write,
 )
 from perdure.engine.storage.filter import Row, predicate
+from perdure.engine.storage.memory_nodes import Nodes
 from perdure.ids import shard_of
 from perdure.model.requests import ListedWorkflow, Status
 
@@ -31,7 +39,8 @@ class _Run:
     """The rows of one run."""
 
     __slots__ = (
-        "commit_id",
+        "commits",
+        "home",
         "journal",
         "key",
         "run_id",
@@ -48,7 +57,8 @@ class _Run:
         self.key = key
         self.run_id = run_id
         self.version = 0
-        self.commit_id = ""
+        self.commits: dict[int, str] = {}  # the attempt to commit that led to each version
+        self.home = 0
         self.status: Status = "Running"
         self.wake_at = 0
         self.running = 0
@@ -59,10 +69,16 @@ class _Run:
 
 
 class MemoryStore:
-    """Keeps executions in memory, for as long as the object lives."""
+    """Keeps executions in memory, for as long as the object lives.
 
-    def __init__(self) -> None:
+    Args:
+        clock: by which nodes and claims are alive.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
         self._in_use = False
+        self._joined: set[int] = set()  # the nodes that use this very object
+        self._nodes = Nodes(clock or SystemClock())
         self._chains: dict[ChainKey, dict[int, _Run]] = {}
         self._dedup: dict[ChainKey, dict[str, int]] = {}
         self._backlog: dict[QueueKey, list[BacklogItem]] = {}
@@ -70,12 +86,20 @@ class MemoryStore:
         # Entries whose run has another wake_at by now are dropped when they come up.
         self._wakes: list[tuple[int, RunKey]] = []
 
+    def another(self) -> MemoryStore:
+        """A store over the same memory, for another node."""
+        other = copy(self)
+        other._in_use, other._joined = False, set()
+        return other
+
     async def open(self, now: int) -> bool:
         unclean, self._in_use = self._in_use, True
         return unclean
 
     async def close(self) -> None:
         self._in_use = False
+        self._nodes.leave(self._joined)
+        self._joined.clear()
 
     # --- Writing ----------------------------------------------------------------------------------------
     async def commit(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:
@@ -96,6 +120,8 @@ class MemoryStore:
         for write, verdict in zip(group, verdicts, strict=True):
             if verdict == "taken":
                 self._apply(write)
+        taken = [write for write, verdict in zip(group, verdicts, strict=True) if verdict == "taken"]
+        self._nodes.committed(taken, self._joined)
         return verdicts
 
     def _apply(self, write: Write) -> None:
@@ -121,7 +147,8 @@ class MemoryStore:
 
     def _update(self, run: _Run, write: Write) -> None:
         run.version = write.version
-        run.commit_id = write.commit_id
+        run.commits[write.version] = write.commit_id
+        run.home = write.home
         run.status = write.status
         run.running = write.running
         if write.running:
@@ -140,6 +167,7 @@ class MemoryStore:
             run.visibility = write.visibility
 
     def _drop_from_backlog(self, item: BacklogItem) -> None:
+        self._nodes.forget_claim(item)
         items = self._backlog.get(item.queue)
         if items is None:
             return
@@ -176,9 +204,19 @@ class MemoryStore:
                 return _stored(run)
         return None
 
-    async def versions(self, runs: Sequence[RunKey]) -> Sequence[tuple[int, str]]:
+    async def versions(self, runs: Sequence[RunKey]) -> Sequence[int]:
         found = (self._run(key) for key in runs)
-        return [(0, "") if run is None else (run.version, run.commit_id) for run in found]
+        return [0 if run is None else run.version for run in found]
+
+    async def committed(self, group: Sequence[Write]) -> Sequence[bool]:
+        return admission.settled(group, [self._shows(write) for write in group])
+
+    def _shows(self, write: Write) -> bool:
+        """Whether what this write would have left is there."""
+        run = self._run(write.key)
+        if write.delete:
+            return run is None
+        return run is not None and run.commits.get(write.version) == write.commit_id
 
     async def journal(self, run: RunKey, after: int, limit_bytes: int) -> JournalPage:
         stored = self._run(run)
@@ -206,11 +244,6 @@ class MemoryStore:
         for entry in due:
             heappush(self._wakes, entry)
         return [Due(key, self._chains[key.chain][key.run_no].run_id, wake_at) for wake_at, key in due]
-
-    async def next_due(self) -> int:
-        while self._wakes and not self._current(self._wakes[0]):
-            heappop(self._wakes)
-        return self._wakes[0][0] if self._wakes else 0
 
     async def running(self, after: RunKey | None, limit: int) -> Sequence[RunKey]:
         keys = self._running if after is None else [k for k in self._running if _place(k) > _place(after)]
@@ -240,6 +273,47 @@ class MemoryStore:
         more = len(rows) > limit
         return [row for _, row in rows[:limit]], listing.token(rows[limit - 1][0]) if more else ""
 
+    # --- Several nodes ----------------------------------------------------------------------------------
+    async def join(self) -> int:
+        node = self._nodes.join()
+        self._joined.add(node)
+        return node
+
+    async def renew(self, node: int, workers: Sequence[str], grace: int) -> Membership:
+        return self._nodes.renew(node, workers, grace)
+
+    async def listen(self, node: int, heard: Callable[[Notice], None]) -> None:
+        self._nodes.listen(node, heard)
+
+    async def watch(self, node: int, chain: ChainKey) -> None:
+        self._nodes.watch(node, chain)
+
+    async def unwatch(self, node: int, chains: Sequence[ChainKey]) -> None:
+        self._nodes.unwatch(node, chains)
+
+    async def tell(self, nodes: Sequence[int], chain: ChainKey) -> None:
+        self._nodes.tell(nodes, RunMoved(chain))
+
+    async def claim(
+        self, node: int, queues: Sequence[QueueKey], limit: int, alive: frozenset[int], lease: int
+    ) -> Sequence[BacklogItem]:
+        waiting = (item for queue in queues for item in self._backlog.get(queue, ()))
+        return self._nodes.claim(node, waiting, limit, alive, lease)
+
+    async def unclaim(self, node: int, items: Sequence[BacklogItem]) -> None:
+        self._nodes.unclaim(node, items)
+
+    async def due_in(self, scope: Scope, now: int, limit: int) -> Sequence[Due]:
+        due = [run for run in self._runs_in(scope) if 0 < run.wake_at <= now]
+        return [Due(run.key, run.run_id, run.wake_at) for run in nsmallest(limit, due, key=lambda run: run.wake_at)]
+
+    async def running_in(self, scope: Scope, after: RunKey | None, limit: int) -> Sequence[RunKey]:
+        keys = (run.key for run in self._runs_in(scope) if run.running)
+        return nsmallest(limit, (key for key in keys if after is None or _place(key) > _place(after)), key=_place)
+
+    def _runs_in(self, scope: Scope) -> Iterator[_Run]:
+        return (run for runs in self._chains.values() for run in runs.values() if _is_in(scope, run))
+
     def _run(self, key: RunKey) -> _Run | None:
         return self._chains.get(key.chain, {}).get(key.run_no)
 
@@ -253,14 +327,20 @@ def _stored(run: _Run) -> StoredRun:
         run.key,
         run.run_id,
         run.version,
-        run.commit_id,
         run.status,
         run.wake_at,
         run.running,
         run.snapshot,
         run.snapshot_version,
         [(history, private) for version, history, private in run.journal if version > run.snapshot_version],
+        run.home,
     )
+
+
+def _is_in(scope: Scope, run: _Run) -> bool:
+    if run.home == scope.node or 0 < run.wake_at <= scope.overdue:
+        return True
+    return run.home not in scope.alive and shard_of(run.key.namespace, run.key.workflow_id) in scope.shards
 
 
 def _place(key: RunKey) -> tuple[int, RunKey]:

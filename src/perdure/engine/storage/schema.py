@@ -66,11 +66,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE dedup (key BLOB PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID""",
         """CREATE INDEX dedup_expires ON dedup (expires)""",
         """CREATE TABLE backlog (
-            namespace TEXT NOT NULL, kind INTEGER NOT NULL, task_queue TEXT NOT NULL,
+            namespace TEXT NOT NULL, kind INTEGER NOT NULL, task_queue TEXT NOT NULL, type TEXT NOT NULL,
             priority INTEGER NOT NULL, fairness_pass INTEGER NOT NULL, sequence INTEGER NOT NULL,
             workflow_id TEXT NOT NULL, run_no INTEGER NOT NULL, run_id TEXT NOT NULL,
             scheduled_event_id INTEGER NOT NULL, attempt INTEGER NOT NULL,
-            PRIMARY KEY (namespace, kind, task_queue, priority, fairness_pass, sequence)) WITHOUT ROWID""",
+            PRIMARY KEY (namespace, kind, task_queue, type, priority, fairness_pass, sequence)) WITHOUT ROWID""",
     ),
 )
 """What makes each version from the one before it. They are only ever added to."""

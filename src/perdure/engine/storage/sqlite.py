@@ -16,7 +16,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, NoReturn
 
-from perdure.engine.storage import sqlite_listing, sqlite_writing, statements
+from perdure.engine.storage import admission, sqlite_listing, sqlite_writing, statements
 from perdure.engine.storage.api import (
     BacklogItem,
     ChainKey,
@@ -194,11 +194,26 @@ class SqliteStore:
         with self._snapshot() as reader:
             return _stored(reader, chain, statements.RUN_BY_ID, (*_chain(chain), run_id))
 
-    async def versions(self, runs: Sequence[RunKey]) -> Sequence[tuple[int, str]]:
+    async def versions(self, runs: Sequence[RunKey]) -> Sequence[int]:
+        return [version for version, _ in self._commits(runs)]
+
+    async def committed(self, group: Sequence[Write]) -> Sequence[bool]:
+        await self._writer()  # a commit that the helper still tries is over now
+        found = self._commits([write.key for write in group])
+        return admission.settled(
+            group,
+            [
+                not version if write.delete else commit_id == write.commit_id
+                for write, (version, commit_id) in zip(group, found, strict=True)
+            ],
+        )
+
+    def _commits(self, runs: Sequence[RunKey]) -> list[tuple[int, str]]:
+        """The version of each run, and which attempt to commit brought it there; 0 where there is no run."""
         found = [(0, "")] * len(runs)
         rows = [(place, *_run(run)) for place, run in enumerate(runs)]
         with self._snapshot() as reader:
-            for place, version, commit_id in statements.VERSIONS.fetch(reader, rows):
+            for place, version, commit_id in statements.COMMITS.fetch(reader, rows):
                 found[place] = version, commit_id
         return found
 
@@ -227,20 +242,16 @@ class SqliteStore:
             for namespace, workflow_id, run_no, run_id, wake_at in rows
         ]
 
-    async def next_due(self) -> int:
-        with self._snapshot() as reader:
-            return reader.execute(statements.NEXT_DUE).fetchone()[0] or 0
-
     async def running(self, after: RunKey | None, limit: int) -> Sequence[RunKey]:
         place = (-1, "", "", 0) if after is None else _run(after)
         with self._snapshot() as reader:
             return [RunKey(*row) for row in statements.RUNNING.fetch(reader, (*place, limit))]
 
     async def backlog(self, queue: QueueKey, after: BacklogItem | None, limit: int) -> Sequence[BacklogItem]:
-        namespace, kind, task_queue = queue
+        namespace, kind, task_queue, task_type = queue
         query, place = (statements.BACKLOG, ()) if after is None else (statements.BACKLOG_AFTER, after[1:4])
         with self._snapshot() as reader:
-            rows = query.fetch(reader, (namespace, KIND_CODES[kind], task_queue, *place, limit))
+            rows = query.fetch(reader, (namespace, KIND_CODES[kind], task_queue, task_type, *place, limit))
         return [
             BacklogItem(queue, priority, fairness, sequence, RunKey(namespace, *run), *attempt)
             for priority, fairness, sequence, run, attempt in rows
@@ -248,11 +259,11 @@ class SqliteStore:
 
     async def backlogged_queues(self) -> Sequence[QueueKey]:
         queues: list[QueueKey] = []
-        place: tuple[str, int, str] = ("", -1, "")
+        place: tuple[str, int, str, str] = ("", -1, "", "")
         with self._snapshot() as reader:
             while row := reader.execute(statements.NEXT_BACKLOGGED_QUEUE, place).fetchone():
                 place = row
-                queues.append(QueueKey(place[0], KINDS[place[1]], place[2]))
+                queues.append(QueueKey(place[0], KINDS[place[1]], *place[2:]))
         return queues
 
     async def list(self, namespace: str, query: str, page: str, limit: int) -> tuple[Sequence[ListedWorkflow], str]:
@@ -312,9 +323,7 @@ def _stored(
     row = reader.execute(statement, parameters).fetchone()
     if row is None:
         return None
-    run, run_no, run_id, version, commit_id, status, wake_at, running, snapshot, snapshot_version = row
+    run, run_no, run_id, version, status, wake_at, running, snapshot, snapshot_version = row
     journal = reader.execute(statements.JOURNAL_AFTER, (run, snapshot_version)).fetchall()
     key = RunKey(chain.namespace, chain.workflow_id, run_no)
-    return StoredRun(
-        key, run_id, version, commit_id, STATUSES[status], wake_at, running, snapshot, snapshot_version, journal
-    )
+    return StoredRun(key, run_id, version, STATUSES[status], wake_at, running, snapshot, snapshot_version, journal)

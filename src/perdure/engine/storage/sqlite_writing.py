@@ -186,8 +186,8 @@ class Batch:
 
 
 def _backlog_key(item: BacklogItem) -> tuple[object, ...]:
-    (namespace, kind, task_queue), priority, fairness_pass, sequence, *_ = item
-    return namespace, KIND_CODES[kind], task_queue, priority, fairness_pass, sequence
+    (namespace, kind, task_queue, task_type), priority, fairness_pass, sequence, *_ = item
+    return namespace, KIND_CODES[kind], task_queue, task_type, priority, fairness_pass, sequence
 
 
 def _backlog_values(item: BacklogItem) -> tuple[object, ...]:

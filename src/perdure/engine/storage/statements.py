@@ -50,10 +50,11 @@ REPLACE_VISIBILITY = Bulk("INSERT OR REPLACE INTO visibility VALUES {rows}", _ma
 DELETE_ATTRIBUTES = Bulk("DELETE FROM attribute WHERE run IN ({rows})", "?")
 INSERT_ATTRIBUTE = Bulk("INSERT INTO attribute VALUES {rows}", _marks(6))
 REPLACE_DEDUP = Bulk("INSERT OR REPLACE INTO dedup VALUES {rows}", _marks(2))
-REPLACE_BACKLOG = Bulk("INSERT OR REPLACE INTO backlog VALUES {rows}", _marks(11))
+REPLACE_BACKLOG = Bulk("INSERT OR REPLACE INTO backlog VALUES {rows}", _marks(12))
 DELETE_BACKLOG = Bulk(
     "DELETE FROM backlog WHERE {rows}",
-    """(namespace = ? AND kind = ? AND task_queue = ? AND priority = ? AND fairness_pass = ? AND sequence = ?)""",
+    """(namespace = ? AND kind = ? AND task_queue = ? AND type = ?
+        AND priority = ? AND fairness_pass = ? AND sequence = ?)""",
     " OR ",
 )
 CLEAR_PRIVATE = """UPDATE journal SET private = x''
@@ -66,7 +67,7 @@ DELETE_RUN = tuple(
 FORGET = "DELETE FROM dedup WHERE key IN (SELECT key FROM dedup WHERE expires <= ? ORDER BY expires LIMIT ?)"
 
 # --- Reading --------------------------------------------------------------------------------------------
-_STORED = """SELECT e.run, e.run_no, e.run_id, e.version, e.commit_id, e.status, e.wake_at, e.running,
+_STORED = """SELECT e.run, e.run_no, e.run_id, e.version, e.status, e.wake_at, e.running,
     s.state, coalesce(s.version, 0) FROM execution AS e LEFT JOIN snapshot AS s ON s.run = e.run
     WHERE e.shard = ? AND e.namespace = ? AND e.workflow_id = ?"""
 LATEST_RUN = f"{_STORED} ORDER BY e.run_no DESC LIMIT 1"
@@ -75,7 +76,7 @@ JOURNAL_AFTER = "SELECT history, private FROM journal WHERE run = ? AND version 
 HISTORY_AFTER = """SELECT j.version, j.history FROM execution AS e CROSS JOIN journal AS j ON j.run = e.run
     WHERE e.shard = ? AND e.namespace = ? AND e.workflow_id = ? AND e.run_no = ? AND j.version > ?
     ORDER BY j.version"""
-VERSIONS = BulkQuery(
+COMMITS = BulkQuery(
     list[tuple[int, int, str]],
     "w.column1, e.version, e.commit_id",
     """FROM (VALUES {rows}) AS w CROSS JOIN execution AS e
@@ -87,7 +88,6 @@ DUE = Query(
     "namespace, workflow_id, run_no, run_id, wake_at",
     """FROM (SELECT * FROM execution WHERE wake_at > 0 AND wake_at <= ? ORDER BY wake_at LIMIT ?)""",
 )
-NEXT_DUE = "SELECT min(wake_at) FROM execution WHERE wake_at > 0"
 RUNNING = Query(
     list[tuple[str, str, int]],
     "namespace, workflow_id, run_no",
@@ -98,12 +98,13 @@ RUNNING = Query(
 _BacklogRows = list[tuple[int, int, int, tuple[str, int], tuple[str, int, int]]]
 _BACKLOG_COLUMNS = """priority, fairness_pass, sequence, json_array(workflow_id, run_no),
     json_array(run_id, scheduled_event_id, attempt)"""
-_BACKLOG = """FROM (SELECT * FROM backlog WHERE namespace = ? AND kind = ? AND task_queue = ?{after}
+_BACKLOG = """FROM (SELECT * FROM backlog
+    WHERE namespace = ? AND kind = ? AND task_queue = ? AND type = ?{after}
     ORDER BY priority, fairness_pass, sequence LIMIT ?)"""
 BACKLOG = Query(_BacklogRows, _BACKLOG_COLUMNS, _BACKLOG.format(after=""))
 BACKLOG_AFTER = Query(
     _BacklogRows, _BACKLOG_COLUMNS, _BACKLOG.format(after=" AND (priority, fairness_pass, sequence) > (?, ?, ?)")
 )
 # Each step seeks past a queue's tasks instead of reading them.
-NEXT_BACKLOGGED_QUEUE = """SELECT namespace, kind, task_queue FROM backlog
-    WHERE (namespace, kind, task_queue) > (?, ?, ?) ORDER BY namespace, kind, task_queue LIMIT 1"""
+NEXT_BACKLOGGED_QUEUE = """SELECT namespace, kind, task_queue, type FROM backlog
+    WHERE (namespace, kind, task_queue, type) > (?, ?, ?, ?) ORDER BY namespace, kind, task_queue, type LIMIT 1"""

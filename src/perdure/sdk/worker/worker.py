@@ -6,8 +6,10 @@ before `receive` returns: nothing here waits for the loop, except activities.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -23,6 +25,7 @@ from perdure.model.tasks import (
     ToWorker,
     WorkerHello,
     WorkerLeaving,
+    WorkerServes,
     WorkflowTask,
     WorkflowTaskAcknowledged,
 )
@@ -88,6 +91,8 @@ class Worker:
         self._tasks: WorkflowTasks | None = None
         self._stopping = False
         self._handlers: dict[type[ToWorker], Callable[[Any], None]] = {}
+        self._loop: asyncio.AbstractEventLoop
+        self._grows = workflows is None or activities is None  # it serves what is imported later, too
 
     async def start(self) -> None:
         """Attach to the Service. From now on work comes in."""
@@ -121,6 +126,9 @@ class Worker:
         early, self._early = self._early, []
         for message in early:
             self._link.send(message)
+        if self._grows:
+            self._loop = asyncio.get_running_loop()
+            REGISTRY.watchers.append(self._registry_grew)
 
     async def stop(self) -> None:
         """Cancel the activities that run, take no more work, and detach. What had no outcome runs again."""
@@ -128,6 +136,8 @@ class Worker:
         if link is None or executor is None or tasks is None or self._stopping:
             return
         self._stopping = True
+        if self._grows:
+            REGISTRY.watchers.remove(self._registry_grew)
         link.send(WorkerLeaving())
         try:
             await executor.stop()
@@ -149,6 +159,15 @@ class Worker:
             handler(message)
         except Exception:
             _log.exception("the worker could not take a %s", type(message).__name__)
+
+    def _registry_grew(self) -> None:
+        """Something was decorated, in whatever thread; what this worker serves may be what there is."""
+        with suppress(RuntimeError):  # the loop was closed without a stop
+            self._loop.call_soon_threadsafe(self._tell_types)
+
+    def _tell_types(self) -> None:
+        if not self._stopping:
+            self._send(WorkerServes(tuple(self._registry.workflows), tuple(self._registry.activities)))
 
     def _send(self, message: FromWorker) -> None:
         if self._link is None:  # the node sends work before `attach` has returned

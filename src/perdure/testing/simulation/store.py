@@ -88,9 +88,13 @@ class FaultyStore:
         await self._trouble()
         return await self.inner.load_run(chain, run_id)
 
-    async def versions(self, runs: Sequence[RunKey]) -> Sequence[tuple[int, str]]:
+    async def versions(self, runs: Sequence[RunKey]) -> Sequence[int]:
         await self._trouble()
         return await self.inner.versions(runs)
+
+    async def committed(self, group: Sequence[Write]) -> Sequence[bool]:
+        await self._trouble()
+        return await self.inner.committed(group)
 
     async def journal(self, run: RunKey, after: int, limit_bytes: int) -> JournalPage:
         await self._trouble()
@@ -103,10 +107,6 @@ class FaultyStore:
     async def due(self, now: int, limit: int) -> Sequence[Due]:
         await self._trouble()
         return await self.inner.due(now, limit)
-
-    async def next_due(self) -> int:
-        await self._trouble()
-        return await self.inner.next_due()
 
     async def running(self, after: RunKey | None, limit: int) -> Sequence[RunKey]:
         return await self.inner.running(after, limit)

@@ -199,6 +199,14 @@ def keep_beat(tx: Transition, activity: PendingActivity) -> None:
         tx.note(r.HeartbeatRecorded(activity.event.id, activity.attempt, beat.details, beat.time))
 
 
+def keep_beats(execution: Execution, now: int) -> Transition:
+    """Journal all that only memory knows of how far attempts came."""
+    tx = Transition(execution, now)
+    for scheduled in list(execution.beats):
+        keep_beat(tx, execution.state.activities[scheduled])
+    return tx
+
+
 def evicted(tx: Transition, message: ActivityEvicted) -> None:
     """The worker let go without an outcome, in good order. That costs the activity none of its attempts,
     unless it has only one: it may have had its effect, and must not have it twice."""

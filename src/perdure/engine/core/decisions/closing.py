@@ -7,6 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from perdure.engine.core.effects import CancelAttempt, OfferActivity, RunClosed, Send, UpdateProgressed
+from perdure.engine.core.queries import CLOSED
 from perdure.engine.core.transition import Transition
 from perdure.model import events as e
 from perdure.model import records as r
@@ -34,9 +35,8 @@ def close(tx: Transition, event: e.HistoryEvent) -> None:
         if activity.status == "started":
             token = ActivityToken(execution.ref, activity.event.id, activity.attempt)
             tx.effects.append(CancelAttempt(activity.worker, token, "closed"))
-    gone = Failure("the workflow closed before it completed the update", kind="engine")
     for update_id in (*state.admitted, *state.accepted):
-        tx.effects.append(UpdateProgressed(UpdateOutcome(update_id, "rejected", None, gone)))
+        tx.effects.append(UpdateProgressed(UpdateOutcome(update_id, "rejected", None, CLOSED)))
     children = list(state.children.values())
     execution.taken = None
     execution.beats.clear()

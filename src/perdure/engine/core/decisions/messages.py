@@ -5,6 +5,7 @@ from __future__ import annotations
 from perdure.engine.core.decisions.closing import close
 from perdure.engine.core.effects import EvictCopy
 from perdure.engine.core.execution import Execution
+from perdure.engine.core.queries import update_outcome
 from perdure.engine.core.transition import Transition
 from perdure.errors import InvalidRequest, LimitExceeded, NotRunning, Unavailable
 from perdure.limits import (
@@ -21,10 +22,8 @@ from perdure.model.requests import (
     Done,
     SignalWorkflow,
     TerminateWorkflow,
-    UpdateOutcome,
     UpdateWorkflow,
 )
-from perdure.model.state import State
 
 DONE = Done()
 
@@ -90,7 +89,7 @@ def update(tx: Transition, request: UpdateWorkflow) -> None:
     state = tx.state
     if not request.update_id:
         raise InvalidRequest("an update needs an update_id, so that a retry is recognised")
-    known = outcome_of(state, request.update_id)
+    known = update_outcome(state, request.update_id)
     if known is None and request.update_id not in state.admitted:
         require_open(tx.execution)
         require_room(tx.execution)
@@ -102,14 +101,3 @@ def update(tx: Transition, request: UpdateWorkflow) -> None:
         tx.note(r.UpdateAdmitted(request.update_id, request.name, request.input, request.identity, tx.now))
         tx.schedule_task()
     tx.reply = known
-
-
-def outcome_of(state: State, update_id: str) -> UpdateOutcome | None:
-    """How far an update is; None where it hasn't been accepted, or was never sent."""
-    finished = state.finished.get(update_id)
-    if finished is not None:
-        stage = "rejected" if finished.rejected else "completed"
-        return UpdateOutcome(update_id, stage, finished.result, finished.failure)
-    if update_id in state.accepted:
-        return UpdateOutcome(update_id, "accepted")
-    return None

@@ -32,8 +32,8 @@ from perdure.model.state import OpenTask
 from perdure.model.tasks import Position, WorkflowTaskCompletion, WorkflowTaskFailure
 
 
-def take(execution: Execution, worker: str, now: int) -> bool:
-    """A worker takes the open workflow task; False if there is none to take.
+def take(execution: Execution, worker: str, now: int, build_id: str = "") -> bool:
+    """A worker, whose code has a build id, takes the open workflow task; False if there is none to take.
 
     Only memory changes: if this process dies, the task is given out again.
     """
@@ -42,7 +42,7 @@ def take(execution: Execution, worker: str, now: int) -> bool:
         return False
     execution.taken = Position(state.last_event_id, state.digest)
     execution.taken_at = max(now, state.last_time)
-    execution.taken_by = worker
+    execution.taken_by, execution.build_id = worker, build_id
     return True
 
 
@@ -86,7 +86,7 @@ def complete(tx: Transition, message: WorkflowTaskCompletion) -> None:
             started - 1 if task.attempt > 1 else task.scheduled_event_id,
             started,
             execution.taken_by,
-            "",
+            execution.build_id,
             message.python,
             message.flags,
             message.exceptions,

@@ -1,0 +1,223 @@
+"""One node of several: the `Peers` that it has.
+
+What it hears from them (`heard`) only says where to look; whatever is not heard is found by looking every second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from perdure.engine.node.cluster.members import Members, StoreClock
+from perdure.engine.node.cluster.validation import Validation
+from perdure.engine.node.cluster.watching import Watching
+from perdure.engine.node.dispatch import Backlog, Dispatcher
+from perdure.engine.node.live import Live, Work
+from perdure.engine.node.patience import patiently
+from perdure.engine.storage.api import (
+    BacklogGrew,
+    BacklogItem,
+    ChainKey,
+    Due,
+    MembersChanged,
+    Notice,
+    QueueKey,
+    RunKey,
+    RunMoved,
+    Shared,
+)
+from perdure.errors import PerdureError
+from perdure.limits import BACKLOG_PAGE, CLAIM_LEASE, OVERDUE, POLL_INTERVAL, RENEWALS_A_GRACE, SECOND
+from perdure.model.tasks import CancelActivity
+
+if TYPE_CHECKING:
+    from perdure.engine.node.node import Node
+
+logger = logging.getLogger("perdure.engine")
+
+
+class Everybody(Container[str]):
+    """The workers that are alive at any node. What this node names to the others may be old."""
+
+    def __init__(self, members: Members, dispatcher: Dispatcher) -> None:
+        self._members, self._dispatcher = members, dispatcher
+
+    def __contains__(self, worker: object) -> bool:
+        if worker in self._dispatcher.workers:
+            return True
+        return isinstance(worker, str) and self._members.workers.get(worker, self._members.node) != self._members.node
+
+
+class Cluster:
+    """See `Peers`.
+
+    Args:
+        store: what the nodes share.
+        clock: this node's, which follows the store's.
+        node: the node whose peers these are.
+        random: numbers from 0 to 1, which spread the nodes' looking over time.
+        grace: microseconds after which a node that says nothing is given up.
+    """
+
+    shared = True
+
+    def __init__(self, store: Shared, clock: StoreClock, node: Node, random: Callable[[], float], grace: int) -> None:
+        self._store, self._node, self._random, self._grace = store, node, random, grace
+        self.members = Members(store, clock, grace, lambda: node.dispatcher.workers)
+        self._validation = Validation(store, node.spawn, self._stale)
+        self._watching = Watching(store, lambda: self.node, lambda: node.serving.waiting, node.spawn, self._look)
+        self._renewal = asyncio.Event()
+
+    @property
+    def node(self) -> int:
+        return self.members.node
+
+    @property
+    def rescan(self) -> int:
+        return int(POLL_INTERVAL * (0.7 + 0.6 * self._random()))
+
+    # --- Life -------------------------------------------------------------------------------------------
+    async def join(self) -> None:
+        await self.members.join()
+
+    async def serve(self) -> None:
+        await self._store.listen(self.node, self.heard)
+        for part in (self._renew(), self._poll(), self._watching.run()):
+            self._node.spawn(part, vital=True)
+
+    async def _renew(self) -> None:
+        """Stay alive, and go on with what the dead have left."""
+        while True:
+            pause = self._grace / RENEWALS_A_GRACE / SECOND
+            try:
+                async with asyncio.timeout(pause * (0.8 + 0.2 * self._random())):
+                    await self._renewal.wait()
+            except TimeoutError:
+                pass
+            self._renewal.clear()
+            before = self.members.alive
+            try:
+                lost = await self.members.renew()
+            except PerdureError as error:
+                logger.warning("can't tell the other nodes that this one is alive (%s); trying again", error)
+                continue
+            if lost:
+                gone = ", ".join(map(str, sorted(before - self.members.alive)))
+                logger.info("node %d goes on with what node %s has left", self.node, gone)
+                await self._node.take_up()
+
+    async def _poll(self) -> None:
+        """Look for what no notice told."""
+        turns = 0
+        while True:
+            await asyncio.sleep(self.rescan / SECOND)
+            for queue in await patiently("backlogs", self._store.backlogged_queues):
+                self._more(queue)
+            turns += 1
+            if turns % 5 == 0:
+                self._look_at_attempts()
+
+    def _look_at_attempts(self) -> None:
+        """Perhaps somebody else has ended what a worker of ours runs, and the notice was lost."""
+        lives = self._node.serving.lives
+        for worker in self._node.dispatcher.workers.values():
+            for run in {token.run for token in worker.held}:
+                chain = ChainKey(run.namespace, run.workflow_id)
+                if chain not in lives:
+                    self._node.serving.submit(chain, Work(None))
+
+    # --- What the others say ----------------------------------------------------------------------------
+    def heard(self, notice: Notice) -> None:
+        """Act on a notice."""
+        match notice:
+            case RunMoved(chain):
+                self.moved(chain)
+                self._watching.moved(chain)
+            case BacklogGrew(queue):
+                self._more(queue)
+            case MembersChanged():
+                self._renewal.set()
+            case _:
+                logger.warning("what other nodes said may have been missed; looking at everything in memory")
+                for chain in list(self._node.serving.lives):
+                    self.moved(chain)
+
+    def moved(self, chain: ChainKey) -> None:
+        self._node.serving.moved(chain)
+
+    def _more(self, queue: QueueKey) -> None:
+        if self._node.dispatcher.serves(queue):
+            self._node.dispatcher.backlog(queue).grew()
+            self._node.serving.nudge()
+
+    # --- Who is there -----------------------------------------------------------------------------------
+    def elsewhere(self, home: int) -> bool:
+        return home != self.members.node and home in self.members.alive
+
+    def orphaned(self, home: int) -> bool:
+        return home not in (0, self.members.node) and home not in self.members.alive
+
+    def workers(self) -> Container[str]:
+        return Everybody(self.members, self._node.dispatcher)
+
+    def node_of(self, worker: str) -> int:
+        node = self.members.workers.get(worker, 0)
+        return 0 if node == self.members.node else node
+
+    # --- Reading ----------------------------------------------------------------------------------------
+    def answer(self, live: Live, work: Work, value: object) -> None:
+        if work.answer is not None:
+            self._validation.check(live, work, value)
+
+    def _stale(self, live: Live, work: Work) -> None:
+        self.moved(live.chain)
+        self._node.serving.submit(live.chain, work)
+
+    def await_news(self, live: Live) -> None:
+        if self.elsewhere(live.home):
+            self._watching.watch(live.chain, live.run.ref.run_id)
+
+    def _look(self, chain: ChainKey, run_id: str) -> None:
+        self._node.serving.look(chain, run_id)
+
+    def served(self, live: Live) -> None:
+        """What its activities are on disk is what they are; attempts that our workers run for nothing are stopped."""
+        execution = live.run
+        activities = execution.state.activities
+        for worker in self._node.dispatcher.workers.values():
+            for token in [token for token in worker.held if token.run == execution.ref]:
+                activity = activities.get(token.scheduled_event_id)
+                if activity is None or activity.attempt != token.attempt or activity.status != "started":
+                    worker.receive(CancelActivity(token, "settled" if execution.open else "closed"))
+                elif activity.cancel_requested:
+                    worker.receive(CancelActivity(token, "cancel_requested"))
+
+    async def due(self, now: int, limit: int) -> Sequence[Due]:
+        overdue = min(now, self._node.clock.now()) - OVERDUE
+        return await self._store.due_in(self.members.scope(overdue), now, limit)
+
+    async def running(self, after: RunKey | None, limit: int) -> Sequence[RunKey]:
+        return await self._store.running_in(self.members.scope(), after, limit)
+
+    # --- Backlogs ---------------------------------------------------------------------------------------
+    async def fetch(self, backlogs: Mapping[QueueKey, Backlog], room: int) -> None:
+        queues, limit = list(backlogs), min(room, BACKLOG_PAGE)
+        claim = partial(self._store.claim, self.node, queues, limit, self.members.alive, CLAIM_LEASE)
+        claimed: dict[QueueKey, list[BacklogItem]] = {queue: [] for queue in queues}
+        items = await patiently("a backlog", claim)
+        for item in items:
+            claimed[item.queue].append(item)
+        for queue, backlog in backlogs.items():
+            backlog.fill(claimed[queue], more=len(items) >= limit)
+        self._node.serving.nudge()
+
+    def release(self, items: Iterable[BacklogItem]) -> None:
+        items = tuple(items)
+        if items:
+            self._node.spawn(self._unclaim(items))
+
+    async def _unclaim(self, items: Sequence[BacklogItem]) -> None:
+        await patiently("claims", partial(self._store.unclaim, self.node, items))

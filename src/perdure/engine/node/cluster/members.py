@@ -1,0 +1,104 @@
+"""Who is alive, by the store's clock, and which runs are this node's to look after.
+
+::
+
+    join → renew, a few times a grace → (the store is closed) gone
+
+Nobody leads and nothing hangs on it: two nodes that see different members do some work twice, and the store
+refuses one of them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import shake_128
+
+from perdure.clock import Clock
+from perdure.engine.storage.api import Membership, Scope, Shared
+from perdure.limits import SECOND, SHARDS
+
+
+class StoreClock:
+    """The store's clock, as far as this machine's can tell it, so that all nodes mean the same by `now`."""
+
+    def __init__(self, own: Clock) -> None:
+        self._own = own
+        self._ahead = 0
+
+    def now(self) -> int:
+        """The time now, in microseconds since the epoch."""
+        return self._own.now() + self._ahead
+
+    def follow(self, store: int, asked: int, answered: int) -> None:
+        """The store said what time it was, between two times of this machine's own clock."""
+        if 0 <= answered - asked < SECOND:  # else it can't be told what it means
+            self._ahead = store - (asked + answered) // 2
+
+    @property
+    def own(self) -> Clock:
+        """This machine's clock."""
+        return self._own
+
+
+class Members:
+    """The nodes and workers that are alive.
+
+    Args:
+        store: what they share.
+        clock: follows the store's.
+        grace: microseconds for which one that says nothing counts as alive.
+        own: names the workers that are attached here.
+    """
+
+    def __init__(self, store: Shared, clock: StoreClock, grace: int, own: Callable[[], Iterable[str]]) -> None:
+        self._store, self._clock, self._grace, self._own = store, clock, grace, own
+        self.node = 0
+        self.alive: frozenset[int] = frozenset()
+        self.workers: dict[str, int] = {}
+        self._shards: frozenset[int] = frozenset()
+        self._heard_at = 0
+        self._patient_until = 0
+
+    async def join(self) -> None:
+        """Become a member."""
+        self.node = await self._store.join()
+        await self.renew()
+
+    async def renew(self) -> bool:
+        """Say that this node is alive, and hear who else is. True if somebody was lost."""
+        asked = self._clock.own.now()
+        seen = await self._store.renew(self.node, tuple(self._own()), self._grace)
+        answered = self._clock.own.now()
+        self._clock.follow(seen.now, asked, answered)
+        return self._take(seen, answered)
+
+    def _take(self, seen: Membership, now: int) -> bool:
+        before = self.alive
+        if before and now - self._heard_at > self._grace // 2:
+            # This node could not reach the store; perhaps nobody could. The others get the time to say so.
+            self._patient_until = now + self._grace
+        self._heard_at = now
+        alive, workers = seen.nodes | {self.node}, dict(seen.workers)
+        missing = before - alive
+        if missing and now < self._patient_until:
+            alive |= missing
+            workers |= {worker: node for worker, node in self.workers.items() if node in missing}
+        self.alive, self.workers = alive, workers
+        if alive != before:
+            self._shards = shards_of(self.node, alive)
+        return not before <= alive
+
+    def scope(self, overdue: int = 0) -> Scope:
+        """What this node looks after; with `overdue`, also what others have left due since then."""
+        return Scope(self.node, self.alive, self._shards, overdue)
+
+
+def shards_of(node: int, alive: Iterable[int]) -> frozenset[int]:
+    """The shards whose highest bidder a node is: when one comes or goes, only its own change hands."""
+    bids = [(_bids(each), each) for each in sorted(alive)]
+    return frozenset(shard for shard in range(SHARDS) if max((bid[shard], each) for bid, each in bids)[1] == node)
+
+
+def _bids(node: int) -> Sequence[int]:
+    return struct.unpack(f"{SHARDS}Q", shake_128(str(node).encode()).digest(8 * SHARDS))
