@@ -147,8 +147,8 @@ FORGET_AT_ONCE: Final = 1_000
 STOP_WAIT: Final = 30 * SECOND
 """How long a stop waits for a store that takes no commits. What is given up then was never acknowledged."""
 
-MEMBER_REMEMBERED: Final = 1 * DAY
-"""How long a node that is gone keeps its row: it tells a person who looks what was there."""
+MEMBER_REMEMBERED: Final = 1 * HOUR
+"""How long a node that is gone keeps its row: long enough for a person who looks what was there."""
 
 BACKLOG_PAGE: Final = 1_000
 """Head of a task queue's backlog that is kept in memory; the rest waits in the store."""
@@ -197,6 +197,34 @@ often, and few enough to be done in some milliseconds."""
 
 MAX_QUERY_LENGTH: Final = 10_000
 """Characters of a list filter: longer ones are mistakes, and parsing takes time for each."""
+
+# --- The PostgreSQL store -------------------------------------------------------------------------------
+POSTGRES_READERS: Final = 3
+"""Connections for reading: each costs the server a process, and reads are short."""
+
+POSTGRES_CONNECT_TIMEOUT: Final = 5 * SECOND
+"""How long one host is given to take a connection: then it is the next one's turn."""
+
+POSTGRES_STATEMENT_TIMEOUT: Final = 20 * SECOND
+"""How long one statement may take: a listing without an index over millions of runs takes some seconds."""
+
+POSTGRES_LOCK_TIMEOUT: Final = 5 * SECOND
+"""How long a statement waits for a lock: commits of other nodes hold theirs for milliseconds."""
+
+POSTGRES_SILENCE: Final = 10 * SECOND
+"""After this without a sign of life the other end of a connection is taken for gone."""
+
+POSTGRES_IDLE_TIMEOUT: Final = 1 * MINUTE
+"""A connection that was not used for longer is made anew: what lies between may have forgotten it."""
+
+POSTGRES_RETRIES: Final = 8
+"""How often a group is halved and tried again when other transactions are in its way."""
+
+RUN_NUMBERS: Final = 10_000
+"""Numbers for new runs that a node takes at once, so that a commit needs none from the server."""
+
+CACHED_KEYS: Final = 10_000
+"""Digests of ids that are remembered: making one costs a microsecond, in every write."""
 
 # --- The worker -----------------------------------------------------------------------------------------
 DEFAULT_CONCURRENT_ACTIVITIES: Final = 100

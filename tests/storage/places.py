@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
 from perdure.engine.storage.api import Store
 from perdure.engine.storage.memory import MemoryStore
+from perdure.engine.storage.postgres import PostgresStore
 from perdure.engine.storage.sqlite import SqliteStore
+from tests.storage.servers import PostgresServer, binaries, shared_server
 
 
 class Place(Protocol):
@@ -53,4 +57,44 @@ class SqlitePlace:
         return SqliteStore(left / "perdure.db")
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {"memory": MemoryPlace, "sqlite": SqlitePlace}
+class PostgresPlace:
+    """A schema of its own in a server that the tests of this process share."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self.server = server
+        self.schema = f'Test "{next(_numbers)}"'
+
+    def store(self) -> PostgresStore:
+        return PostgresStore(self.server.dsn(), schema=self.schema)
+
+    def after_crash(self) -> Store:
+        # A copy of all tables; nobody holds the locks that would say that somebody still uses them.
+        left = f"left by {next(_numbers)}"
+        self.server.psql(_COPY.format(schema=self.schema.replace('"', '""'), left=left))
+        return PostgresStore(self.server.dsn(), schema=left)
+
+
+_COPY = """
+CREATE SCHEMA "{left}";
+DO $$ DECLARE name text; BEGIN
+    FOR name IN SELECT relname FROM pg_class WHERE relnamespace = '"{schema}"'::regnamespace AND relkind = 'r' LOOP
+        EXECUTE format('CREATE TABLE "{left}".%I (LIKE "{schema}".%I INCLUDING ALL)', name, name);
+        EXECUTE format('INSERT INTO "{left}".%I OVERRIDING SYSTEM VALUE SELECT * FROM "{schema}".%I', name, name);
+    END LOOP;
+    PERFORM setval(pg_get_serial_sequence('"{left}".node', 'number'), (SELECT max(number) FROM "{schema}".node));
+    CREATE SEQUENCE "{left}".run INCREMENT 10000;
+    EXECUTE replace(pg_get_functiondef('"{schema}".commit_group_1'::regproc), 'FUNCTION "{schema}"',
+        'FUNCTION "{left}"');
+END $$"""
+_numbers = count(1)
+
+
+def _postgres(name: str, folder: Path) -> PostgresPlace:
+    return PostgresPlace(shared_server(name))
+
+
+PLACES: dict[str, Callable[[Path], Place]] = {
+    "memory": MemoryPlace,
+    "sqlite": SqlitePlace,
+    **{name: partial(_postgres, name) for name in binaries()},
+}

@@ -157,6 +157,7 @@ class Dialect:
     columns: the expression of each `BuiltIn`. A close time is 0 where the run is open.
     attribute: a condition that some attribute row of the run satisfies {condition}.
     name, kind, value: expressions in it; the value's by its kind.
+    bound: what is passed for a value; True: it is compared with an attribute's.
     placeholder: the parameter's mark, by its number from 1.
     status: how a status is stored. It is written into the statement, so that partial indexes apply.
     """
@@ -166,6 +167,7 @@ class Dialect:
     name: str
     kind: str
     value: Callable[[int], str]
+    bound: Callable[[Value, bool], object]
     placeholder: Callable[[int], str]
     status: Mapping[str, int]
 
@@ -173,7 +175,7 @@ class Dialect:
 class Sql:
     """Builds a condition and its parameters, behind those that are there already."""
 
-    def __init__(self, dialect: Dialect, parameters: list[Value]) -> None:
+    def __init__(self, dialect: Dialect, parameters: list[object]) -> None:
         self._dialect = dialect
         self._parameters = parameters
 
@@ -184,7 +186,7 @@ class Sql:
             return self._attribute(condition) if condition.custom else self._built_in(condition)
         return _joined(list(map(self.condition, condition.parts)), "AND" if isinstance(condition, And) else "OR")
 
-    def bind(self, value: Value) -> str:
+    def bind(self, value: object) -> str:
         """The mark of a new parameter."""
         self._parameters.append(value)
         return self._dialect.placeholder(len(self._parameters))
@@ -194,23 +196,27 @@ class Sql:
         if test.field == "ExecutionStatus" and test.operator == "in":
             codes = [f"{column} = {self._dialect.status[str(value)]}" for value in test.values]
             return f"({' OR '.join(codes)})"
-        held = self._comparison(column, test.operator, test.values)
+        held = self._comparison(column, test.operator, self._bound(test.values, custom=False))
         return f"({column} > 0 AND {held})" if test.field == "CloseTime" else held
 
     def _attribute(self, test: Comparison) -> str:
         dialect = self._dialect
-        name = f"{dialect.name} = {self.bind(test.field)}"
+        name = f"{dialect.name} = {self.bind(dialect.bound(test.field, True))}"
         by_kind: dict[int, list[Value]] = {}
         for value in test.values:
             by_kind.setdefault(kind_of(value), []).append(value)
         held = [
-            f"{dialect.kind} = {kind} AND {self._comparison(dialect.value(kind), test.operator, values)}"
+            f"{dialect.kind} = {kind} AND "
+            + self._comparison(dialect.value(kind), test.operator, self._bound(values, custom=True))
             for kind, values in by_kind.items()
         ]
         condition = f"{name} AND ({' OR '.join(held)})" if held else name
         return dialect.attribute.format(condition=condition)
 
-    def _comparison(self, column: str, how: Operator, values: Sequence[Value]) -> str:
+    def _bound(self, values: Sequence[Value], *, custom: bool) -> list[object]:
+        return [self._dialect.bound(value, custom) for value in values]
+
+    def _comparison(self, column: str, how: Operator, values: Sequence[object]) -> str:
         if how == "exists":
             return f"{column} IS NOT NULL"
         if how == "in":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from perdure.engine.storage import filter as list_filter
 from perdure.engine.storage import listing
-from perdure.engine.storage.listing import Position, Value, kind_of
+from perdure.engine.storage.listing import Position, kind_of
 from perdure.engine.storage.schema import STATUS_CODES, STATUSES
 from perdure.ids import shard_of
 from perdure.model.requests import ListedWorkflow
@@ -27,6 +27,7 @@ _DIALECT = list_filter.Dialect(
     name="a.name",
     kind="a.kind",
     value=lambda kind: "a.value",
+    bound=lambda value, custom: value,
     placeholder=lambda number: "?",
     status=dict(STATUS_CODES.items()),
 )
@@ -46,7 +47,7 @@ def page(
 ) -> tuple[Sequence[ListedWorkflow], str]:
     """A page of the runs that a query lists, and the token of the next page; see `api.Store.list`."""
     statement, parameters = _statement(list_filter.parse(query), namespace, listing.position(token), limit + 1)
-    rows: Sequence[Any] = connection.execute(statement, parameters).fetchall()
+    rows: Sequence[Any] = connection.execute(statement, cast("Any", parameters)).fetchall()
     found = [
         ListedWorkflow(workflow_id, run_id, workflow_type, STATUSES[int(status)], start, close)
         for workflow_id, _, run_id, workflow_type, status, start, close in rows[:limit]
@@ -58,9 +59,9 @@ def page(
 
 def _statement(
     condition: list_filter.Filter | None, namespace: str, after: Position | None, limit: int
-) -> tuple[str, list[Value]]:
+) -> tuple[str, list[object]]:
     """The SQL and its parameters: (workflow_id, run_no, run_id, type, status, start, close) of each run."""
-    parameters: list[Value] = []
+    parameters: list[object] = []
     sql = list_filter.Sql(_DIALECT, parameters)
     conditions = list_filter.conjuncts(condition)
     source, start = _BY_START, "v.start_time"
