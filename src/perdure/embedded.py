@@ -1,24 +1,30 @@
-"""Embedded mode: engine, worker and client in the user's process, over one file."""
+"""Embedded mode: engine, worker and client in the user's process, over a file or a shared database."""
 
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
 from perdure.clock import Clock, SystemClock
+from perdure.engine.node.cluster.cluster import Cluster
+from perdure.engine.node.cluster.members import StoreClock
 from perdure.engine.node.node import Node
 from perdure.engine.node.watchdog import Watchdog
 from perdure.engine.storage.api import Store
 from perdure.engine.storage.memory import MemoryStore
 from perdure.engine.storage.sqlite import SqliteStore
+from perdure.errors import StoreError
 from perdure.ids import IdSource, RandomIds
-from perdure.limits import DEFAULT_CONCURRENT_ACTIVITIES, DEFAULT_RETENTION
+from perdure.limits import DEFAULT_CONCURRENT_ACTIVITIES, DEFAULT_RETENTION, NODE_GRACE
 from perdure.sdk.client.client import Client
 from perdure.sdk.durations import Duration, microseconds
 from perdure.sdk.worker.worker import Worker
 
 IN_MEMORY = ":memory:"
+POSTGRES = ("postgresql://", "postgres://")
 
 
 class Embedded:
@@ -55,30 +61,43 @@ class Embedded:
 
 
 def embedded(
-    path: str | os.PathLike[str],
+    location: str | os.PathLike[str],
     *,
     namespace: str = "default",
     task_queue: str = "default",
     max_concurrent_activities: int = DEFAULT_CONCURRENT_ACTIVITIES,
+    workflows: Iterable[object] | None = None,
+    activities: Iterable[object] | None = None,
+    build_id: str = "",
     retention: Duration | None = None,
+    grace: Duration | None = None,
     clock: Clock | None = None,
     ids: IdSource | None = None,
 ) -> Embedded:
-    """Run the whole engine in this process, with its state in one file.
+    """Run the whole engine in this process, with its state in one file, or in a PostgreSQL database.
 
-    Workflows that the file holds go on as soon as it is open; so import their definitions first.
+    A file belongs to one process at a time. Any number of processes, on any machines, may share a database: each
+    serves what it has the code for, and goes on with what one that dies has left.
+
+    Workflows that are stored go on as soon as the store is open; so import their definitions first.
 
     Args:
-        path: the SQLite file, made if it isn't there; ":memory:" keeps nothing.
+        location: the SQLite file, made if it isn't there; "postgresql://user@host/database" for PostgreSQL (needs
+            `perdure[postgres]`); ":memory:" keeps nothing.
         namespace: the namespace that the client uses.
         task_queue: the queue that the client starts workflows on, and that the worker serves.
         max_concurrent_activities: how many activities run at once at most.
+        workflows, activities: what this process serves; by default all that is imported.
+        build_id: names the version of the code; it stands in the histories of what this process runs.
         retention: how long a closed run can still be read; by default 30 days.
+        grace: how long a process that says nothing counts as alive; by default 10 seconds. Then others begin again
+            what its activities were doing. Only where processes share a database, and the same in all of them.
         clock, ids: other sources of time and identifiers, for tests.
 
     Raises, when it is entered:
         StoreLocked: another process has the file open; the message names its pid.
-        StoreError: the file can't be used; the message says why, and what to do.
+        StoreError: the file or the database can't be used; the message says why, and what to do.
+        Unavailable: the database can't be reached.
 
     Example::
 
@@ -86,11 +105,39 @@ def embedded(
             await client.run(provision("payments"), id="env-payments")
     """
     time, ids = clock or SystemClock(), ids or RandomIds()
-    store: Store = MemoryStore() if str(path) == IN_MEMORY else SqliteStore(Path(path))
     kept = DEFAULT_RETENTION if retention is None else microseconds(retention, "retention")
-    node = Node(store, time, ids, retention=kept)
+    if str(location).startswith(POSTGRES):
+        given_up = NODE_GRACE if grace is None else microseconds(grace, "grace")
+        node = _shared_node(str(location), time, ids, kept, given_up)
+    else:
+        store: Store = MemoryStore() if str(location) == IN_MEMORY else SqliteStore(Path(location))
+        node = Node(store, time, ids, retention=kept)
     client = Client(node, namespace=namespace, task_queue=task_queue, ids=ids)
-    worker = Worker(client, task_queue=task_queue, max_concurrent_activities=max_concurrent_activities, ids=ids)
+    worker = Worker(
+        client,
+        task_queue=task_queue,
+        max_concurrent_activities=max_concurrent_activities,
+        workflows=workflows,
+        activities=activities,
+        build_id=build_id,
+        ids=ids,
+    )
     # In another time than the machine's, it can't be told how long the loop was blocked.
-    watchdog = Watchdog(time, node.stalls.add) if clock is None else None
+    watchdog = Watchdog(node.clock, node.stalls.add) if clock is None else None
     return Embedded(node, worker, client, watchdog)
+
+
+def _shared_node(dsn: str, time: Clock, ids: IdSource, retention: int, grace: int) -> Node:
+    """A node among those that share a database."""
+    try:
+        from perdure.engine.storage.postgres import PostgresStore
+    except ImportError as error:
+        raise StoreError("PostgreSQL needs a driver: pip install 'perdure[postgres]'") from error
+    store, clock = PostgresStore(dsn), StoreClock(time)
+    return Node(
+        store,
+        clock,
+        ids,
+        retention=retention,
+        peers=lambda node: Cluster(store, clock, node, random.random, grace),
+    )

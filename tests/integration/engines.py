@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeVar
 
 from perdure.clock import Clock, SystemClock
 from perdure.embedded import Embedded, embedded
+from perdure.engine.node.cluster.cluster import Cluster
+from perdure.engine.node.cluster.members import StoreClock
 from perdure.engine.node.node import Node
 from perdure.engine.storage.memory import MemoryStore
 from perdure.engine.storage.sqlite import SqliteStore
 from perdure.ids import RandomIds, SeededIds
-from perdure.limits import DEFAULT_RETENTION
+from perdure.limits import DEFAULT_RETENTION, NODE_GRACE
+from perdure.model.requests import Reply, Request, WorkerLink
+from perdure.model.tasks import ToWorker, WorkerHello
 from perdure.sdk.client.client import Client
 from perdure.sdk.client.description import ActivityDescription, WorkflowDescription
 from perdure.sdk.client.handle import WorkflowHandle
@@ -40,16 +45,28 @@ class ShiftedClock:
         return self._clock.now() + self.ahead
 
 
+class HandedClock:
+    """The clock that it was handed last."""
+
+    def __init__(self) -> None:
+        self.clock: Clock = SystemClock()
+
+    def now(self) -> int:
+        return self.clock.now()
+
+
 class Engine:
     """A store that outlives the engines that a test opens over it, one after another.
 
-    kind: "memory", "sqlite" (through `embedded`), or "transport" (SQLite, every message encoded).
+    kind: "memory", "sqlite" (through `embedded`), "transport" (SQLite, every message encoded), or "nodes" (two nodes
+    over one memory, each with a worker; requests go to them in turn).
     """
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
         self.path = folder / "engine.db"
-        self._memory = MemoryStore()
+        self._time = HandedClock()
+        self._memory = MemoryStore(self._time)
 
     @asynccontextmanager
     async def open(
@@ -66,14 +83,55 @@ class Engine:
             ) as client:
                 yield client
             return
-        store = self._memory if self.kind == "memory" else SqliteStore(self.path)
         kept = DEFAULT_RETENTION if retention is None else int(retention.total_seconds() * 1_000_000)
+        if self.kind == "nodes":
+            async with self._nodes(clock or SystemClock(), max_concurrent_activities, kept) as client:
+                yield client
+            return
+        store = self._memory if self.kind == "memory" else SqliteStore(self.path)
         node = Node(store, clock or SystemClock(), RandomIds(), retention=kept)
         service = InProcessTransport(node) if self.kind == "transport" else node
         client = Client(service)
         worker = Worker(client, max_concurrent_activities=max_concurrent_activities)
         async with Embedded(node, worker, client) as opened:
             yield opened
+
+    @asynccontextmanager
+    async def _nodes(self, clock: Clock, slots: int, retention: int) -> AsyncGenerator[Client]:
+        self._time.clock = clock  # the nodes follow the store's clock
+        async with AsyncExitStack() as stack:
+            nodes = [member(self._memory.another(), clock, retention) for _ in range(2)]
+            for node in nodes:
+                client = Client(node)
+                await stack.enter_async_context(Embedded(node, Worker(client, max_concurrent_activities=slots), client))
+            yield Client(InTurn(nodes))
+
+
+def member(store: MemoryStore, clock: Clock, retention: int = DEFAULT_RETENTION) -> Node:
+    """A node among those that share a memory."""
+    followed = StoreClock(clock)
+    return Node(
+        store,
+        followed,
+        RandomIds(),
+        retention=retention,
+        peers=lambda node: Cluster(store, followed, node, random.random, NODE_GRACE),
+    )
+
+
+class InTurn:
+    """Requests go to one node after another."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self._nodes = nodes
+        self._next = 0
+
+    async def call(self, request: Request[Reply], /) -> Reply:
+        self._next += 1
+        return await self._nodes[self._next % len(self._nodes)].call(request)
+
+    async def attach(self, hello: WorkerHello, receive: Callable[[ToWorker], None], /) -> WorkerLink:
+        return await self._nodes[0].attach(hello, receive)
 
 
 class Simulation:

@@ -147,8 +147,8 @@ async def test_an_unknown_workflow_waits_for_a_deploy_that_has_it(engine: Engine
     definition = REGISTRY.workflows.pop("bugs.vanishing")
     async with engine.open() as client:
         handle = await client.start(vanishing(), id="vanishing")
-        failure, _, _ = await failing_task(handle)
-        assert "bugs.vanishing" in failure
+        found = await described(handle, lambda d: bool(d.unserved))
+        assert found.unserved == ("no worker here on the task queue 'default' has the workflow 'bugs.vanishing'",)
         with pytest.raises(NotFound):
             await client.get("vanished").describe()
     REGISTRY.workflows["bugs.vanishing"] = definition
@@ -156,20 +156,24 @@ async def test_an_unknown_workflow_waits_for_a_deploy_that_has_it(engine: Engine
         assert await client.get("vanishing", vanishing).result() == "here"
 
 
-async def test_an_unknown_activity_is_retried_and_named(client: Client) -> None:
+async def test_an_unknown_activity_waits_costs_no_attempt_and_is_named(client: Client) -> None:
     @activity(name="bugs.unknown_activity")
     async def unknown() -> str:
         return "found"
 
-    del REGISTRY.activities["bugs.unknown_activity"]
+    definition = REGISTRY.activities.pop("bugs.unknown_activity")
 
     @workflow(name="bugs.calls_unknown")
     async def calls_unknown() -> str:
         return await unknown()
 
     handle = await client.start(calls_unknown())
-    found = await described(handle, lambda d: bool(d.activities) and d.activities[0].last_failure is not None)
-    assert "bugs.unknown_activity" in (found.activities[0].last_failure or "")
+    found = await described(handle, lambda d: bool(d.unserved))
+    assert found.unserved == ("no worker here on the task queue 'default' has the activity 'bugs.unknown_activity'",)
+    assert (found.activities[0].status, found.activities[0].attempt) == ("scheduled", 1)
+    REGISTRY.add_activity(definition)
+    assert await handle.result() == "found"
+    del REGISTRY.activities["bugs.unknown_activity"]  # the next engine must not know it either
 
 
 async def test_a_result_that_cannot_be_encoded_is_a_bug(engine: Engine) -> None:

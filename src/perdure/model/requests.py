@@ -125,7 +125,10 @@ class WorkflowTaskInfo(Struct, frozen=True, gc=False):
 
 
 class Description(Struct, frozen=True, gc=False):
-    """What can be told of a run without running its code."""
+    """What can be told of a run without running its code.
+
+    unserved: why tasks that wait are not begun, where that is for want of a worker.
+    """
 
     workflow_id: str
     run_id: str
@@ -146,6 +149,7 @@ class Description(Struct, frozen=True, gc=False):
     memo: dict[str, Payload] | None = None
     search_attributes: dict[str, SearchValue] | None = None
     interventions: tuple[Intervention, ...] = ()
+    unserved: tuple[str, ...] = ()
 
 
 class ListedWorkflow(Struct, frozen=True, gc=False):

@@ -70,7 +70,7 @@ class Hand:
 
     async def attach(self, node: Node) -> Hand:
         """Come to work."""
-        hello = t.WorkerHello("default", self.name, self.queues, self.slots)
+        hello = t.WorkerHello("default", self.name, self.queues, self.slots, "", ("sample",), ("a",))
         self.link = await node.attach(hello, self.given.append)
         return self
 

@@ -88,7 +88,9 @@ def test_a_claim_that_came_to_nothing_is_the_first_again() -> None:
 
 
 def attached(name: str) -> AttachedWorker:
-    return AttachedWorker(WorkerHello("default", name, ("default",), 1), lambda message: None)
+    return AttachedWorker(
+        WorkerHello("default", name, ("default",), 1, "", ("sample",), ("step", "another")), lambda message: None
+    )
 
 
 def test_a_worker_that_does_not_answer_is_the_last_in_turn() -> None:

@@ -159,11 +159,7 @@ def first(backlogs: Iterable[Backlog]) -> Backlog | None:
 
 
 class Dispatcher:
-    """Who can take what.
-
-    shared: other nodes take tasks from the backlogs, too. Then what no worker here has the code for is left to them;
-    else any worker gets it, whose answer says what is missing.
-    """
+    """Who can take what. shared: other nodes take tasks from the backlogs, too."""
 
     def __init__(self, *, shared: bool = False) -> None:
         self.workers: dict[str, AttachedWorker] = {}
@@ -195,16 +191,15 @@ class Dispatcher:
     # --- Workers ----------------------------------------------------------------------------------------
     def able(self, key: QueueKey) -> list[AttachedWorker]:
         """The workers that have the code for a queue's tasks, the one whose turn it is first."""
-        line = self.lines.get(key[:3], [])
-        return [worker for worker in line if worker.has(key)] or ([] if self._shared else line)
+        return [worker for worker in self.lines.get(key[:3], ()) if worker.has(key)]
 
     def workflow_worker(self, key: QueueKey, sticky: str) -> AttachedWorker | None:
         """Who takes a workflow task: the worker that holds the workflow, else the next in turn."""
         line = self.lines.get(key[:3])
         if not line:
             return None
-        if len(line) == 1 and not self._shared:
-            return line[0]
+        if len(line) == 1:
+            return line[0] if line[0].has(key) else None
         able = self.able(key)
         for worker in able:
             if worker.hello.instance == sticky:
@@ -231,16 +226,21 @@ class Dispatcher:
 
     def free_worker(self, key: QueueKey) -> AttachedWorker | None:
         """The worker with a free slot that has the least to do."""
-        line = self.lines.get(key[:3])
-        if not line:
-            return None
-        able = line if len(line) == 1 and not self._shared else self.able(key)
+        able = self.able(key)
         worker = able[0] if len(able) == 1 else min(able, key=lambda w: (w.leaving, len(w.held)), default=None)
         return worker if worker is not None and worker.room else None
 
     def serves(self, key: QueueKey) -> bool:
         """Whether any worker here has the code for a queue's tasks."""
-        return bool(self.able(key))
+        return any(worker.has(key) for worker in self.lines.get(key[:3], ()))
+
+    def missing(self, key: QueueKey) -> str:
+        """Why nobody here takes a queue's tasks; "" where somebody does."""
+        if self.serves(key):
+            return ""
+        if key[:3] not in self.lines:
+            return f"no worker here serves the task queue {key.task_queue!r}"
+        return f"no worker here on the task queue {key.task_queue!r} has the {key.kind} {key.type!r}"
 
     def room(self, key: QueueKey) -> int:
         """How many tasks of a queue could be given out now."""

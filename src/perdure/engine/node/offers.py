@@ -16,6 +16,7 @@ from perdure.engine.node.live import Live, Row, Work
 from perdure.engine.storage.api import BacklogItem, QueueKey
 from perdure.limits import SECOND, WORKFLOW_TASK_TIMEOUT
 from perdure.model.events import HistoryEvent
+from perdure.model.state import PendingActivity
 from perdure.model.tasks import (
     START,
     ActivityToken,
@@ -39,6 +40,7 @@ class Offers:
         self._dispatcher = serving.dispatcher
         self._out: dict[Live, float] = {}  # whose workflow task is at a worker, and since when
         self._timer: asyncio.TimerHandle | None = None
+        self._missed: set[QueueKey] = set()  # what no worker could take, and a warning has said so
 
     def stop(self) -> None:
         """Leave no timer behind."""
@@ -48,8 +50,7 @@ class Offers:
     # --- Activities -------------------------------------------------------------------------------------
     def activity(self, live: Live, offer: fx.OfferActivity) -> None:
         """Start an attempt if a worker has a slot; else it joins the backlog."""
-        type = live.run.state.activities[offer.scheduled_event_id].event.activity_type
-        key = QueueKey(live.chain.namespace, "activity", offer.task_queue, type)
+        key = self._queue_of(live, live.run.state.activities[offer.scheduled_event_id])
         worker = self._dispatcher.activity_worker(key)
         if worker is None:
             self._backlog(live, key, offer.priority, offer.scheduled_event_id, offer.attempt)
@@ -63,7 +64,21 @@ class Offers:
         worker.held.add(ActivityToken(live.run.ref, scheduled_event_id, attempt))
         self._serving.apply(live, Work(start, again=False), tx)
 
+    def unserved(self, live: Live) -> tuple[str, ...]:
+        """Why tasks of a run that wait are not begun, where that is for want of a worker."""
+        state = live.run.state
+        keys = [workflow_queue(live)] if live.queued else []
+        keys += [self._queue_of(live, a) for a in state.activities.values() if a.status == "scheduled"]
+        return tuple(filter(None, map(self._dispatcher.missing, dict.fromkeys(keys))))
+
+    def _queue_of(self, live: Live, activity: PendingActivity) -> QueueKey:
+        event = activity.event
+        return QueueKey(live.chain.namespace, "activity", event.task_queue, event.activity_type)
+
     def _backlog(self, live: Live, key: QueueKey, priority: int, scheduled: int, attempt: int) -> None:
+        if key not in self._missed and (missing := self._dispatcher.missing(key)):
+            self._missed.add(key)
+            logger.warning("%s: what is asked of it waits for one, such as the next deploy", missing)
         sequence = self._serving.next_sequence()
         item = BacklogItem(key, priority, 0, sequence, live.key, live.run.ref.run_id, scheduled, attempt)
         row = live.next_row()

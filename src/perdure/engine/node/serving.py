@@ -12,6 +12,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from msgspec.structs import replace
+
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
@@ -31,7 +33,7 @@ from perdure.model import requests as q
 from perdure.model.events import HistoryEvent, WorkflowExecutionContinuedAsNew
 from perdure.model.records import HeartbeatRecorded
 from perdure.model.requests import StartWorkflow, TerminateWorkflow
-from perdure.model.tasks import ActivityHeartbeat, ActivityToken, WorkflowTaskCompletion
+from perdure.model.tasks import ActivityEvicted, ActivityHeartbeat, ActivityToken, WorkflowTaskCompletion
 
 if TYPE_CHECKING:
     from perdure.engine.node.node import Node
@@ -307,7 +309,8 @@ class Serving:
 
     def tell_state(self, live: Live, work: Work) -> None:
         """What can be told without the code."""
-        self.reply(live, work, describe(live.run))
+        description, unserved = describe(live.run), self.offers.unserved(live)
+        self.reply(live, work, replace(description, unserved=unserved) if unserved else description)
 
     def tell_place(self, live: Live, work: Work) -> None:
         """Where the rows are."""
@@ -396,7 +399,10 @@ class Serving:
         return await self._node.reading.whole(run, until)
 
     def worker_gone(self, worker: AttachedWorker) -> None:
-        """What a worker held is lost."""
+        """What a worker held is lost. One that has left in good order was never given what it still holds."""
+        for token in worker.held if worker.leaving else ():
+            run = token.run
+            self.submit(ChainKey(run.namespace, run.workflow_id), Work(ActivityEvicted(token), None, run.run_id))
         for run in {token.run for token in worker.held}:
             self.look_for_lost(ChainKey(run.namespace, run.workflow_id), run.run_id)
         for live in list(self.lives.values()):
@@ -527,7 +533,7 @@ class Serving:
 
     def rest(self, live: Live) -> None:
         """Forget it if all of it is on disk and it has ended; or if it waits, and memory is short."""
-        foreign = self.peers.elsewhere(live.home)
+        foreign = live.home != self.peers.node
         if foreign and live.execution is not None and live.execution.beats and live.settled():
             self.apply(live, Work(None, again=False), keep_beats(live.execution, self.clock.now()))
             return  # nobody else has heard how far its activities came

@@ -109,6 +109,8 @@ class WorkflowDescription(Struct, frozen=True, kw_only=True):
     search_attributes: dict[str, SearchValue]
     interventions: tuple[InterventionDescription, ...]
     """What persons did about its activities, the latest last."""
+    unserved: tuple[str, ...]
+    """Why tasks that wait are not begun, where that is for want of a worker."""
 
 
 def describe(reply: Description) -> WorkflowDescription:
@@ -133,6 +135,7 @@ def describe(reply: Description) -> WorkflowDescription:
         memo={name: decode(payload, object, f"memo {name!r}") for name, payload in (reply.memo or {}).items()},
         search_attributes=reply.search_attributes or {},
         interventions=tuple([_intervention(each) for each in reply.interventions]),
+        unserved=reply.unserved,
     )
 
 

@@ -177,7 +177,7 @@ class Cluster:
         self._node.serving.submit(live.chain, work)
 
     def await_news(self, live: Live) -> None:
-        if self.elsewhere(live.home):
+        if live.home != self.node:
             self._watching.watch(live.chain, live.run.ref.run_id)
 
     def _look(self, chain: ChainKey, run_id: str) -> None:
