@@ -9,6 +9,7 @@ VENV ?= .venv
 PYTHON ?=
 SEEDS ?= 10000
 KILLS ?= 200
+STORE ?= sqlite
 ARGS ?=
 
 override VENV := $(abspath $(VENV))
@@ -57,7 +58,7 @@ crash: $(VENV)/.installed-dev
 	$(run) -m tests.crash --kills $(KILLS) $(ARGS)
 
 bench: $(VENV)/.installed-bench
-	$(run) -m bench $(ARGS)
+	$(run) -m bench --store $(STORE) $(ARGS)
 
 clean:
 	rm -rf '$(VENV)' .pytest_cache .ruff_cache .mypy_cache .hypothesis .demo build dist

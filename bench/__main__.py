@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import machine, report, results
+from bench import database, machine, report, results
 from bench.options import add_sizes
+from tools.postgres import binaries
 
 SLOW = ("--n1", "1000", "--n2", "150", "--n3", "100", "--n5", "30", "--n6", "3000", "--sleep-limit", "30")
 """Sizes for peers that would take minutes otherwise."""
@@ -37,6 +38,11 @@ OURS = (
     Job("perdure", "sqlite", "sqlite"),
     Job("perdure", "sqlite", "sqlite on asyncio's loop", "", ("--loop", "asyncio", "--workloads", "w1,w2,w3")),
 )
+OURS_ON_POSTGRESQL = (Job("perdure", "postgresql", "postgresql"),)
+PEERS_ON_POSTGRESQL = (
+    Job("dbos", "postgresql", "postgresql", "v_dbos", SLOW),
+    Job("absurd", "postgresql", "postgresql", "v_absurd", SLOW),
+)
 PEERS = (
     Job("restate", "workflow", "workflow", "v_restate", ("--n6", "10000")),
     Job("dbos", "sqlite", "sqlite", "v_dbos", SLOW),
@@ -51,6 +57,7 @@ def arguments(*parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
     it = argparse.ArgumentParser(prog="python -m bench", description=__doc__, parents=parents)
     it.add_argument("--repetitions", type=int, default=3)
     it.add_argument("--peers", type=Path, default=None, help="folder of the peers' virtual environments")
+    it.add_argument("--store", choices=("sqlite", "postgresql"), default="sqlite")
     it.add_argument("--only", default="", help="systems to run, by the beginnings of 'name variant'")
     it.add_argument("--out", type=Path, default=Path("build/bench/results.jsonl"))
     it.add_argument("--append", action="store_true", help="go on with the results file instead of a new one")
@@ -99,7 +106,11 @@ def main() -> None:
         if not chosen.append:
             chosen.out.unlink(missing_ok=True)
         print(machine_facts(), flush=True)
-        jobs = [*OURS, *(PEERS if chosen.peers else ())]
+        if chosen.store == "postgresql":
+            os.environ[database.PROGRAMS] = str(next(iter(binaries().values())))
+            jobs = [*OURS_ON_POSTGRESQL, *(PEERS_ON_POSTGRESQL if chosen.peers else ())]
+        else:
+            jobs = [*OURS, *(PEERS if chosen.peers else ())]
         jobs = [job for job in jobs if f"{job.module} {job.label}".startswith(tuple(chosen.only.split(",")))]
         for repetition in range(chosen.repetitions):
             for job in jobs:

@@ -14,12 +14,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from bench import machine, workloads
+from bench.database import database
 from bench.marks import VARIABLE, Marks
 from bench.options import Options, options, parser, run_loop
 from bench.results import Results, Value
@@ -41,7 +42,7 @@ Open = Callable[[Path, Options], AbstractAsyncContextManager[LibraryPeer[Handle]
 
 
 def main(program: str, name: str, variants: Sequence[str], open_peer: Open[Handle]) -> None:
-    """The command line of an adapter that runs as `python -m program`."""
+    """The command line of an adapter that runs as `python -m program`. Variants "postgresql…" are given a server."""
     arguments = parser(variants)
     arguments.add_argument("--role", choices=("parent", "app", "start", "recover"), default="parent")
     arguments.add_argument("--folder", type=Path, default=None, help="where the state is; for children")
@@ -89,6 +90,7 @@ class _Parent:
     def __init__(self, program: str, name: str, chosen: Options) -> None:
         self._program, self._options = program, chosen
         self._results = Results(chosen.out, name, chosen.label, chosen.repetition)
+        self._environment: Mapping[str, str] = {}
 
     def run(self) -> None:
         """Run all workloads, each group on a state and in a process of its own."""
@@ -97,7 +99,7 @@ class _Parent:
         for group, measure in zip(groups, (self._cold, self._measure, self._measure, self._crash), strict=True):
             if not group or group[0] not in self._options.workloads:
                 continue
-            with work_folder(self._options) as folder:
+            with work_folder(self._options) as folder, database(folder, self._options) as self._environment:
                 try:
                     measure(folder, group)
                 except Exception as error:
@@ -113,7 +115,7 @@ class _Parent:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, VARIABLE: str(folder / "marks")},
+            env={**os.environ, **self._environment, VARIABLE: str(folder / "marks")},
             start_new_session=True,
         )
         try:

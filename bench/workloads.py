@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
-from bench import machine
+from bench import database, machine
 from bench.marks import VARIABLE, Marks
 from bench.options import Options
 from bench.results import Results
@@ -88,9 +88,11 @@ def _latencies(seconds: list[float]) -> dict[str, float]:
 async def w1(peer: Peer[Handle], results: Results, options: Options) -> None:
     """Workflows of one step, many at a time."""
     await _all(peer, "one", 200, 100, options, "warm")
+    counted = database.read()
     before = machine.read(peer.roots())
     await _all(peer, "one", options.n1, options.concurrency, options, "w1")
     seconds, figures = machine.cost(before, machine.read(peer.roots()), options.n1)
+    figures |= database.cost(counted, database.read(), options.n1)
     memory = machine.memory_of(peer.roots()) / 1024
     results.put("W1", {"per_s": options.n1 / seconds, "seconds": seconds, "memory_mib": memory, **figures})
 
@@ -98,9 +100,11 @@ async def w1(peer: Peer[Handle], results: Results, options: Options) -> None:
 async def w2(peer: Peer[Handle], results: Results, options: Options) -> None:
     """Workflows of ten steps in sequence, 50 at a time. Costs are for each step."""
     await _all(peer, "ten", 20, 20, options, "warm2")
+    counted = database.read()
     before = machine.read(peer.roots())
     await _all(peer, "ten", options.n2, 50, options, "w2")
     seconds, figures = machine.cost(before, machine.read(peer.roots()), 10 * options.n2)
+    figures |= database.cost(counted, database.read(), 10 * options.n2)
     results.put("W2", {"per_s": 10 * options.n2 / seconds, "seconds": seconds, **figures})
 
 

@@ -1,4 +1,5 @@
-"""DBOS as a library, over a SQLite file as it comes (`sqlite`) or switched once to WAL mode (`sqlite-wal`).
+"""DBOS as a library, over a SQLite file as it comes (`sqlite`), switched once to WAL mode (`sqlite-wal`), or on
+PostgreSQL (`postgresql`).
 
 Workflows are started in this process, not through a queue, which is DBOS' fast path. BENCH_DBOS_POLL is the
 interval in seconds at which it looks for notifications (default 1).
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from dbos import DBOS, SetWorkflowID
 
-from bench import library, machine
+from bench import database, library, machine
 from bench.marks import mark
 from bench.options import Options
 from bench.workloads import Kind
@@ -82,10 +83,10 @@ class Peer:
         self._folder = folder
 
     def roots(self) -> machine.Roots:
-        return {"app": [os.getpid()]}
+        return {"app": [os.getpid()], **database.roots()}
 
     def data_paths(self) -> list[Path]:
-        return [self._folder / FILE]
+        return database.data_paths() if database.roots() else [self._folder / FILE]
 
     async def start(self, kind: Kind, workflow_id: str, argument: int | None = None) -> object:
         with SetWorkflowID(workflow_id):
@@ -119,7 +120,7 @@ async def open_peer(folder: Path, chosen: Options) -> AsyncGenerator[Peer]:
     # A fixed executor and version: otherwise a restarted process does not take up what it left.
     config = {
         "name": "bench",
-        "system_database_url": f"sqlite:///{folder / FILE}",
+        "system_database_url": database.dsn() if database.roots() else f"sqlite:///{folder / FILE}",
         "log_level": "ERROR",
         "executor_id": "bench-1",
         "application_version": "bench",
@@ -134,4 +135,4 @@ async def open_peer(folder: Path, chosen: Options) -> AsyncGenerator[Peer]:
 
 
 if __name__ == "__main__":
-    library.main("bench.peers.dbos", Peer.name, ["sqlite", "sqlite-wal"], open_peer)
+    library.main("bench.peers.dbos", Peer.name, ["sqlite", "sqlite-wal", database.POSTGRESQL], open_peer)

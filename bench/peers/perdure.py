@@ -1,4 +1,4 @@
-"""Perdure, embedded: a library over a SQLite file in WAL mode, `synchronous=FULL`."""
+"""Perdure, embedded: a library over a SQLite file in WAL mode, `synchronous=FULL`, or on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from bench import library, machine
+from bench import database, library, machine
 from bench.marks import mark
 from bench.options import Options
 from bench.workloads import Kind
@@ -92,10 +92,10 @@ class Peer:
         self._client, self._folder = client, folder
 
     def roots(self) -> machine.Roots:
-        return {"app": [os.getpid()]}
+        return {"app": [os.getpid()], **database.roots()}
 
     def data_paths(self) -> list[Path]:
-        return [self._folder / FILE]
+        return database.data_paths() if database.roots() else [self._folder / FILE]
 
     async def start(self, kind: Kind, workflow_id: str, argument: int | None = None) -> Handle:
         if argument is not None:
@@ -117,11 +117,12 @@ class Peer:
 
 
 @asynccontextmanager
-async def open_peer(folder: Path, _chosen: Options) -> AsyncGenerator[Peer]:
-    """Perdure over the file in a folder."""
-    async with embedded(folder / FILE, max_concurrent_activities=200) as client:
+async def open_peer(folder: Path, chosen: Options) -> AsyncGenerator[Peer]:
+    """Perdure over the file in a folder, or on the server that was started for it."""
+    location = database.dsn() if chosen.variant == database.POSTGRESQL else folder / FILE
+    async with embedded(location, max_concurrent_activities=200) as client:
         yield Peer(client, folder)
 
 
 if __name__ == "__main__":
-    library.main("bench.peers.perdure", Peer.name, ["sqlite"], open_peer)
+    library.main("bench.peers.perdure", Peer.name, ["sqlite", database.POSTGRESQL], open_peer)

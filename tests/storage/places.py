@@ -13,7 +13,7 @@ from perdure.engine.storage.api import Store
 from perdure.engine.storage.memory import MemoryStore
 from perdure.engine.storage.postgres import PostgresStore
 from perdure.engine.storage.sqlite import SqliteStore
-from tests.storage.servers import PostgresServer, binaries, shared_server
+from tools.postgres import PostgresServer, binaries, shared_server
 
 
 class Place(Protocol):
