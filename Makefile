@@ -18,7 +18,7 @@ pip := $(run) -m pip --disable-pip-version-check install --quiet --no-warn-scrip
 code := src tests examples bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types simulate crash bench clean
+.PHONY: help demo test lint format types postgres simulate crash bench clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^VENV/q' Makefile
@@ -37,12 +37,16 @@ $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 demo: $(VENV)/.installed-examples
 	@$(run) -m examples.provision.demo $(ARGS)
 
-test: lint types
+test: lint types postgres
 	$(run) -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(run) -m ruff check $(code)
 	$(run) -m ruff format --check $(code)
+
+# A second version of PostgreSQL for the tests, beside the one that pip installs: Debian's.
+postgres:
+	@tools/postgres.sh
 
 format: $(VENV)/.installed-dev
 	$(run) -m ruff check --fix-only --exit-zero --quiet $(code)

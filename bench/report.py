@@ -141,10 +141,10 @@ def budgets(results: Sequence[Result]) -> str:
     for variant, bounds in BUDGETS.items():
         own = [r for r in results if r["peer"] == "perdure" and r["variant"] == variant]
         for budget in bounds:
-            found = values(own, budget.column)
-            if found:
+            if any(r["workload"] == budget.column.workload for r in own):  # it was run
+                found = values(own, budget.column)
                 bound = f"{'≥' if budget.at_least else '≤'} {budget.bound:,g}"
-                verdict = "yes" if budget.met(statistics.median(found)) else "NO"
+                verdict = "–" if not found else "yes" if budget.met(statistics.median(found)) else "NO"
                 rows.append([variant, budget.column.title, bound, cell(found, budget.column.digits), verdict])
     return table(["on", "figure", "budget", "measured, median (extremes)", "met"], rows)
 

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import TypedDict
 
 NOBODY = 65534
 DEBIAN = 15
@@ -36,14 +37,20 @@ def binaries() -> dict[str, Path]:
     return found
 
 
-def _as_user() -> dict[str, object]:
+class _User(TypedDict, total=False):
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+def _as_user() -> _User:
     """How to start a process that is not root's."""
-    return {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
+    return _User(user=NOBODY, group=NOBODY, extra_groups=[]) if os.getuid() == 0 else _User()
 
 
 def _reachable(folder: Path) -> Path:
     """The binaries where the unprivileged user can run them: copied if need be, with their libraries."""
-    test = subprocess.run([folder / "postgres", "-V"], capture_output=True, check=False, **_as_user())  # type: ignore[call-overload]
+    test = subprocess.run([folder / "postgres", "-V"], capture_output=True, check=False, **_as_user())
     if test.returncode == 0:
         return folder
     copy = Path(tempfile.mkdtemp(prefix="perdure-pg-"))
@@ -90,7 +97,7 @@ class PostgresServer:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self.programs / "postgres", "-D", self.data, *options],
-                stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **_as_user(),  # type: ignore[call-overload]
+                stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **_as_user(),
             )  # fmt: skip
         self.run("pg_ctl", "status", f"--pgdata={self.data}", check=False)
         waiting = ["--host", str(self.folder), "--timeout", "1", "--dbname", "postgres", "--username", "postgres"]
@@ -126,7 +133,7 @@ class PostgresServer:
         """Run one of its programs; the exit code."""
         done = subprocess.run(
             [self.programs / program, *arguments], capture_output=True, text=True, cwd=self.folder, check=False,
-            **_as_user(),  # type: ignore[call-overload]
+            **_as_user(),
         )  # fmt: skip
         assert not (check and done.returncode), done.stderr
         return done.returncode

@@ -42,9 +42,9 @@ def test_the_report_compares_medians_with_budgets() -> None:
     results = [result("W1", {"per_s": per_s}) for per_s in (3000.0, 4500.0, 5000.0)]
     results += [result("W3", {"p50_ms": 1.51}), result("W2", {"failed": "OSError: no"})]
     lines = report.render(results).splitlines()
-    assert "| W1 workflows/s | ≥ 4,000 | 4,500 (3,000–5,000) | yes |" in lines
-    assert "| W3 p50 ms | ≤ 1.5 | 1.51 | NO |" in lines
-    assert "| W2 steps/s | ≥ 10,000 | – | – |" in lines
+    assert "| sqlite | W1 workflows/s | ≥ 4,000 | 4,500 (3,000–5,000) | yes |" in lines
+    assert "| sqlite | W3 p50 ms | ≤ 1.5 | 1.51 | NO |" in lines
+    assert "| sqlite | W2 steps/s | ≥ 10,000 | – | – |" in lines
     assert "- perdure sqlite W2: OSError: no" in lines
 
 

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
-from perdure.engine.storage.api import Store
+from perdure.engine.storage.api import Shared, Store
 from perdure.engine.storage.memory import MemoryStore
 from perdure.engine.storage.postgres import PostgresStore
 from perdure.engine.storage.sqlite import SqliteStore
@@ -28,6 +28,14 @@ class Place(Protocol):
         ...
 
 
+class SharedPlace(Place, Protocol):
+    """A place that several stores may use at once."""
+
+    def shared(self) -> Shared:
+        """One more store over what is kept here."""
+        ...
+
+
 class MemoryPlace:
     def __init__(self, folder: Path) -> None:
         self._store = MemoryStore()
@@ -37,6 +45,9 @@ class MemoryPlace:
 
     def after_crash(self) -> Store:
         return self._store
+
+    def shared(self) -> Shared:
+        return self._store.another()
 
 
 class SqlitePlace:
@@ -67,6 +78,9 @@ class PostgresPlace:
     def store(self) -> PostgresStore:
         return PostgresStore(self.server.dsn(), schema=self.schema)
 
+    def shared(self) -> Shared:
+        return self.store()
+
     def after_crash(self) -> Store:
         # A copy of all tables; nobody holds the locks that would say that somebody still uses them.
         left = f"left by {next(_numbers)}"
@@ -93,8 +107,8 @@ def _postgres(name: str, folder: Path) -> PostgresPlace:
     return PostgresPlace(shared_server(name))
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {
+SHARED_PLACES: dict[str, Callable[[Path], SharedPlace]] = {
     "memory": MemoryPlace,
-    "sqlite": SqlitePlace,
     **{name: partial(_postgres, name) for name in binaries()},
 }
+PLACES: dict[str, Callable[[Path], Place]] = {"sqlite": SqlitePlace, **SHARED_PLACES}

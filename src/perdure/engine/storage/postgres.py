@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from perdure.engine.storage import postgres_listing
 from perdure.engine.storage import postgres_statements as sql
@@ -26,10 +25,11 @@ from perdure.engine.storage.api import (
     Verdict,
     Write,
 )
+from perdure.engine.storage.postgres_driver import Connection, Row
 from perdure.engine.storage.postgres_ears import Ears
 from perdure.engine.storage.postgres_migration import enter
 from perdure.engine.storage.postgres_notices import MEMBERS, encode_moved
-from perdure.engine.storage.postgres_server import Connection, Readers, Server
+from perdure.engine.storage.postgres_server import Readers, Server
 from perdure.engine.storage.postgres_values import chain_key, plain, queue_key, request_key, text
 from perdure.engine.storage.postgres_writer import Writer
 from perdure.engine.storage.schema import KINDS, STATUSES
@@ -100,7 +100,7 @@ class PostgresStore:
         async with self._open[1].use() as connection:
             yield connection
 
-    async def _fetch(self, statement: str, *arguments: object) -> list[Any]:
+    async def _fetch(self, statement: str, *arguments: object) -> list[Row]:
         async with self._reader() as connection:
             return await connection.fetch(statement, *arguments)
 
@@ -121,15 +121,15 @@ class PostgresStore:
         found: list[StoredRun | None] = [None] * len(chains)
         if chains:
             keys = zip(*(chain_key(*chain) for chain in chains), strict=True)
-            for place, *row in await self._fetch(sql.LATEST_RUNS, *keys):
-                found[place - 1] = _stored(chains[place - 1], row)
+            for row in await self._fetch(sql.LATEST_RUNS, *keys):
+                place: int = row[0] - 1
+                found[place] = _stored(chains[place], row[1:])
         return found
 
     async def load_run(self, chain: ChainKey, run_id: str) -> StoredRun | None:
         shard, digest = chain_key(*chain)
-        for _, *row in await self._fetch(sql.RUN_BY_ID, [shard], [digest], text(run_id)):
-            return _stored(chain, row)
-        return None
+        rows = await self._fetch(sql.RUN_BY_ID, [shard], [digest], text(run_id))
+        return _stored(chain, rows[0][1:]) if rows else None
 
     async def versions(self, runs: Sequence[RunKey]) -> Sequence[int]:
         found = [0] * len(runs)
@@ -156,7 +156,8 @@ class PostgresStore:
     async def taken(self, chain: ChainKey, request_ids: Sequence[str], now: int) -> set[str]:
         shard, _ = chain_key(*chain)
         keys = [request_key(*chain, one) for one in request_ids]
-        return {request_ids[place - 1] for (place,) in await self._fetch(sql.TAKEN, [shard] * len(keys), keys, now)}
+        places: set[int] = {row[0] for row in await self._fetch(sql.TAKEN, [shard] * len(keys), keys, now)}
+        return {one for place, one in enumerate(request_ids, 1) if place in places}
 
     async def due(self, now: int, limit: int) -> Sequence[Due]:
         return [_due(row) for row in await self._fetch(sql.DUE, now, limit)]
@@ -184,14 +185,12 @@ class PostgresStore:
 
     async def renew(self, node: int, workers: Sequence[str], grace: int) -> Membership:
         async with self._reader() as connection:
-            await connection.execute(sql.RENEW, node, workers, grace)
+            [now] = await connection.fetchrow(sql.RENEW, node, workers, grace)
             await connection.execute(sql.FORGET_MEMBERS, node, MEMBER_REMEMBERED)
-            rows = await connection.fetch(sql.MEMBERS)
-        return Membership(
-            rows[0][0],
-            frozenset(number for _, number, _ in rows),
-            {worker: number for _, number, attached in rows for worker in attached},
-        )
+            members = await connection.fetch(sql.MEMBERS, now)
+        # A worker that has moved is where it was renewed last.
+        workers_of = {worker: number for number, attached in members for worker in attached}
+        return Membership(now, frozenset(number for number, _ in members), workers_of)
 
     async def listen(self, node: int, heard: Callable[[Notice], None]) -> None:
         writer = self._writer()
@@ -235,7 +234,7 @@ class PostgresStore:
         return [_run_key(row) for row in await self._fetch(sql.RUNNING_IN, *arguments)]
 
 
-def _stored(chain: ChainKey, row: Sequence[Any]) -> StoredRun:
+def _stored(chain: ChainKey, row: Row) -> StoredRun:
     run_no, run_id, version, status, wake_at, running, home, state, covered, histories, privates = row
     journal = list(zip(histories or (), privates or (), strict=True))
     key = RunKey(chain.namespace, chain.workflow_id, run_no)
@@ -244,22 +243,22 @@ def _stored(chain: ChainKey, row: Sequence[Any]) -> StoredRun:
     )  # fmt: skip
 
 
-def _run_key(row: Sequence[Any]) -> RunKey:
+def _run_key(row: Row) -> RunKey:
     namespace, workflow_id, run_no = row
     return RunKey(plain(namespace), plain(workflow_id), run_no)
 
 
-def _due(row: Sequence[Any]) -> Due:
+def _due(row: Row) -> Due:
     namespace, workflow_id, run_no, run_id, wake_at = row
     return Due(RunKey(plain(namespace), plain(workflow_id), run_no), plain(run_id), wake_at)
 
 
-def _queue(row: Sequence[Any]) -> QueueKey:
+def _queue(row: Row) -> QueueKey:
     namespace, kind, task_queue, task_type = row
     return QueueKey(plain(namespace), KINDS[kind], plain(task_queue), plain(task_type))
 
 
-def _item(row: Sequence[Any]) -> BacklogItem:
+def _item(row: Row) -> BacklogItem:
     *queue, priority, fairness_pass, sequence, workflow_id, run_no, run_id, scheduled_event_id, attempt = row
     key = _queue(queue)
     run = RunKey(key.namespace, plain(workflow_id), run_no)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from perdure.engine.storage.api import Notice, NoticesLost
+from perdure.engine.storage.postgres_driver import Connection
 from perdure.engine.storage.postgres_notices import decode
-from perdure.engine.storage.postgres_server import Connection, Server, close
+from perdure.engine.storage.postgres_server import Server, close
 from perdure.errors import PerdureError
 from perdure.limits import POSTGRES_SILENCE, SECOND, STORE_RETRY_INITIAL, STORE_RETRY_MAXIMUM
 

@@ -8,7 +8,7 @@ from typing import Any
 from perdure.engine.storage import filter as list_filter
 from perdure.engine.storage import listing
 from perdure.engine.storage.listing import TEXT, Position, Value, kind_of
-from perdure.engine.storage.postgres_server import Connection
+from perdure.engine.storage.postgres_driver import Connection
 from perdure.engine.storage.postgres_values import attribute_columns, chain_key, plain, space_of, text
 from perdure.engine.storage.schema import STATUS_CODES, STATUSES
 from perdure.model.requests import ListedWorkflow
@@ -54,7 +54,7 @@ async def page(
     text_of, parameters = statement(list_filter.parse(query), namespace, listing.position(token), limit + 1)
     rows: Sequence[Any] = await connection.fetch(text_of, *parameters)
     found = [
-        ListedWorkflow(plain(workflow_id), plain(run_id), plain(workflow_type), STATUSES[status], start, close)
+        ListedWorkflow(plain(workflow_id), plain(run_id), plain(workflow_type), STATUSES[int(status)], start, close)
         for workflow_id, _, run_id, workflow_type, status, start, close in rows[:limit]
     ]
     if len(rows) <= limit:

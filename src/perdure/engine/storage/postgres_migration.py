@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncpg
-
 from perdure.engine.storage import postgres_statements as sql
+from perdure.engine.storage.postgres_driver import TROUBLES, Connection
 from perdure.engine.storage.postgres_schema import MIGRATIONS, VERSION
-from perdure.engine.storage.postgres_server import Connection, Server
+from perdure.engine.storage.postgres_server import Server
 from perdure.errors import StoreForeign, StoreTooNew
 
 _VERSION = "SELECT to_regclass('meta'), (SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace($1)::oid)"
@@ -22,11 +21,12 @@ async def enter(server: Server, connection: Connection) -> tuple[int, str, bool]
     try:
         if await _version(server, connection) < VERSION:
             await _migrate(server, connection)
-        number = await connection.fetchval(sql.ENTER)
+        [number] = await connection.fetchrow(sql.ENTER)
         unclean = await connection.fetch(sql.UNCLEAN, number)
         await connection.execute(sql.FORGET_UNJOINED)
-        return number, await connection.fetchval(sql.CHANNEL), bool(unclean)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        [channel] = await connection.fetchrow(sql.CHANNEL)
+        return number, channel, bool(unclean)
+    except TROUBLES as error:
         raise server.explained(error) from error
 
 
@@ -39,7 +39,7 @@ async def _version(server: Server, connection: Connection) -> int:
                 f"{server.place}: schema {server.schema} holds tables of another program: give another schema"
             )
         return 0
-    version: int = await connection.fetchval("SELECT version FROM meta")
+    [version] = await connection.fetchrow("SELECT version FROM meta")
     if version > VERSION:
         raise StoreTooNew(
             f"{server.place}: schema {server.schema} is of version {version}; this Perdure knows versions up to "

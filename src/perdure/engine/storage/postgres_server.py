@@ -7,11 +7,20 @@ wrong becomes an error that says what it is, where, and what to do; passwords ar
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Final, Protocol, cast
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Final
 from urllib.parse import urlsplit
 
+from perdure.engine.storage.postgres_driver import (
+    TROUBLES,
+    Connection,
+    InterfaceError,
+    PostgresConnectionError,
+    PostgresError,
+    TargetServerAttributeNotMatched,
+    connect,
+)
 from perdure.engine.storage.postgres_schema import OLDEST_SERVER
 from perdure.errors import PerdureError, StoreCorrupt, StoreError, StoreFull, StoreReadOnly, Unavailable
 from perdure.limits import (
@@ -23,29 +32,6 @@ from perdure.limits import (
     POSTGRES_STATEMENT_TIMEOUT,
     SECOND,
 )
-
-try:
-    import asyncpg
-except ModuleNotFoundError:
-    raise StoreError("PostgreSQL needs the package asyncpg: pip install 'perdure[postgres]'") from None
-
-
-class Connection(Protocol):
-    """What is used of a connection of asyncpg's."""
-
-    async def execute(self, query: str, *args: object) -> str: ...
-    async def fetch(self, query: str, *args: object) -> list[Any]: ...
-    async def fetchrow(self, query: str, *args: object) -> Any: ...
-    async def fetchval(self, query: str, *args: object) -> Any: ...
-    def transaction(self) -> AbstractAsyncContextManager[object]: ...
-    def is_closed(self) -> bool: ...
-    def terminate(self) -> None: ...
-    async def close(self, *, timeout: float) -> None: ...
-    async def add_listener(self, channel: str, callback: Callable[[object, int, str, str], None]) -> None: ...
-    def add_termination_listener(self, callback: Callable[[object], None]) -> None: ...
-    def get_server_version(self) -> Sequence[int | str]: ...
-    def get_settings(self) -> Any: ...
-
 
 _SETTINGS: Final = {
     "statement_timeout": str(POSTGRES_STATEMENT_TIMEOUT // 1_000),
@@ -94,15 +80,14 @@ class Server:
         for dsn in self._dsns:
             try:
                 return await self._connect(dsn, purpose)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+            except (*TROUBLES, TargetServerAttributeNotMatched, ValueError) as error:
                 troubles.append(error)
         means = [self.explained(error) for error in troubles]
         # What a person must mend at one host matters more than that another can't be reached.
         raise next((one for one in means if not one.retryable), means[-1]) from troubles[-1]
 
     async def _connect(self, dsn: str, purpose: str) -> Connection:
-        connect = cast("Callable[..., Any]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
-        connection: Connection = await connect(
+        connection = await connect(
             dsn,
             timeout=POSTGRES_CONNECT_TIMEOUT / SECOND,
             # A little later than the server gives up: then it is the server that is gone.
@@ -139,13 +124,15 @@ class Server:
         for prefix, kind, what in _MEANINGS:
             if state.startswith(prefix):
                 return kind(f"{self.place}: {what.format(error=error, schema=self.schema)}")
-        if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        if isinstance(error, TargetServerAttributeNotMatched):
             return Unavailable(
                 f"{self.place} takes no writes now (a standby?): promote it, or give the address of the primary"
             )
+        if isinstance(error, ValueError):
+            return StoreError(f"{self.place} is no address of a database ({error})")
         if isinstance(error, TimeoutError):
             return Unavailable(f"{self.place} does not answer: see that the server runs, and is let through to")
-        if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.PostgresConnectionError):
+        if isinstance(error, OSError | InterfaceError | PostgresConnectionError):
             return Unavailable(f"{self.place} can't be reached ({error}): see that the server runs there")
         return StoreError(f"{self.place} can't be used: {error}")
 
@@ -174,7 +161,7 @@ _MEANINGS: Final[Sequence[tuple[str, type[PerdureError], str]]] = (
 
 def is_lost(connection: Connection, error: BaseException) -> bool:
     """Whether a statement ended without the server's word on it."""
-    refused = isinstance(error, asyncpg.PostgresError) and getattr(error, "severity_en", "ERROR") == "ERROR"
+    refused = isinstance(error, PostgresError) and getattr(error, "severity_en", "ERROR") == "ERROR"
     return connection.is_closed() or not refused
 
 
@@ -193,9 +180,9 @@ class Readers:
             connection = self._take() or await self._server.connect("reads")
             try:
                 yield connection
-            except asyncpg.PostgresError as error:
+            except PostgresError as error:
                 raise self._server.explained(error) from error
-            except (OSError, asyncpg.InterfaceError) as error:
+            except (OSError, InterfaceError) as error:
                 connection.terminate()
                 raise self._server.explained(error) from error
             except BaseException:
@@ -224,5 +211,5 @@ class Readers:
 
 async def close(connection: Connection) -> None:
     """Close a connection in good order, if the server still answers."""
-    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    with suppress(*TROUBLES):
         await connection.close(timeout=POSTGRES_SILENCE / SECOND)

@@ -14,14 +14,12 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
-
-import asyncpg
 
 from perdure.engine.storage import admission
 from perdure.engine.storage import postgres_statements as sql
 from perdure.engine.storage.api import CommitUnknown, Verdict, Write
-from perdure.engine.storage.postgres_server import Connection, Server, close, is_lost
+from perdure.engine.storage.postgres_driver import TROUBLES, Connection, InsufficientPrivilegeError, PostgresError
+from perdure.engine.storage.postgres_server import Server, close, is_lost
 from perdure.engine.storage.postgres_values import chain_key
 from perdure.engine.storage.postgres_writing import CALL, Rows, fits, in_order, request_columns, steps
 from perdure.engine.storage.schema import STATUS_CODES
@@ -73,7 +71,7 @@ class Writer:
             connection = await self._ready()
             try:
                 return await connection.execute(statement, *arguments)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except TROUBLES as error:
                 raise self._server.explained(error) from error
 
     async def _ready(self) -> Connection:
@@ -86,8 +84,9 @@ class Writer:
         """Commit through this connection from now on."""
         try:
             await connection.execute(sql.HOLD, self._node)
-            self._backend = tuple(await connection.fetchrow(sql.BACKEND))
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            [pid, since] = await connection.fetchrow(sql.BACKEND)
+            self._backend = pid, since
+        except TROUBLES as error:
             connection.terminate()
             raise self._server.explained(error) from error
         # Another server, after a fail-over, may give the old numbers to others.
@@ -103,7 +102,7 @@ class Writer:
     async def _commit(self, group: Sequence[Write], now: int, retries: int) -> Sequence[Verdict]:
         try:
             return await self._at_once(group, now)
-        except asyncpg.PostgresError as error:
+        except PostgresError as error:
             if getattr(error, "sqlstate", "") not in _IN_THE_WAY or not retries:
                 raise self._server.explained(error) from error
         except _Moved as moved:
@@ -130,13 +129,11 @@ class Writer:
             if fits(group):
                 try:
                     return await self._taken(connection, group, now)
-                except asyncpg.PostgresError as error:
+                except PostgresError as error:
                     if getattr(error, "sqlstate", "") not in _TO_BE_JUDGED:
                         raise
             return await self._judged(connection, group, now)
-        except asyncpg.DataError as error:
-            raise self._server.explained(error) from error
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncio.CancelledError) as error:
+        except (*TROUBLES, asyncio.CancelledError) as error:
             if not is_lost(connection, error):
                 raise
             self._left.add(self._backend)
@@ -162,11 +159,11 @@ class Writer:
         self, connection: Connection, rows: Rows, count: int, now: int, *, judged: bool
     ) -> Sequence[int | None]:
         if self._next_run + count >= self._last_run:
-            self._next_run = await connection.fetchval("SELECT nextval('run')")
+            [self._next_run] = await connection.fetchrow("SELECT nextval('run')")
             self._last_run = self._next_run + RUN_NUMBERS
         base, self._next_run = self._next_run, self._next_run + count
         arguments = rows.parameters(now, base, judged=judged, node=self._node, channel=self._channel)
-        taken: Sequence[int | None] = await connection.fetchval(CALL, *arguments)
+        [taken] = await connection.fetchrow(CALL, *arguments)
         return taken
 
     async def _judged(self, connection: Connection, group: Sequence[Write], now: int) -> Sequence[Verdict]:
@@ -203,19 +200,22 @@ class Writer:
                 # Ending a backend cuts short its wait for the standby. What is written now comes after its commit, so
                 # that when this is everywhere, that is, too.
                 await connection.execute(sql.TOUCH)
-                found: list[bool] = [write.delete for write in group]
                 rows = [(*chain_key(*write.key[:2]), write.key.run_no, write.version) for write in group]
-                for place, commit_id in await connection.fetch(sql.COMMITS, *_columns(rows, 4)):
-                    write = group[place - 1]
-                    found[place - 1] = not write.delete and commit_id == write.commit_id
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                found = await connection.fetch(sql.COMMITS, *_columns(rows, 4))
+            except TROUBLES as error:
                 raise self._server.explained(error) from error
-        return admission.settled(group, found)
+        stored: dict[int, str | None] = {int(place): commit_id for place, commit_id in found}
+        there = [
+            place not in stored if write.delete else stored.get(place) == write.commit_id
+            for place, write in enumerate(group, 1)
+        ]
+        return admission.settled(group, there)
 
     async def _end_what_was_left(self, connection: Connection) -> None:
         for pid, since in list(self._left):
-            with suppress(asyncpg.InsufficientPrivilegeError):  # a backend of somebody else's has that number now
-                if await connection.fetchval(sql.END_BACKEND, pid, since, POSTGRES_SILENCE // 1_000) is False:
+            with suppress(InsufficientPrivilegeError):  # a backend of somebody else's has that number now
+                ended = await connection.fetch(sql.END_BACKEND, pid, since, POSTGRES_SILENCE // 1_000)
+                if ended and not ended[0][0]:
                     raise Unavailable(f"{self._server.place}: process {pid} does not end; its last commit is open")
             self._left.discard((pid, since))
 
@@ -228,7 +228,7 @@ async def _requests_taken(
     return {ids[place - 1] for (place,) in await connection.fetch(sql.TAKEN, shards, keys, now)} if ids else set()
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[Sequence[Any]]:
+def _columns(rows: Sequence[tuple[object, ...]], width: int) -> list[Sequence[object]]:
     return list(zip(*rows, strict=True)) if rows else [()] * width
 
 

@@ -43,8 +43,8 @@ CALL = f"SELECT commit_group_1({', '.join(f'${number}' for number in range(1, PA
 class Fit:
     """Which writes the statement can take at once.
 
-    It takes a workflow id's only write, or the end of a run with the begin of the next; and one change of each place
-    in a backlog. Anything else (a run that is written twice, say) is judged first, and written in several steps.
+    It takes a workflow id's only write, or the end of a run with the begin of the next; and one write's changes of each
+    place in a backlog. Anything else (a run that is written twice, say) is judged first, and written in several steps.
     """
 
     def __init__(self) -> None:
@@ -58,8 +58,8 @@ class Fit:
         if before is not None and not (before and not write.expected):
             return False
         if write.backlog_added or write.backlog_removed:
-            places = [item[:4] for item in (*write.backlog_added, *write.backlog_removed)]
-            if len(set(places)) < len(places) or not self._tasks.isdisjoint(places):
+            places = {item[:4] for item in (*write.backlog_added, *write.backlog_removed)}
+            if not self._tasks.isdisjoint(places):
                 return False
             self._tasks.update(places)
         self._chains[chain] = before is None and write.expected > 0 and not write.delete
@@ -125,10 +125,12 @@ class Rows:
             sets["snapshots"].append((place, write.snapshot))
         if write.delete:
             sets["gone"].append((place,))
-        for item in write.backlog_added:
-            sets["added"].append((place, *_place(item), *_task(item)))
-        for item in write.backlog_removed:
-            sets["removed"].append((place, *_place(item)))
+        if write.backlog_added or write.backlog_removed:
+            added = {item[:4]: item for item in write.backlog_added}
+            removed = {item[:4]: item for item in write.backlog_removed}
+            sets["removed"] += [(place, *_place(item)) for item in removed.values()]
+            kept = [item for key, item in added.items() if key not in removed]
+            sets["added"] += [(place, *_place(item), *_task(item)) for item in kept]
         if write.notify:
             notice = encode_moved(write.key.chain)
             sets["told"] += [(place, node, notice) for node in write.notify]
