@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -15,7 +16,9 @@ from perdure.embedded import Embedded, embedded
 from perdure.engine.node.cluster.cluster import Cluster
 from perdure.engine.node.cluster.members import StoreClock
 from perdure.engine.node.node import Node
+from perdure.engine.storage.api import Shared
 from perdure.engine.storage.memory import MemoryStore
+from perdure.engine.storage.postgres import PostgresStore
 from perdure.engine.storage.sqlite import SqliteStore
 from perdure.ids import RandomIds, SeededIds
 from perdure.limits import DEFAULT_RETENTION, NODE_GRACE
@@ -27,8 +30,10 @@ from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.worker.worker import Worker
 from perdure.testing.simulation.loop import SimulatedClock, SimulatedLoop
 from perdure.testing.transport import InProcessTransport
+from tools.postgres import shared_server
 
 T = TypeVar("T")
+_numbers = count(1)
 
 EPOCH: Final = 1_800_000_000_000_000
 EPOCH_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=EPOCH)
@@ -58,8 +63,8 @@ class HandedClock:
 class Engine:
     """A store that outlives the engines that a test opens over it, one after another.
 
-    kind: "memory", "sqlite" (through `embedded`), "transport" (SQLite, every message encoded), or "nodes" (two nodes
-    over one memory, each with a worker; requests go to them in turn).
+    kind: "memory", "sqlite" (through `embedded`), "transport" (SQLite, every message encoded), or two nodes, each with
+    a worker, to which requests go in turn: "nodes" over one memory, "postgres" in one database.
     """
 
     def __init__(self, kind: str, folder: Path) -> None:
@@ -67,6 +72,7 @@ class Engine:
         self.path = folder / "engine.db"
         self._time = HandedClock()
         self._memory = MemoryStore(self._time)
+        self._schema = f"integration_{next(_numbers)}"
 
     @asynccontextmanager
     async def open(
@@ -84,7 +90,7 @@ class Engine:
                 yield client
             return
         kept = DEFAULT_RETENTION if retention is None else int(retention.total_seconds() * 1_000_000)
-        if self.kind == "nodes":
+        if self.kind in ("nodes", "postgres"):
             async with self._nodes(clock or SystemClock(), max_concurrent_activities, kept) as client:
                 yield client
             return
@@ -98,17 +104,22 @@ class Engine:
 
     @asynccontextmanager
     async def _nodes(self, clock: Clock, slots: int, retention: int) -> AsyncGenerator[Client]:
-        self._time.clock = clock  # the nodes follow the store's clock
+        self._time.clock = clock  # the nodes follow the store's clock; but nobody sets the database's
         async with AsyncExitStack() as stack:
-            nodes = [member(self._memory.another(), clock, retention) for _ in range(2)]
+            nodes = [member(self._shared(), clock, retention) for _ in range(2)]
             for node in nodes:
                 client = Client(node)
                 await stack.enter_async_context(Embedded(node, Worker(client, max_concurrent_activities=slots), client))
             yield Client(InTurn(nodes))
 
+    def _shared(self) -> Shared:
+        if self.kind == "nodes":
+            return self._memory.another()
+        return PostgresStore(shared_server("postgres").dsn(), schema=self._schema)
 
-def member(store: MemoryStore, clock: Clock, retention: int = DEFAULT_RETENTION) -> Node:
-    """A node among those that share a memory."""
+
+def member(store: Shared, clock: Clock, retention: int = DEFAULT_RETENTION) -> Node:
+    """A node among those that share a store."""
     followed = StoreClock(clock)
     return Node(
         store,

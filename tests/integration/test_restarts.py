@@ -85,7 +85,10 @@ async def test_a_clean_end_costs_no_attempts(engine: Engine) -> None:
     gate.open()
     async with engine.open() as client:
         assert await client.get("p", patient).result() == "restarts"
-    assert gate.arrived == 5 or engine.kind == "nodes"  # there the last node to stop takes it from the others
+    assert gate.arrived == 5 or engine.kind in (
+        "nodes",
+        "postgres",
+    )  # there the last node to stop takes it from the others
 
 
 async def test_the_backlog_is_worked_off_after_a_restart(engine: Engine) -> None:
@@ -118,6 +121,9 @@ async def test_the_backlog_is_worked_off_after_a_restart(engine: Engine) -> None
 
 
 async def test_timers_that_came_due_meanwhile(engine: Engine) -> None:
+    if engine.kind == "postgres":
+        pytest.skip("nobody sets the database's clock, which the nodes follow")
+
     @workflow(name="restarts.sleeping")
     async def sleeping() -> float:
         before = workflow.now()

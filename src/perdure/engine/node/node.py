@@ -250,7 +250,8 @@ class Node:
     def _taken(self, live: Live, row: Row) -> None:
         """A row is on disk: what waited for it leaves."""
         live.speculative = True
-        self.wakeups.at(live.wake_at)
+        if live.home == self.peers.node:
+            self.wakeups.at(live.wake_at)
         for item in row.backlog_removed:
             self.dispatcher.backlog(item.queue).claimed.discard(item)
         for item in row.backlog_added:

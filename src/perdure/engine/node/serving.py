@@ -128,8 +128,9 @@ class Serving:
         if read is not None:
             read(self, live, work)
             return
-        if type(input) is i.WakeUp:
-            live.home = self.peers.node  # where it isn't, its home has left it due for too long
+        if type(input) is i.WakeUp and live.home != self.peers.node:
+            live.home = self.peers.node  # its home is gone, or has left it due for too long
+            self.offers.workflow_task(live)
         try:
             tx = decide(execution, input, self.clock.now())
         except NotRunning as error:
@@ -297,6 +298,7 @@ class Serving:
 
     def tell_news(self, live: Live, work: Work) -> None:
         """Somebody waits here for what the run, which another node serves, has done."""
+        self.peers.await_news(live)
         state = live.run.state
         closed = not live.run.open
         news: list[fx.Effect] = [fx.RunClosed()] if closed else []

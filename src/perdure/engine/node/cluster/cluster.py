@@ -68,7 +68,9 @@ class Cluster:
         self._store, self._node, self._random, self._grace = store, node, random, grace
         self.members = Members(store, clock, grace, lambda: node.dispatcher.workers)
         self._validation = Validation(store, node.spawn, self._stale)
-        self._watching = Watching(store, lambda: self.node, lambda: node.serving.waiting, node.spawn, self._look)
+        self._watching = Watching(
+            store, lambda: self.node, lambda: node.serving.waiting, node.spawn, self.moved, self._look
+        )
         self._renewal = asyncio.Event()
 
     @property
@@ -135,7 +137,6 @@ class Cluster:
         match notice:
             case RunMoved(chain):
                 self.moved(chain)
-                self._watching.moved(chain)
             case BacklogGrew(queue):
                 self._more(queue)
             case MembersChanged():
@@ -146,7 +147,9 @@ class Cluster:
                     self.moved(chain)
 
     def moved(self, chain: ChainKey) -> None:
+        """Another node has written to a workflow id."""
         self._node.serving.moved(chain)
+        self._watching.moved(chain)
 
     def _more(self, queue: QueueKey) -> None:
         if self._node.dispatcher.serves(queue):
@@ -155,10 +158,10 @@ class Cluster:
 
     # --- Who is there -----------------------------------------------------------------------------------
     def elsewhere(self, home: int) -> bool:
-        return home != self.members.node and home in self.members.alive
+        return home != self.members.node and self.members.is_alive(home)
 
     def orphaned(self, home: int) -> bool:
-        return home not in (0, self.members.node) and home not in self.members.alive
+        return home not in (0, self.members.node) and not self.members.is_alive(home)
 
     def workers(self) -> Container[str]:
         return Everybody(self.members, self._node.dispatcher)
@@ -177,8 +180,7 @@ class Cluster:
         self._node.serving.submit(live.chain, work)
 
     def await_news(self, live: Live) -> None:
-        if live.home != self.node:
-            self._watching.watch(live.chain, live.run.ref.run_id)
+        self._watching.watch(live.key, live.run.ref.run_id, live.version, home=live.home == self.node)
 
     def _look(self, chain: ChainKey, run_id: str) -> None:
         self._node.serving.look(chain, run_id)

@@ -57,6 +57,7 @@ class Members:
         self.alive: frozenset[int] = frozenset()
         self.workers: dict[str, int] = {}
         self._shards: frozenset[int] = frozenset()
+        self._newest = 0  # nodes with a higher number have come since the last look
         self._heard_at = 0
         self._patient_until = 0
 
@@ -84,10 +85,14 @@ class Members:
         if missing and now < self._patient_until:
             alive |= missing
             workers |= {worker: node for worker, node in self.workers.items() if node in missing}
-        self.alive, self.workers = alive, workers
+        self.alive, self.workers, self._newest = alive, workers, max(self._newest, *alive)
         if alive != before:
             self._shards = shards_of(self.node, alive)
         return not before <= alive
+
+    def is_alive(self, node: int) -> bool:
+        """Whether a node is, or may be."""
+        return node in self.alive or node > self._newest
 
     def scope(self, overdue: int = 0) -> Scope:
         """What this node looks after; with `overdue`, also what others have left due since then."""
