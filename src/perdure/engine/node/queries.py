@@ -39,6 +39,8 @@ class Queries:
             return
         key = workflow_queue(live)
         worker = self._dispatcher.workflow_worker(key, live.sticky)
+        if live.queued and worker is not None:
+            return  # the worker has just come, and is given the task first
         if worker is not None and worker.hello.instance != live.sticky and live.pending is not None:
             return  # it needs the history, which is read from the disk
         waiting, live.queries = live.queries, []
