@@ -221,7 +221,9 @@ class Committer:
         return wake_at
 
     def _to_be_told(self, live: Live, row: Row) -> Sequence[int]:
-        """The nodes whose workers are to stop something."""
+        """The nodes whose workers are to stop something, and the one that was the home until now."""
+        if live.homed not in (0, live.home):
+            row.notify.add(live.homed)
         for effect in row.effects:
             if type(effect) is CancelAttempt and (node := self._peers.node_of(effect.worker)):
                 row.notify.add(node)
@@ -238,7 +240,7 @@ class Committer:
             live.flight = None
             self.drop(row)
             if verdict == "taken":
-                live.version = write.version
+                live.version, live.homed = write.version, write.home
                 self._taken(live, row)
             else:
                 self._refused(live, row, verdict)

@@ -91,9 +91,9 @@ class Live:
     """One run in memory: the latest of its workflow id, or (with a run_id) an older one."""
 
     __slots__ = (
-        "asked", "chain", "execution", "flight", "gone", "home", "inbox", "journal_bytes", "key", "known", "loading",
-        "moved", "older", "parked", "queries", "queued", "ready", "recent", "recent_from", "row", "snapshot_bytes",
-        "speculative", "sticky", "successor", "version", "wake_at", "wants_history",
+        "asked", "chain", "execution", "flight", "gone", "home", "homed", "inbox", "journal_bytes", "key", "known",
+        "loading", "moved", "older", "parked", "queries", "queued", "ready", "recent", "recent_from", "row",
+        "snapshot_bytes", "speculative", "sticky", "successor", "version", "wake_at", "wants_history",
     )  # fmt: skip
 
     def __init__(self, chain: ChainKey, older: str = "") -> None:
@@ -113,6 +113,7 @@ class Live:
 
         self.version = 0  # on disk
         self.home = 0  # the node that serves it by preference; 0: none yet
+        self.homed = 0  # the home on disk, which hears of it when that is to be another
         self.wake_at = 0  # on disk
         self.row: Row | None = None
         self.flight: Row | None = None

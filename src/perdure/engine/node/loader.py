@@ -113,7 +113,8 @@ class Loader:
         if stored is None:
             return
         live.key = stored.key
-        live.version, live.wake_at, live.home = stored.version, stored.wake_at, stored.home
+        live.version, live.wake_at = stored.version, stored.wake_at
+        live.home = live.homed = stored.home
         live.execution = execution = fold_stored(stored, self._retention)
         state = execution.state
         live.queued = state.task is not None and stored.running == state.running

@@ -308,6 +308,9 @@ class Node:
             self.serving.reply(live, work, error)
 
     def _wake(self, due: Due) -> None:
+        live = self.serving.lives.get(due.key.chain)
+        if self.peers.shared and live is not None and live.key == due.key and live.wake_at != due.wake_at:
+            self.serving.moved(due.key.chain)  # another node has written, and this one was not told
         self.serving.submit(due.key.chain, Work(i.WakeUp(due.key, self.stalls.known()), None, due.run_id))
 
 
