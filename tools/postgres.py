@@ -11,9 +11,11 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TypedDict
@@ -22,7 +24,13 @@ NOBODY = 65534
 DEBIAN = 15
 """The version that Debian 12 has."""
 
-_FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum_naptime": "1s", "max_wal_size": "256MB"}
+_FAST = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "autovacuum_naptime": "1s",
+    "max_wal_size": "256MB",
+    "deadlock_timeout": "100ms",
+}
 
 
 def binaries() -> dict[str, Path]:
@@ -63,13 +71,20 @@ def _reachable(folder: Path) -> Path:
 
 
 class PostgresServer:
-    """A server with a data folder of its own."""
+    """A server with a data folder of its own.
 
-    def __init__(self, programs: Path, settings: Mapping[str, str] = _FAST, parent: Path | None = None) -> None:
+    Args:
+        programs: the folder of its programs.
+        settings: its configuration, beside where it listens.
+        within: a command that runs the one that follows it, as root.
+    """
+
+    def __init__(self, programs: Path, settings: Mapping[str, str] = _FAST, within: Sequence[str] = ()) -> None:
         self.programs = _reachable(programs)
-        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self.settings = dict(settings)
         self.data = self.folder / "data"
+        self._within = within
         self._process: subprocess.Popen[bytes] | None = None
         if os.getuid() == 0:
             os.chown(self.folder, NOBODY, NOBODY)
@@ -83,7 +98,7 @@ class PostgresServer:
 
     def dsn(self, database: str = "postgres") -> str:
         """Its address."""
-        return f"postgresql://postgres@/{database}?host={self.folder}"
+        return f"postgresql://postgres@/{database}?host={self.folder}&port={self._port}"
 
     def initialise(self) -> None:
         """Make the data folder."""
@@ -92,17 +107,31 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
+        until = time.monotonic() + 30
+        while not self._try_to_start():  # processes of one that was killed may be in the way for a moment
+            assert time.monotonic() < until, (self.folder / "log").read_text()[-2_000:]
+
+    def _try_to_start(self) -> bool:
         settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), **self.settings}
-        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        command = [self.programs / "postgres", "-D", self.data]
+        command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        as_user = _as_user()
+        if self._within:
+            become = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+            command, as_user = [*self._within, *become, *command], _User()
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self.programs / "postgres", "-D", self.data, *options],
-                stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **_as_user(),
-            )  # fmt: skip
-        self.run("pg_ctl", "status", f"--pgdata={self.data}", check=False)
+                command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **as_user
+            )
         waiting = ["--host", str(self.folder), "--timeout", "1", "--dbname", "postgres", "--username", "postgres"]
-        while self.run("pg_isready", *waiting, check=False):
-            assert self._process.poll() is None, (self.folder / "log").read_text()
+        while self.run("pg_isready", *waiting, "--port", self._port, check=False):
+            if self._process.poll() is not None:
+                return False
+        return True
+
+    @property
+    def _port(self) -> str:
+        return self.settings.get("port", "5432")
 
     def send(self, number: int) -> None:
         """Send the server's main process a signal, if it lives."""
@@ -125,9 +154,11 @@ class PostgresServer:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def psql(self, statement: str) -> None:
+    def psql(self, statement: str, database: str = "postgres") -> None:
         """Run SQL as the superuser."""
-        self.run("psql", self.dsn(), "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--command", statement)
+        self.run(
+            "psql", self.dsn(database), "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--command", statement
+        )
 
     def run(self, program: str, *arguments: str, check: bool = True) -> int:
         """Run one of its programs; the exit code."""
@@ -137,6 +168,14 @@ class PostgresServer:
         )  # fmt: skip
         assert not (check and done.returncode), done.stderr
         return done.returncode
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
 
 
 @cache

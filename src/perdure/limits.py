@@ -208,7 +208,7 @@ POSTGRES_CONNECT_TIMEOUT: Final = 5 * SECOND
 POSTGRES_STATEMENT_TIMEOUT: Final = 20 * SECOND
 """How long one statement may take: a listing without an index over millions of runs takes some seconds."""
 
-POSTGRES_LOCK_TIMEOUT: Final = 5 * SECOND
+POSTGRES_LOCK_TIMEOUT: Final = 2 * SECOND
 """How long a statement waits for a lock: commits of other nodes hold theirs for milliseconds."""
 
 POSTGRES_SILENCE: Final = 10 * SECOND

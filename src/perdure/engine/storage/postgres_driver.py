@@ -50,7 +50,10 @@ if TYPE_CHECKING:
     class InterfaceError(Exception):
         """Said by the driver."""
 
-    class TargetServerAttributeNotMatched(Exception):
+    class InternalClientError(Exception):
+        """The driver is confused, as when a connection is lost at the wrong moment."""
+
+    class TargetServerAttributeNotMatched(InternalClientError):
         """The server takes no writes."""
 
     def connect(
@@ -67,6 +70,7 @@ else:
         from asyncpg import (
             InsufficientPrivilegeError,
             InterfaceError,
+            InternalClientError,
             PostgresConnectionError,
             PostgresError,
             TargetServerAttributeNotMatched,
@@ -75,7 +79,7 @@ else:
     except ModuleNotFoundError:
         raise StoreError("PostgreSQL needs the package asyncpg: pip install 'perdure[postgres]'") from None
 
-TROUBLES: Final = (OSError, PostgresError, InterfaceError)
+TROUBLES: Final = (OSError, PostgresError, InterfaceError, InternalClientError)
 """What a statement may raise."""
 
 __all__ = [
@@ -83,6 +87,7 @@ __all__ = [
     "Connection",
     "InsufficientPrivilegeError",
     "InterfaceError",
+    "InternalClientError",
     "PostgresConnectionError",
     "PostgresError",
     "Row",

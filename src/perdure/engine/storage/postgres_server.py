@@ -16,6 +16,7 @@ from perdure.engine.storage.postgres_driver import (
     TROUBLES,
     Connection,
     InterfaceError,
+    InternalClientError,
     PostgresConnectionError,
     PostgresError,
     TargetServerAttributeNotMatched,
@@ -80,7 +81,7 @@ class Server:
         for dsn in self._dsns:
             try:
                 return await self._connect(dsn, purpose)
-            except (*TROUBLES, TargetServerAttributeNotMatched, ValueError) as error:
+            except (*TROUBLES, ValueError) as error:
                 troubles.append(error)
         means = [self.explained(error) for error in troubles]
         # What a person must mend at one host matters more than that another can't be reached.
@@ -132,7 +133,7 @@ class Server:
             return StoreError(f"{self.place} is no address of a database ({error})")
         if isinstance(error, TimeoutError):
             return Unavailable(f"{self.place} does not answer: see that the server runs, and is let through to")
-        if isinstance(error, OSError | InterfaceError | PostgresConnectionError):
+        if isinstance(error, OSError | InterfaceError | InternalClientError | PostgresConnectionError):
             return Unavailable(f"{self.place} can't be reached ({error}): see that the server runs there")
         return StoreError(f"{self.place} can't be used: {error}")
 
@@ -180,10 +181,9 @@ class Readers:
             connection = self._take() or await self._server.connect("reads")
             try:
                 yield connection
-            except PostgresError as error:
-                raise self._server.explained(error) from error
-            except (OSError, InterfaceError) as error:
-                connection.terminate()
+            except TROUBLES as error:
+                if is_lost(connection, error):
+                    connection.terminate()
                 raise self._server.explained(error) from error
             except BaseException:
                 connection.terminate()  # it may be in the middle of something

@@ -28,7 +28,8 @@ from perdure.limits import POSTGRES_RETRIES, POSTGRES_SILENCE, POSTGRES_STATEMEN
 
 _BELONG_TOGETHER, _TAKEN_BEFORE, _TWICE = "PD001", "PD002", "21000"
 _TO_BE_JUDGED = frozenset({_BELONG_TOGETHER, _TAKEN_BEFORE, _TWICE})
-_IN_THE_WAY = frozenset({"40001", "40P01", "55P03"})
+_LOCKED = "55P03"
+_IN_THE_WAY = frozenset({"40001", "40P01", _LOCKED})
 """Serialization failures, deadlocks, and locks that were not free in time."""
 
 
@@ -103,7 +104,9 @@ class Writer:
         try:
             return await self._at_once(group, now)
         except PostgresError as error:
-            if getattr(error, "sqlstate", "") not in _IN_THE_WAY or not retries:
+            state = getattr(error, "sqlstate", "")
+            alone = len(admission.views_of(group)) == 1
+            if state not in _IN_THE_WAY or not retries or (alone and state == _LOCKED):
                 raise self._server.explained(error) from error
         except _Moved as moved:
             if not retries:
