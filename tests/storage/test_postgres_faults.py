@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -42,7 +42,7 @@ async def store(place: PostgresPlace) -> AsyncIterator[PostgresStore]:
 
 
 @asynccontextmanager
-async def another(place: PostgresPlace) -> AsyncIterator[Connection]:
+async def another(place: PostgresPlace) -> AsyncGenerator[Connection]:
     """A connection of somebody else's, who knows the tables."""
     connection = await Server(place.server.dsn(), place.schema).connect("tests")
     try:

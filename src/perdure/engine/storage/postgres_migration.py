@@ -21,7 +21,9 @@ async def enter(server: Server, connection: Connection) -> tuple[int, str, bool]
     try:
         if await _version(server, connection) < VERSION:
             await _migrate(server, connection)
-        [number] = await connection.fetchrow(sql.ENTER)
+        async with connection.transaction():  # nobody sees the number before it is held
+            [number] = await connection.fetchrow(sql.ENTER)
+            await connection.execute(sql.HOLD, number)
         unclean = await connection.fetch(sql.UNCLEAN, number)
         await connection.execute(sql.FORGET_UNJOINED)
         [channel] = await connection.fetchrow(sql.CHANNEL)

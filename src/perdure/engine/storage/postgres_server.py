@@ -46,7 +46,10 @@ _SETTINGS: Final = {
     # All that is asked goes by an index. A plan that was made while the tables were small must not scan them later.
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
+    "random_page_cost": "1.1",
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
@@ -162,7 +165,8 @@ _MEANINGS: Final[Sequence[tuple[str, type[PerdureError], str]]] = (
 
 def is_lost(connection: Connection, error: BaseException) -> bool:
     """Whether a statement ended without the server's word on it."""
-    refused = isinstance(error, PostgresError) and getattr(error, "severity_en", "ERROR") == "ERROR"
+    # What the driver itself refuses to send has no severity.
+    refused = isinstance(error, PostgresError) and getattr(error, "severity_en", None) in (None, "ERROR")
     return connection.is_closed() or not refused
 
 

@@ -46,10 +46,11 @@ FORGET = """DELETE FROM dedup AS d USING (
     ) AS f WHERE d.shard = f.shard AND d.key = f.key"""
 
 # --- Judging a group that the one statement can't judge --------------------------------------------------
-LOCK_RUNS = """SELECT w.place, e.run_no, e.version, e.status
+LOCK_RUNS = """SELECT w.place, e.run_no, e.version
     FROM unnest($1::smallint[], $2::bytea[], $3::integer[]) WITH ORDINALITY AS w(shard, chain, run_no, place)
-    JOIN execution AS e ON e.shard = w.shard AND e.chain = w.chain AND e.run_no = w.run_no
-    ORDER BY e.shard, e.chain, e.run_no FOR UPDATE OF e"""
+    CROSS JOIN LATERAL (SELECT e.run_no, e.version FROM execution AS e
+        WHERE e.shard = w.shard AND e.chain = w.chain AND e.run_no = w.run_no FOR UPDATE) AS e"""
+"""In the order that the keys are given in."""
 LATEST = """SELECT w.place, e.run_no, e.status
     FROM unnest($1::smallint[], $2::bytea[]) WITH ORDINALITY AS w(shard, chain, place)
     CROSS JOIN LATERAL (SELECT e.run_no, e.status FROM execution AS e

@@ -176,7 +176,7 @@ class Writer:
             keys = {(*chain_key(*write.key[:2]), run_no): (write.key[:2], run_no)
                     for write in group for run_no in {write.key.run_no, write.key.run_no - 1}}  # fmt: skip
             named = sorted(keys)
-            for place, run_no, version, _ in await connection.fetch(sql.LOCK_RUNS, *zip(*named, strict=True)):
+            for place, run_no, version in await connection.fetch(sql.LOCK_RUNS, *zip(*named, strict=True)):
                 chain, _ = keys[named[place - 1]]
                 views[chain].versions[run_no] = version
             chains = list(views)
