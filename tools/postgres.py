@@ -123,11 +123,20 @@ class PostgresServer:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **as_user
             )
+        self._guard()
         waiting = ["--host", str(self.folder), "--timeout", "1", "--dbname", "postgres", "--username", "postgres"]
         while self.run("pg_isready", *waiting, "--port", self._port, check=False):
             if self._process.poll() is not None:
+                self.wait()
                 return False
         return True
+
+    def _guard(self) -> None:
+        """Let the server go with this process, even if this one is killed: then the pipe ends."""
+        self._guardian = subprocess.Popen(
+            ["sh", "-c", f"read _ || {{ kill -QUIT {self.pid}; rm -rf {self.folder}; }}"],
+            stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
 
     @property
     def _port(self) -> str:
@@ -143,6 +152,7 @@ class PostgresServer:
         if self._process is not None:
             self._process.wait(30)
             self._process = None
+            self._guardian.communicate(b"it is gone\n")
 
     def stop(self, how: int = signal.SIGINT) -> None:
         """Stop it: SIGTERM waits for clients, SIGINT doesn't, SIGQUIT is as a crash."""

@@ -11,7 +11,7 @@ import pytest
 
 from perdure.clock import SECOND
 from perdure.engine.storage import filter as list_filter
-from perdure.engine.storage import postgres_listing, postgres_server
+from perdure.engine.storage import postgres, postgres_listing, postgres_server
 from perdure.engine.storage.api import Scope
 from perdure.engine.storage.postgres import PostgresStore
 from perdure.engine.storage.postgres_driver import Connection
@@ -325,3 +325,19 @@ async def test_few_connections(store: PostgresStore, place: PostgresPlace) -> No
     assert {name: count for name, count in rows if name != "perdure tests"} == {
         "perdure commits": 1, "perdure notices": 1, "perdure reads": 3,
     }  # fmt: skip
+
+
+async def test_a_history_of_many_rows(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "_HISTORY_ROWS", 10)
+    last = start("a")
+    await put(store, last)
+    for _ in range(35):
+        last = follow(last)._replace(history=b"x")
+        await put(store, last)
+    whole = await store.journal(last.key, 0, 1 << 30)
+    assert [version for version, _ in whole.rows] == list(range(1, 37))
+    assert whole.next == 0
+    first = await store.journal(last.key, 0, 25)
+    assert first.next == first.rows[-1][0] < 36
+    rest = await store.journal(last.key, first.next, 1 << 30)
+    assert [*first.rows, *rest.rows] == whole.rows

@@ -285,7 +285,7 @@ class MembersChanged(NamedTuple):
 
 
 class NoticesLost(NamedTuple):
-    """The connection that notices come through was interrupted: look at everything."""
+    """The connection that notices come through was interrupted: look at everything, and watch again what is watched."""
 
 
 Notice = RunMoved | BacklogGrew | MembersChanged | NoticesLost

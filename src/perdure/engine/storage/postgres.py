@@ -48,6 +48,8 @@ class PostgresStore:
         dsn: the address, as in ``postgresql://user:password@host:port/database``. Several hosts, separated by
             commas: the one that takes writes is used, and another after a fail-over.
         schema: the schema in the database that the tables stand in; it is made if it doesn't exist.
+
+    A connection keeps locks and listens; so a pooler in between must pool sessions, not transactions.
     """
 
     def __init__(self, dsn: str, *, schema: str = "perdure") -> None:
@@ -143,15 +145,15 @@ class PostgresStore:
         rows: list[tuple[int, bytes]] = []
         size = 0
         while True:
-            page = await self._fetch(sql.HISTORY_AFTER, *chain_key(*run[:2]), run.run_no, after, _HISTORY_ROWS)
-            for version, history in page:
-                if rows and size >= limit_bytes:
-                    return JournalPage(rows, rows[-1][0])
-                rows.append((version, history))
-                size += len(history)
-            if len(page) < _HISTORY_ROWS:
+            place = *chain_key(*run[:2]), run.run_no, after
+            page = await self._fetch(sql.HISTORY_AFTER, *place, _HISTORY_ROWS, limit_bytes - size)
+            rows += [(version, history) for version, history, _ in page]
+            if not page or (len(page) < _HISTORY_ROWS and page[-1][0] == page[-1][2]):
                 return JournalPage(rows, 0)
             after = rows[-1][0]
+            size += sum(len(history) for _, history, _ in page)
+            if size >= limit_bytes:
+                return JournalPage(rows, after)
 
     async def taken(self, chain: ChainKey, request_ids: Sequence[str], now: int) -> set[str]:
         shard, _ = chain_key(*chain)

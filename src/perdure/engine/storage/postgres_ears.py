@@ -1,4 +1,6 @@
-"""The connection that notices of other nodes come through; it is made again whenever it is lost."""
+"""The connection that notices of other nodes come through; it is made again whenever it is lost.
+
+After `NoticesLost` what was watched must be watched again: after a crash of the server, nobody knows of it."""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from perdure.engine.storage.api import Notice, NoticesLost
-from perdure.engine.storage.postgres_driver import Connection
+from perdure.engine.storage.postgres_driver import TROUBLES, Connection
 from perdure.engine.storage.postgres_notices import decode
 from perdure.engine.storage.postgres_server import Server, close
 from perdure.errors import PerdureError
@@ -53,9 +55,12 @@ class Ears:
             connection.add_termination_listener(lambda _: self._lost.set())
             for channel in self._channels:
                 await connection.add_listener(channel, self._notified)
-        except BaseException as error:
+        except TROUBLES as error:
             connection.terminate()
-            raise self._server.explained(error) if isinstance(error, Exception) else error from error
+            raise self._server.explained(error) from error
+        except BaseException:
+            connection.terminate()
+            raise
         self._connection = connection
 
     def _notified(self, connection: object, pid: int, channel: str, payload: str) -> None:

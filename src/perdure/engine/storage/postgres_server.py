@@ -57,6 +57,11 @@ _DURABLE: Final = """SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') = 'off'"""
 
 
+PATIENCE: Final = POSTGRES_STATEMENT_TIMEOUT + POSTGRES_SILENCE
+"""How long an answer is waited for: a little longer than the server itself tries, so that it is the server that is
+gone."""
+
+
 class Server:
     """Where a store's database is.
 
@@ -94,8 +99,7 @@ class Server:
         connection = await connect(
             dsn,
             timeout=POSTGRES_CONNECT_TIMEOUT / SECOND,
-            # A little later than the server gives up: then it is the server that is gone.
-            command_timeout=(POSTGRES_STATEMENT_TIMEOUT + POSTGRES_SILENCE) / SECOND,
+            command_timeout=PATIENCE / SECOND,
             target_session_attrs="read-write",
             server_settings={
                 **_SETTINGS,
@@ -119,6 +123,12 @@ class Server:
             connection.terminate()
             raise
         return connection
+
+    def failed(self, connection: Connection, error: Exception) -> PerdureError:
+        """What it means that a statement failed; a connection that is of no more use is given up."""
+        if is_lost(connection, error):
+            connection.terminate()
+        return self.explained(error)
 
     def explained(self, error: BaseException) -> PerdureError:
         """What an error of the driver or the server means for a caller. Nothing was committed."""
@@ -186,9 +196,9 @@ class Readers:
             try:
                 yield connection
             except TROUBLES as error:
-                if is_lost(connection, error):
-                    connection.terminate()
-                raise self._server.explained(error) from error
+                raise self._server.failed(connection, error) from error
+            except PerdureError:
+                raise
             except BaseException:
                 connection.terminate()  # it may be in the middle of something
                 raise

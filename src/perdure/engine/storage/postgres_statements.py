@@ -35,8 +35,17 @@ COMMITS = """SELECT w.place, j.commit_id
         WHERE e.shard = w.shard AND e.chain = w.chain AND e.run_no = w.run_no OFFSET 0) AS e
     LEFT JOIN LATERAL (SELECT j.commit_id FROM journal AS j
         WHERE j.run = e.run AND j.version = w.version OFFSET 0) AS j ON true"""
-HISTORY_AFTER = """SELECT j.version, j.history FROM execution AS e JOIN journal AS j ON j.run = e.run
-    WHERE e.shard = $1 AND e.chain = $2 AND e.run_no = $3 AND j.version > $4 ORDER BY j.version LIMIT $5"""
+HISTORY_AFTER = """WITH sizes AS (
+        SELECT j.run, j.version, octet_length(j.history) AS size FROM execution AS e JOIN journal AS j ON j.run = e.run
+        WHERE e.shard = $1 AND e.chain = $2 AND e.run_no = $3 AND j.version > $4 ORDER BY j.version LIMIT $5
+    ), places AS (
+        SELECT s.run, s.version, row_number() OVER w AS place, sum(s.size) OVER w - s.size AS before,
+            max(s.version) OVER () AS last
+        FROM sizes AS s WINDOW w AS (ORDER BY s.version)
+    ) SELECT j.version, j.history, p.last FROM places AS p
+    CROSS JOIN LATERAL (SELECT * FROM journal AS j WHERE j.run = p.run AND j.version = p.version OFFSET 0) AS j
+    WHERE p.before < $6 OR p.place = 1 ORDER BY j.version"""
+"""Reads no row beyond the bytes that are wanted: one may be megabytes. The last column: the last of those looked at."""
 TAKEN = """SELECT w.place
     FROM unnest($1::smallint[], $2::bytea[]) WITH ORDINALITY AS w(shard, key, place)
     JOIN LATERAL (SELECT d.expires FROM dedup AS d WHERE d.shard = w.shard AND d.key = w.key OFFSET 0) AS d

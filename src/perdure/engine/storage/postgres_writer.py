@@ -19,12 +19,12 @@ from perdure.engine.storage import admission
 from perdure.engine.storage import postgres_statements as sql
 from perdure.engine.storage.api import CommitUnknown, Verdict, Write
 from perdure.engine.storage.postgres_driver import TROUBLES, Connection, InsufficientPrivilegeError, PostgresError
-from perdure.engine.storage.postgres_server import Server, close, is_lost
+from perdure.engine.storage.postgres_server import PATIENCE, Server, close, is_lost
 from perdure.engine.storage.postgres_values import chain_key
 from perdure.engine.storage.postgres_writing import CALL, Rows, fits, in_order, request_columns, steps
 from perdure.engine.storage.schema import STATUS_CODES
 from perdure.errors import StoreError, Unavailable
-from perdure.limits import POSTGRES_RETRIES, POSTGRES_SILENCE, POSTGRES_STATEMENT_TIMEOUT, RUN_NUMBERS, SECOND
+from perdure.limits import POSTGRES_RETRIES, POSTGRES_SILENCE, RUN_NUMBERS, SECOND
 
 _BELONG_TOGETHER, _TAKEN_BEFORE, _TWICE = "PD001", "PD002", "21000"
 _TO_BE_JUDGED = frozenset({_BELONG_TOGETHER, _TAKEN_BEFORE, _TWICE})
@@ -73,7 +73,7 @@ class Writer:
             try:
                 return await connection.execute(statement, *arguments)
             except TROUBLES as error:
-                raise self._server.explained(error) from error
+                raise self._server.failed(connection, error) from error
 
     async def _ready(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
@@ -124,10 +124,9 @@ class Writer:
     async def _at_once(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:
         """One transaction. Raises what the server says where nothing was done."""
         connection = await self._ready()
-        # Not the driver's own time-out: that cancels the statement on the server, which cuts a wait for the standby
-        # short and reports success.
-        limit = (POSTGRES_STATEMENT_TIMEOUT + POSTGRES_SILENCE) / SECOND
-        alarm = asyncio.get_running_loop().call_later(limit, connection.terminate)
+        # Before the driver's own time-out: that cancels the statement on the server, which cuts a wait for the standby
+        # short as if all were well.
+        alarm = asyncio.get_running_loop().call_later((PATIENCE - SECOND) / SECOND, connection.terminate)
         try:
             if fits(group):
                 try:
@@ -206,7 +205,7 @@ class Writer:
                 rows = [(*chain_key(*write.key[:2]), write.key.run_no, write.version) for write in group]
                 found = await connection.fetch(sql.COMMITS, *_columns(rows, 4))
             except TROUBLES as error:
-                raise self._server.explained(error) from error
+                raise self._server.failed(connection, error) from error
         stored: dict[int, str | None] = {int(place): commit_id for place, commit_id in found}
         there = [
             place not in stored if write.delete else stored.get(place) == write.commit_id

@@ -96,7 +96,7 @@ class Rows:
         keys = [(*chain_key(write.key[0], write.key[1]), write.key[2]) for write in group]
         self.order = sorted(range(len(group)), key=keys.__getitem__)
         writes = self._sets["writes"]
-        before: ChainTuple | None = None
+        first: dict[ChainTuple, int] = {}
         for place, position in enumerate(self.order, 1):
             write = group[position]
             key, run_id, expected, version, commit_id, status, wake_at, running, history, private, *_ = write
@@ -108,9 +108,9 @@ class Rows:
             chain = key[:2]
             if not expected:
                 self._sets["begun"].append((place, text(key[0]), text(key[1]), text(run_id)))
-                if chain == before:
-                    self._sets["pairs"].append((place - 1, place))
-            before = chain
+            before = first.setdefault(chain, place)
+            if before != place:
+                self._sets["pairs"].append((before, place))
             self._add_rare(place, write)
 
     def _add_rare(self, place: int, write: Write) -> None:
