@@ -37,7 +37,7 @@ def database(folder: Path, chosen: Options) -> Generator[Mapping[str, str]]:
     given = os.environ.get(PROGRAMS)  # the same for all systems, whatever is in their environments
     programs = Path(given) if given else next(iter(binaries().values()))
     folder.chmod(0o711)  # the server runs as somebody else, where this is root
-    server = PostgresServer(programs, _SETTINGS, folder)
+    server = PostgresServer(programs, _SETTINGS, parent=folder)
     server.initialise()
     server.start()
     server.psql("CREATE EXTENSION pg_stat_statements")

@@ -77,11 +77,18 @@ class PostgresServer:
         programs: the folder of its programs.
         settings: its configuration, beside where it listens.
         within: a command that runs the one that follows it, as root.
+        parent: where its folder is made, by default where temporary files are.
     """
 
-    def __init__(self, programs: Path, settings: Mapping[str, str] = _FAST, within: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        programs: Path,
+        settings: Mapping[str, str] = _FAST,
+        within: Sequence[str] = (),
+        parent: Path | None = None,
+    ) -> None:
         self.programs = _reachable(programs)
-        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
         self.settings = dict(settings)
         self.data = self.folder / "data"
         self._within = within

@@ -22,7 +22,7 @@ from perdure.engine.storage.postgres_server import Server
 from perdure.errors import StoreFull, Unavailable
 from tests.storage.make import NOW, follow, key, put, start
 from tests.storage.places import PostgresPlace
-from tests.storage.servers import NOBODY, PostgresServer, binaries, free_port, shared_server
+from tools.postgres import NOBODY, PostgresServer, binaries, free_port, shared_server
 
 PROGRAMS = binaries()
 NEWEST = next(iter(PROGRAMS))

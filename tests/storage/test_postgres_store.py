@@ -31,7 +31,7 @@ from perdure.errors import (
 from perdure.ids import SHARDS
 from tests.storage.make import LATER, NOW, follow, item, put, queue, seen, start
 from tests.storage.places import PostgresPlace
-from tests.storage.servers import PostgresServer, binaries, free_port, shared_server
+from tools.postgres import PostgresServer, binaries, free_port, shared_server
 
 PROGRAMS = binaries()
 
