@@ -84,7 +84,9 @@ async def test_a_run_and_its_successor_are_one_step(store: Store) -> None:
     assert await put(store, ending(first), start("a", 2)) == ["taken", "taken"]
     assert await put(store, ending(first), start("a", 3)) == ["stale", "stale"]
     second = follow(start("a", 2))
-    assert await put(store, second._replace(status="Failed"), start("a", 4)) == ["stale", "stale"]
+    for other in (start("a", 4), start("a", 2), start("a", 1)):
+        assert await put(store, second._replace(status="Failed"), other) == ["stale", "stale"]
+        assert await put(store, other, second._replace(status="Failed")) == ["stale", "stale"]
     assert await store.versions([second.key, key("a", 4)]) == [1, 0]
 
 

@@ -2,8 +2,9 @@
 
 A run is found by (shard, chain, run_no), where the chain is a digest of namespace and workflow id: ids may be longer
 than an index takes. The other tables are keyed by a number of the run's own, given in the order of starts, so that
-what is being worked on lies together at the end of each table and index; under keys that are as good as random,
-each write would touch pages of its own, and after every checkpoint the log takes each of these whole.
+what is being worked on lies together at the end of each table and index. With the shard before that number, a journal
+row cost 10% more of the log and its index was 1.8 times as large; with the key of the run itself 18% more; and the
+larger the tables, the more, since after every checkpoint the log takes each page whole that is written to.
 
 What is in no index can be changed in place (a HOT update), so the hot row's version, status and counter are in none;
 `busy` is, and changes only where `running` comes from or to 0.
