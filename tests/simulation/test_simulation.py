@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
+from perdure.testing.simulation import world
 from perdure.testing.simulation.__main__ import run
-from perdure.testing.simulation.ledger import Violation
+from perdure.testing.simulation.clients import Wanted
+from perdure.testing.simulation.ledger import Ledger, Violation
 from perdure.testing.simulation.world import World
 
 SEEDS = 1_000
@@ -18,24 +20,24 @@ CHUNK = 50
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
 def test_seeds(first: int, capsys: pytest.CaptureFixture[str]) -> None:
-    failed = [seed for seed in range(first, first + CHUNK) if not run(seed)]
+    failed = [seed for seed in range(first, first + CHUNK) if not run("one", seed)]
     assert not failed, capsys.readouterr().err
 
 
 def test_the_seeds_reach_what_they_are_for() -> None:
     """The faults, the kinds of steps and the kills that the seeds are made of do occur in them."""
     worlds = [World.from_seed(seed) for seed in range(SEEDS)]
-    kinds = {step.kind for world in worlds for wanted in world.workflows for step in wanted.plan}
+    kinds = {step.kind for each in worlds for wanted in each.workflows for step in wanted.plan}
     assert kinds == {
         "act", "fan", "sleep", "signals", "cancel", "hopeless", "guarded", "race", "child", "deadline", "again",
     }  # fmt: skip
-    assert sum(len(world.kills) for world in worlds) > SEEDS
+    assert sum(len(each.kills) for each in worlds) > SEEDS
     for fault in ("slow", "refuse", "lose", "conflict", "outage"):
-        assert sum(getattr(world.faults, fault) > 0 for world in worlds) > SEEDS / 5, fault
-    assert sum(world.network > 0 for world in worlds) > SEEDS / 5
-    assert sum(world.crew > 1 for world in worlds) > SEEDS / 5
-    assert sum(world.late > 0 for world in worlds) > SEEDS / 5
-    assert sum(len(world.deaths) for world in worlds) > SEEDS
+        assert sum(getattr(each.faults, fault) > 0 for each in worlds) > SEEDS / 5, fault
+    assert sum(each.network > 0 for each in worlds) > SEEDS / 5
+    assert sum(each.crew > 1 for each in worlds) > SEEDS / 5
+    assert sum(each.late > 0 for each in worlds) > SEEDS / 5
+    assert sum(len(each.deaths) for each in worlds) > SEEDS
 
 
 KILLED_EARLY = [seed for seed in range(100) if any(kill < 50 for kill in World.from_seed(seed).kills[:1])]
@@ -46,7 +48,7 @@ def test_a_seed_gives_the_same_trace_in_every_process(seed: int) -> None:
     """Also where sets of strings are ordered otherwise."""
     traces = set[str]()
     for hash_seed in ("1", "2"):
-        command = [sys.executable, "-m", "perdure.testing.simulation", "--seed", str(seed)]
+        command = [sys.executable, "-m", "perdure.testing.simulation", "--nodes", "one", "--seed", str(seed)]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         traces.add(done.stdout)
@@ -57,12 +59,12 @@ def test_a_seed_gives_the_same_trace_in_every_process(seed: int) -> None:
 def test_a_failing_seed_tells_how_to_see_it_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def wrong(self: World) -> None:
+    def wrong(ledger: Ledger, workflows: list[Wanted]) -> None:
         raise Violation("the end is not what it should be")
 
-    monkeypatch.setattr(World, "_check_end", wrong)
-    assert not run(3)
+    monkeypatch.setattr(world, "check_end", wrong)
+    assert not run("one", 3)
     said = capsys.readouterr().err
-    assert "seed 3 failed: Violation: the end is not what it should be" in said
+    assert "seed 3 (one) failed: Violation: the end is not what it should be" in said
     assert "process begins" in said
     assert "--seed 3" in said

@@ -51,14 +51,23 @@ class _Wire(Generic[Message]):
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Message] = deque()
         self._last = 0.0
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     def send(self, message: Message, /) -> None:
         self._last = max(self._last, self._loop.time() + self._random.random() * self._delay)
         self._queue.append(message)
+        self._empty.clear()
         self._loop.call_at(self._last, self._arrive)
 
     def _arrive(self) -> None:
         self._deliver(self._queue.popleft())
+        if not self._queue:
+            self._empty.set()
+
+    async def empty(self) -> None:
+        """Wait until all that was sent has arrived."""
+        await self._empty.wait()
 
 
 class _SlowLink:
@@ -68,4 +77,5 @@ class _SlowLink:
         self.send = self._wire.send
 
     async def detach(self) -> None:
+        await self._wire.empty()  # a connection that is closed in good order loses nothing
         await self._link.detach()

@@ -7,6 +7,7 @@ seed; how often its activities fail, hang or hold is decided by the outside worl
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -15,9 +16,11 @@ from perdure.sdk.activity.api import activity
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.api import workflow
 from perdure.testing.simulation import ledger as outside
-from perdure.testing.simulation.ledger import Flaky, Step
+from perdure.testing.simulation.attempts import BACKOFF, Flaky, Step
 
 CANCELLED, GAVE_UP, TIMED = 7, 13, 17
+SIDE = "side"
+"""A task queue beside the default one."""
 
 
 @dataclass
@@ -29,27 +32,33 @@ class Report:
     added: list[int]
 
 
-@activity(name="simulated-work", retry_policy=RetryPolicy(initial_interval=outside.BACKOFF, maximum_interval=4.0))
+@activity(name="simulated-work", retry_policy=RetryPolicy(initial_interval=BACKOFF, maximum_interval=4.0))
 async def work(step: Step) -> int:
     """Take a while; fail, hang or hold as often as the step says; return its key."""
-    return await outside.current().perform(step)
+    return await outside.current().attempts.perform(step)
 
 
-@activity(name="simulated-hopeless", retry_policy=RetryPolicy(initial_interval=outside.BACKOFF, maximum_attempts=2))
+@activity(name="simulated-hopeless", retry_policy=RetryPolicy(initial_interval=BACKOFF, maximum_attempts=2))
 async def hopeless(step: Step) -> int:
     """Always fails."""
-    return await outside.current().perform(step)
+    return await outside.current().attempts.perform(step)
 
 
 @activity(
     name="simulated-guarded",
     start_to_close_timeout=2,
     heartbeat_timeout=1,
-    retry_policy=RetryPolicy(initial_interval=outside.BACKOFF),
+    retry_policy=RetryPolicy(initial_interval=BACKOFF),
 )
 async def guarded(step: Step) -> int:
     """Hangs, and is given up by its timeouts."""
-    return await outside.current().perform(step)
+    return await outside.current().attempts.perform(step)
+
+
+@workflow(name="simulated-errand")
+async def errand(step: Step) -> int:
+    """One step, as a child of another type than its parent."""
+    return await work(step)
 
 
 @workflow(name="simulated-script")
@@ -103,8 +112,12 @@ class Script:
                 return await first
             case "child":
                 inner = Step(step.key + 700_000, "act", step.ms, fails=step.fails)
+                if step.n:
+                    return await errand(inner)
                 report = await workflow.run(Script([inner]))
                 return report.results[0]
+            case "side":
+                return await work.options(task_queue=SIDE)(step)
             case "deadline":
                 try:
                     async with asyncio.timeout(step.ms / 1000):
@@ -130,8 +143,8 @@ class Script:
             raise ApplicationError("negative")
 
     @workflow.query
-    def progress(self) -> int:
-        return len(self.results)
+    def progress(self) -> Report:
+        return Report(self.results, self.noted, self.added)
 
 
 def expected(step: Step) -> int:
@@ -156,11 +169,11 @@ def expected(step: Step) -> int:
 KINDS = ("act", "act", "act", "fan", "sleep", "signals", "cancel", "hopeless", "guarded", "race", "child", "deadline")
 
 
-def make_plan(random: Random, first_key: int) -> list[Step]:
+def make_plan(random: Random, first_key: int, kinds: Sequence[str] = KINDS) -> list[Step]:
     """A script from a seed."""
     plan: list[Step] = []
     for i in range(random.randint(1, 6)):
-        kind = random.choice(KINDS)
+        kind = random.choice(kinds)
         step = Step(first_key + i, kind, ms=random.choice((0, 1, 20, 300)))
         if kind in ("act", "fan", "child"):
             step.fails = random.choice((0, 0, 0, 1, 3))

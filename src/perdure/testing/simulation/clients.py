@@ -1,0 +1,174 @@
+"""The clients of a simulation: who starts the workflows, sends them messages, and waits for what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from random import Random
+
+from perdure.errors import NotFound, PerdureError, QueryFailed, Unavailable, WorkflowAlreadyStarted
+from perdure.model.requests import (
+    GetResult,
+    IdReusePolicy,
+    Reply,
+    Request,
+    SignalWorkflow,
+    StartWorkflow,
+    UpdateWorkflow,
+)
+from perdure.sdk.client.client import Client
+from perdure.sdk.client.handle import WorkflowHandle
+from perdure.sdk.converter import encode
+from perdure.testing.simulation.attempts import Step
+from perdure.testing.simulation.ledger import Asked, Ledger
+from perdure.testing.simulation.script import KINDS, Report, Script, make_plan
+
+
+@dataclass
+class Wanted:
+    """What the clients of one workflow do: its plan, and the messages they send, each after a pause.
+
+    rivals: how many others try to start it, too; one of them succeeds.
+    """
+
+    workflow_id: str
+    plan: list[Step]
+    messages: list[tuple[float, str, int]]
+    rivals: int = 0
+
+
+def make_wanted(random: Random, kinds: tuple[str, ...] = KINDS) -> list[Wanted]:
+    """The workflows of a seed."""
+    workflows: list[Wanted] = []
+    for w in range(random.randint(1, 5)):
+        plan = make_plan(random, (w + 1) * 100, kinds)
+        notes = max([step.n for step in plan if step.kind == "signals"], default=0) + random.randint(0, 2)
+        messages = [(random.random() * random.choice((0.01, 2.0)), "note", n) for n in range(notes)]
+        messages += [
+            (random.random(), "add", 90_000 + n if random.random() < 0.8 else -1 - n)
+            for n in range(random.randint(0, 2))
+        ]
+        messages += [(random.random(), random.choice(("describe", "query")), 0) for _ in range(random.randint(0, 2))]
+        random.shuffle(messages)
+        if random.random() < 0.3 and not any(kind == "add" for _, kind, _ in messages):  # updates are of one run
+            plan.insert(random.randrange(len(plan)), Step((w + 1) * 100 + 50, "again"))
+        workflows.append(Wanted(f"w{w}", plan, messages))
+    return workflows
+
+
+class Clients:
+    """They go on where they were, in another process if need be, and send again what was never answered."""
+
+    def __init__(self, client: Client, ledger: Ledger) -> None:
+        self._client, self._ledger = client, ledger
+
+    async def drive(self, wanted: Wanted) -> None:
+        """All clients of one workflow, until it has ended and each has its answer."""
+        ledger, wid = self._ledger, wanted.workflow_id
+        asked = ledger.asked.setdefault(wid, Asked())
+        early = None
+        if not asked.started:
+            early = asyncio.ensure_future(self._early(wid))
+            await asyncio.gather(*(self._start(wanted, rival) for rival in range(wanted.rivals + 1)))
+        handle: WorkflowHandle[Report] = self._client.get(wid, Script)  # type: ignore[assignment]
+        operator = asyncio.ensure_future(self._operate(handle))
+        async with asyncio.TaskGroup() as clients:
+            for pause, kind, n in wanted.messages:
+                clients.create_task(self._message(handle, asked, pause, kind, n))
+            clients.create_task(self._result(handle, asked))
+            if early is not None:
+                await early
+        operator.cancel()
+
+    async def _start(self, wanted: Wanted, rival: int) -> None:
+        wid, payload = wanted.workflow_id, (encode(wanted.plan, "plan"),)
+        policy: IdReusePolicy = "reject_duplicate" if wanted.rivals else "allow_duplicate"
+        name = f"start-{wid}" if not rival else f"rival-{rival}-{wid}"
+        start = StartWorkflow("default", wid, "simulated-script", "default", payload, name, id_reuse_policy=policy)
+        try:
+            await self._insist(start)
+        except WorkflowAlreadyStarted:
+            self._ledger.say(f"{wid} was started by another than {rival}")
+        else:
+            self._ledger.say(f"{wid} started")
+
+    async def _early(self, wid: str) -> None:
+        """A client who asks for the end before the start is through."""
+        pause = 0.0
+        while True:
+            try:
+                await self._client.service.call(GetResult("default", wid, ""))
+            except (NotFound, Unavailable):
+                await asyncio.sleep(pause)
+                pause = pause * 2 + 0.0001
+            else:
+                return
+
+    async def _result(self, handle: WorkflowHandle[Report], asked: Asked) -> None:
+        asked.result = await handle.result()
+        asked.done = True
+        self._ledger.say(f"{handle.id} gave {asked.result}")
+
+    async def _message(self, handle: WorkflowHandle[Report], asked: Asked, pause: float, kind: str, n: int) -> None:
+        await asyncio.sleep(pause)
+        wid = handle.id
+        if kind == "describe":
+            await handle.describe()
+        elif kind == "query":
+            await self._query(handle)
+        elif kind == "note":
+            if asked.notes.get(n, "asked") == "asked":
+                asked.notes[n] = "asked"
+                await self._note(wid, asked, n)
+        elif asked.updates.get(n, "asked") == "asked":
+            asked.updates[n] = "asked"
+            await self._update(wid, asked, n)
+
+    async def _note(self, wid: str, asked: Asked, n: int) -> None:
+        try:
+            await self._insist(SignalWorkflow("default", wid, "", "note", (encode(n, "n"),), f"note-{wid}-{n}"))
+        except NotFound:
+            self._ledger.say(f"{wid} refused signal {n}")
+            asked.notes[n] = "refused"
+        else:
+            self._ledger.say(f"{wid} took signal {n}")
+
+    async def _query(self, handle: WorkflowHandle[Report]) -> None:
+        while True:
+            try:
+                await handle.query(Script.progress)
+            except (NotFound, QueryFailed) as error:  # nobody is there to answer, or the code has not begun
+                self._ledger.say(f"{handle.id} not queried: {error}")
+                await asyncio.sleep(0.3)
+            else:
+                return
+
+    async def _update(self, wid: str, asked: Asked, n: int) -> None:
+        try:
+            outcome = await self._insist(UpdateWorkflow("default", wid, "", f"update-{n}", "add", (encode(n, "n"),)))
+        except NotFound:
+            asked.updates[n] = "refused"
+            return
+        self._ledger.say(f"{wid} update {n}: {outcome}")
+        if outcome.result is None:
+            asked.updates[n] = "refused"
+
+    async def _operate(self, handle: WorkflowHandle[Report]) -> None:
+        """A person who looks now and then, and releases what is held."""
+        while True:
+            await asyncio.sleep(5)
+            try:
+                description = await handle.describe()
+                if any(each.status == "held" for each in description.activities):
+                    await handle.release(note="simulated")
+                    self._ledger.say(f"{handle.id} released")
+            except PerdureError as error:
+                self._ledger.say(f"{handle.id} not released: {error}")
+
+    async def _insist(self, request: Request[Reply]) -> Reply:
+        """Send a request until it is answered, as a client does."""
+        while True:
+            try:
+                return await self._client.service.call(request)
+            except Unavailable:
+                await asyncio.sleep(0.05)

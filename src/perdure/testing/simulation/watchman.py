@@ -1,0 +1,92 @@
+"""Nothing starves: whatever somebody could go on with, somebody goes on with soon.
+
+Looks at the store every second. What waits there for longer than it may, although for so long nothing went wrong, is
+a violation. So faults need no end for this to be seen: a quiet minute between two of them is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from perdure.clock import SECOND
+from perdure.engine.storage.api import RunKey
+from perdure.model.state import State
+from perdure.testing.simulation.ledger import Ledger, at_once, folded
+from perdure.testing.simulation.lives import GRACE
+from perdure.testing.simulation.process import EPOCH, Process
+
+SOON: Final = 5.0
+"""Seconds within which anything is gone on with: a node looks every second, and takes over after another and a half;
+reading and writing may take half a second each."""
+
+TAKEN_OVER: Final = 2 * GRACE + 6.0
+"""Seconds within which another node goes on with what one had that is gone: the grace; another, where somebody could
+not reach the store just before, so that everybody has the time to say that they live; and some to notice it."""
+
+
+class Watchman:
+    """See the module.
+
+    Args:
+        processes: those that were begun.
+        calm_since: when anything last went wrong or was mended; None while nobody could go on with anything.
+    """
+
+    def __init__(self, ledger: Ledger, processes: Sequence[Process], calm_since: Callable[[], float | None]) -> None:
+        self._ledger, self._store, self._processes = ledger, ledger.store, processes
+        self._calm_since = calm_since
+        self._since: dict[object, float] = {}
+        self._runs: dict[RunKey, tuple[int, State]] = {}
+
+    def look(self) -> None:
+        """See what waits, and for how long it has."""
+        calm_since = self._calm_since()
+        if calm_since is None:
+            self._since.clear()
+            return
+        now = self._ledger.time()
+        waiting = dict(self._waiting())
+        self._since = {what: self._since.get(what, now) for what in waiting}
+        for what, bound in waiting.items():
+            waits = now - max(self._since[what], calm_since)
+            if waits > bound:
+                self._ledger.fail(f"nobody has gone on for {waits:.1f} s with {what}")
+
+    def at_rest(self) -> bool:
+        """Whether nothing waits at all, but for the end of its retention."""
+        return not at_once(self._store.running(None, 1)) and not at_once(self._store.backlogged_queues())
+
+    def _waiting(self) -> Iterator[tuple[object, float]]:
+        """What somebody could go on with, and for how long it may wait."""
+        now = EPOCH + int(self._ledger.time() * SECOND)
+        for due in at_once(self._store.due(now, 10)):
+            yield ("what is due", *due), SOON
+        for key in at_once(self._store.running(None, 1_000)):
+            version, state = self._state(key)
+            yield from ((what, TAKEN_OVER) for what in self._lost(key, version, state))
+        for queue in at_once(self._store.backlogged_queues()):
+            if any(process.node.dispatcher.room(queue) for process in self._processes if process.running):
+                for item in at_once(self._store.backlog(queue, None, 1_000)):
+                    yield ("a task of the backlog", *item), TAKEN_OVER
+
+    def _lost(self, key: RunKey, version: int, state: State) -> Iterator[object]:
+        """What nobody may know of who lives."""
+        for activity in state.activities.values():
+            if activity.status == "started" and not self._lives(activity.worker):
+                yield "an attempt whose worker is gone", key, activity.event.id, activity.attempt
+        task = state.task
+        if task is not None and not task.next_attempt_at and not state.held:
+            yield "the workflow task", key, version
+
+    def _lives(self, worker: str) -> bool:
+        return any(worker in process.node.dispatcher.workers for process in self._processes if process.running)
+
+    def _state(self, key: RunKey) -> tuple[int, State]:
+        """A run as it is stored, folded again only when it has changed."""
+        version = at_once(self._store.versions([key]))[0]
+        known = self._runs.get(key)
+        if known is None or known[0] != version:
+            runs = [run for run in at_once(self._store.load([key.chain])) if run is not None]
+            known = self._runs[key] = version, folded(runs[0])
+        return known
