@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from perdure.engine.core.evolve import fold, rebuild
-from perdure.engine.storage.api import ChainKey, RunKey, Shared, StoredRun
+from perdure.engine.storage.api import ChainKey, RunKey, StoredRun
+from perdure.engine.storage.memory import MemoryStore
 from perdure.model.events import HistoryEvent, WorkflowExecutionSignaled
 from perdure.model.journal import decode_events, decode_state
 from perdure.model.state import State
@@ -50,7 +51,7 @@ class Ledger(logging.Handler):
         several: whether several processes live at once.
     """
 
-    def __init__(self, store: Shared, several: bool = False) -> None:
+    def __init__(self, store: MemoryStore, several: bool = False) -> None:
         super().__init__()
         self.store = store
         self.several = several
@@ -60,6 +61,7 @@ class Ledger(logging.Handler):
         self.asked: dict[str, Asked] = {}
         self.lives = Lives(self)
         self.attempts = Attempts(self)
+        self._states: dict[RunKey, tuple[int, State]] = {}
         self.errors: list[str] = []
         self.violation: Violation | None = None
         self.trace: deque[str] = deque(maxlen=10_000)
@@ -97,7 +99,14 @@ class Ledger(logging.Handler):
     def stored(self, workflow_id: str) -> State | None:
         """The latest run of a workflow id, as the store has it now."""
         run = at_once(self.store.load([ChainKey(NAMESPACE, workflow_id)]))[0]
-        return folded(run) if run is not None else None
+        return self.state(run) if run is not None else None
+
+    def state(self, run: StoredRun) -> State:
+        """The state that a store's rows describe; not to be changed."""
+        known = self._states.get(run.key)
+        if known is None or known[0] != run.version:
+            known = self._states[run.key] = run.version, folded(run)
+        return known[1]
 
     def on_disk(self, workflow_id: str, what: str) -> State:
         """The stored state, which must be there because somebody was told of it."""
@@ -110,7 +119,7 @@ class Ledger(logging.Handler):
     def run_on_disk(self, workflow_id: str, run_id: str) -> State | None:
         """One run, as it is stored."""
         run = at_once(self.store.load_run(ChainKey(NAMESPACE, workflow_id), run_id))
-        return folded(run) if run is not None else None
+        return self.state(run) if run is not None else None
 
     def notes_on_disk(self, workflow_id: str, state: State) -> list[int]:
         """The signals that are in the journal, in order."""

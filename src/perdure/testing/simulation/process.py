@@ -14,7 +14,7 @@ from perdure.clock import SECOND
 from perdure.engine.node.cluster.cluster import Cluster
 from perdure.engine.node.cluster.members import StoreClock
 from perdure.engine.node.node import Node
-from perdure.engine.storage.api import Shared
+from perdure.engine.storage.memory import MemoryStore
 from perdure.errors import Unavailable
 from perdure.ids import SeededIds
 from perdure.limits import NODE_GRACE
@@ -42,7 +42,7 @@ class Surroundings:
     seed: str
     timeline: Timeline
     ledger: Ledger
-    store: Shared
+    store: MemoryStore
     faults: Faults
     network: float
     watch: Callable[[Node], None] = lambda node: None
@@ -126,7 +126,7 @@ class Process:
     def _node(self) -> Node:
         around, ledger = self._around, self._around.ledger
         store = FaultyStore(
-            around.store,
+            around.store.another() if ledger.several else around.store,
             around.faults,
             self._random,
             lambda: not self.loop.dead,

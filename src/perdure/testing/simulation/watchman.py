@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from perdure.clock import SECOND
-from perdure.engine.storage.api import RunKey
-from perdure.model.state import State
-from perdure.testing.simulation.ledger import Ledger, at_once, folded
+from perdure.engine.storage.api import StoredRun
+from perdure.testing.simulation.ledger import Ledger, at_once
 from perdure.testing.simulation.lives import GRACE
 from perdure.testing.simulation.process import EPOCH, Process
 
@@ -37,7 +36,6 @@ class Watchman:
         self._ledger, self._store, self._processes = ledger, ledger.store, processes
         self._calm_since = calm_since
         self._since: dict[object, float] = {}
-        self._runs: dict[RunKey, tuple[int, State]] = {}
 
     def look(self) -> None:
         """See what waits, and for how long it has."""
@@ -63,15 +61,17 @@ class Watchman:
         for due in at_once(self._store.due(now, 10)):
             yield ("what is due", *due), SOON
         for key in at_once(self._store.running(None, 1_000)):
-            version, state = self._state(key)
-            yield from ((what, TAKEN_OVER) for what in self._lost(key, version, state))
+            for run in at_once(self._store.load([key.chain])):
+                if run is not None and run.key == key:
+                    yield from ((what, TAKEN_OVER) for what in self._lost(run))
         for queue in at_once(self._store.backlogged_queues()):
             if any(process.node.dispatcher.room(queue) for process in self._processes if process.running):
                 for item in at_once(self._store.backlog(queue, None, 1_000)):
                     yield ("a task of the backlog", *item), TAKEN_OVER
 
-    def _lost(self, key: RunKey, version: int, state: State) -> Iterator[object]:
+    def _lost(self, run: StoredRun) -> Iterator[object]:
         """What nobody may know of who lives."""
+        key, version, state = run.key, run.version, self._ledger.state(run)
         for activity in state.activities.values():
             if activity.status == "started" and not self._lives(activity.worker):
                 yield "an attempt whose worker is gone", key, activity.event.id, activity.attempt
@@ -81,12 +81,3 @@ class Watchman:
 
     def _lives(self, worker: str) -> bool:
         return any(worker in process.node.dispatcher.workers for process in self._processes if process.running)
-
-    def _state(self, key: RunKey) -> tuple[int, State]:
-        """A run as it is stored, folded again only when it has changed."""
-        version = at_once(self._store.versions([key]))[0]
-        known = self._runs.get(key)
-        if known is None or known[0] != version:
-            runs = [run for run in at_once(self._store.load([key.chain])) if run is not None]
-            known = self._runs[key] = version, folded(runs[0])
-        return known

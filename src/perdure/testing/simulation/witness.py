@@ -7,7 +7,7 @@ than what was on disk, or had been told to anybody, when its request came.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from perdure.engine.storage.api import RunKey
 from perdure.errors import EngineStopped, NotFound, NotRunning, PerdureError, Unavailable, WorkflowAlreadyStarted
@@ -17,6 +17,9 @@ from perdure.model.tasks import ToWorker, WorkerHello
 from perdure.sdk.converter import decode
 from perdure.testing.simulation.ledger import NAMESPACE, Asked, Ledger, at_once
 from perdure.testing.simulation.script import Report
+
+TOLD_OF_RUNS: Final = (q.DescribeWorkflow, q.GetResult, q.SignalWorkflow, q.UpdateWorkflow, q.GetHistory)
+"""Requests for which only the run can be missing."""
 
 
 class Before(NamedTuple):
@@ -72,7 +75,7 @@ class Witness:
         elif isinstance(error, NotRunning):
             if ledger.on_disk(wid, "it was said not to run").status == "Running":
                 ledger.fail(f"{wid} was said not to run, but runs on disk")
-        elif isinstance(error, NotFound) and before.exists and not isinstance(request, q.QueryWorkflow):
+        elif isinstance(error, NotFound) and before.exists and isinstance(request, TOLD_OF_RUNS):
             ledger.fail(f"{type(request).__name__} of {wid} was refused ({error}), but it was on disk before")
 
     def _replied(self, wid: str, request: object, reply: object, before: Before) -> None:
