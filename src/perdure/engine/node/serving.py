@@ -28,7 +28,7 @@ from perdure.engine.node.queries import Queries
 from perdure.engine.node.waiting import Waiting
 from perdure.engine.storage.api import BacklogItem, ChainKey, QueueKey, RunKey
 from perdure.errors import NotFound, NotRunning, PerdureError
-from perdure.limits import MAX_CACHED_EXECUTIONS, MAX_GROUP, SECOND, WAKE_BACKOFF_INITIAL
+from perdure.limits import MAX_CACHED_EXECUTIONS, MAX_GROUP, NODES_TOLD_APART, SECOND, WAKE_BACKOFF_INITIAL
 from perdure.model import requests as q
 from perdure.model.events import HistoryEvent, WorkflowExecutionContinuedAsNew
 from perdure.model.records import HeartbeatRecorded
@@ -337,9 +337,10 @@ class Serving:
         self._node.spawn(coroutine)
 
     def next_sequence(self) -> int:
-        """A number for the end of a backlog: later ones are larger, across restarts."""
+        """A number for the end of a backlog: later ones are larger, across restarts. No other node draws it, since it
+        names the task."""
         self._sequence = max(self._sequence + 1, self.clock.now())
-        return self._sequence
+        return self._sequence * NODES_TOLD_APART + self.peers.node % NODES_TOLD_APART
 
     def nudge(self) -> None:
         """Slots or backlogs have changed: look at them in a turn."""
