@@ -55,7 +55,7 @@ class Row:
 
     __slots__ = (
         "additions", "answers", "backlog_added", "backlog_removed", "dedup", "delete", "effects", "encoded", "events",
-        "listed", "notify", "private", "works",
+        "listed", "notify", "private", "reads", "works",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -70,6 +70,7 @@ class Row:
         self.notify: set[int] = set()  # nodes that are to hear of it
         self.effects: list[Effect] = []
         self.answers: list[tuple[Answer, object]] = []
+        self.reads: list[tuple[Work, object]] = []  # answers that came when it was on its way already
         self.works: list[Work] = []
         self.additions = 0  # how often something was added, as `limits.MAX_UNCOMMITTED` counts
 

@@ -258,6 +258,8 @@ class Node:
             self.dispatcher.backlog(item.queue).add(item)
         for answer, value in row.answers:
             settle(answer, value)
+        for work, value in row.reads:
+            self.peers.answer(live, work, value)
         if row.effects:
             self.performing.perform(live, row.effects)
         if row.backlog_added or row.backlog_removed:

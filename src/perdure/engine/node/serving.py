@@ -124,6 +124,9 @@ class Serving:
         if work.run_id and work.run_id != execution.ref.run_id:
             self._forward(live, work)
             return
+        if isinstance(input, q.SignalWorkflow) and self._under_way(live, input.request_id):
+            self.reply(live, work, q.Done())
+            return
         read = READS.get(type(input))
         if read is not None:
             read(self, live, work)
@@ -199,12 +202,18 @@ class Serving:
         """Answer, as soon as all that the answer saw is on disk."""
         if work.answer is None:
             return
-        pending = live.pending
-        if pending is None:
-            self.peers.answer(live, work, value)
-        else:
-            pending.answers.append((work.answer, value))
+        if live.row is not None:
+            live.row.answers.append((work.answer, value))
             self._depends(live, work)
+        elif live.flight is not None:  # perhaps it is on disk since before the question, and another node's after it
+            live.flight.reads.append((work, value))
+            self._depends(live, work)
+        else:
+            self.peers.answer(live, work, value)
+
+    def _under_way(self, live: Live, request_id: str) -> bool:
+        """Whether the same request came before, and is not on disk yet."""
+        return any(row is not None and request_id in row.dedup for row in (live.flight, live.row))
 
     def _depends(self, live: Live, work: Work) -> None:
         """If the last row that it saw is refused, it is decided again."""
