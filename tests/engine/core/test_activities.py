@@ -286,7 +286,7 @@ def test_an_activity_that_was_told_to_stop_is_not_tried_again(end: str) -> None:
     elif end == "hold":
         run.fail_activity(token, Failure("ask ann", kind="hold"))
     elif end == "lost":
-        run.decide(i.WorkersLost(frozenset[str]()))
+        run.decide(i.WorkersLost(lambda worker, since: False))
     elif end == "evicted":
         run.decide(t.ActivityEvicted(token))
     else:
@@ -328,19 +328,19 @@ def test_a_lost_worker_costs_an_attempt_and_it_is_tried_again_at_once() -> None:
     run.running("a", "worker-1")
     run.signal()
     run.running("b", "worker-2")
-    tx = run.decide(i.WorkersLost(frozenset({"worker-2"})))
+    tx = run.decide(i.WorkersLost(lambda worker, since: worker == "worker-2"))
     lost, other = run.activity("a"), run.activity("b")
     assert (lost.status, lost.attempt, lost.attempts_before) == ("scheduled", 2, 0)
     assert lost.last_failure is not None and lost.last_failure.kind == "worker_lost"
     assert other.status == "started"
     assert effects(tx, fx.OfferActivity) == [fx.OfferActivity(lost.event.id, 2, "queue", 0)]
-    assert not run.decide(i.WorkersLost(frozenset({"worker-2"}))).changed
+    assert not run.decide(i.WorkersLost(lambda worker, since: worker == "worker-2")).changed
 
 
 def test_a_lost_worker_ends_an_activity_that_has_only_one_attempt() -> None:
     run = Run.begin()
     run.running(retry_policy=ONCE)
-    run.decide(i.WorkersLost(frozenset[str]()))
+    run.decide(i.WorkersLost(lambda worker, since: False))
     _, failed = outcome(run)
     assert isinstance(failed, e.ActivityTaskFailed)
     assert (failed.failure.kind, failed.retry_state) == ("worker_lost", "maximum_attempts")

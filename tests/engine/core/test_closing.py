@@ -213,6 +213,11 @@ def test_a_closed_run_needs_nothing_else() -> None:
     run.start()
     closed = run.terminate().now
     assert run.execution.wake_at() == closed + run.execution.deadlines.retention
-    for input in (i.WorkersLost(frozenset[str]()), i.WorkflowTaskLost(), i.RetryWorkflowTask(), i.WakeUp(KEY)):
+    for input in (
+        i.WorkersLost(lambda worker, since: False),
+        i.WorkflowTaskLost(),
+        i.RetryWorkflowTask(),
+        i.WakeUp(KEY),
+    ):
         tx = run.decide(input)
         assert not tx.changed and not tx.effects

@@ -164,7 +164,7 @@ NONSENSE: tuple[object, ...] = (
     i.OutboxUndelivered(999, "down"),
     i.ChildReported(999, payload(1), None, "child-run"),
     i.WakeUp(KEY),
-    i.WorkersLost(frozenset(WORKERS)),
+    i.WorkersLost(lambda worker, since: worker in WORKERS),
     i.WorkflowTaskLost(),
     i.RetryWorkflowTask(),
 )
@@ -342,7 +342,7 @@ class Lives:
             self.completed.add(token.scheduled_event_id)
 
     def lose_workers(self, picks: Picks) -> None:
-        self.must(i.WorkersLost(frozenset(WORKERS[: picks[0] % 2])))
+        self.must(i.WorkersLost(lambda worker, since: worker in WORKERS[: picks[0] % 2]))
 
     # --- From other executions --------------------------------------------------------------------------
     def answer_outbox(self, picks: Picks) -> None:

@@ -5,7 +5,7 @@ Requests and worker messages are the model's structs as they arrive; here are th
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -36,9 +36,10 @@ class StartActivity(Struct, frozen=True, gc=False):
 
 
 class WorkersLost(Struct, frozen=True, gc=False):
-    """Of the workers that attempts were handed to, only these are still there (when it is decided)."""
+    """Workers that attempts were handed to may be gone. alive: whether one is still there (when it is decided) that was
+    handed an attempt at some time."""
 
-    alive: Container[str]
+    alive: Callable[[str, int], bool]
 
 
 class WakeUp(Struct, frozen=True, gc=False):

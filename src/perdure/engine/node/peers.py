@@ -6,7 +6,7 @@ other node may decide an input of the run, too; it leaves the workflow's code to
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,8 +51,8 @@ class Peers(Protocol):
         """Whether that node is gone, and may have been brought down by what it served."""
         ...
 
-    def workers(self) -> Container[str]:
-        """The instances of all workers that are alive, at any node, when it is asked."""
+    def is_alive(self, worker: str, since: int) -> bool:
+        """Whether a worker is there, at any node, that was given something at a time."""
         ...
 
     def node_of(self, worker: str) -> int:
@@ -110,8 +110,8 @@ class Alone:
     def orphaned(self, home: int) -> bool:
         return False
 
-    def workers(self) -> Container[str]:
-        return self._node.dispatcher.workers.keys()
+    def is_alive(self, worker: str, since: int) -> bool:
+        return worker in self._node.dispatcher.workers
 
     def node_of(self, worker: str) -> int:
         return 0

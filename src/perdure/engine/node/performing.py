@@ -34,7 +34,7 @@ class Performing:
         if worker is not None:
             worker.receive(effect.task)
         else:
-            self._node.serving.look_for_lost(live.chain, live.run.ref.run_id)
+            self._node.serving.look_for_lost(live.chain, live.run.ref.run_id, effect.worker)
 
     def cancel_attempt(self, live: Live, effect: fx.CancelAttempt) -> None:
         worker = self._node.dispatcher.workers.get(effect.worker)

@@ -416,7 +416,7 @@ class Serving:
             run = token.run
             self.submit(ChainKey(run.namespace, run.workflow_id), Work(ActivityEvicted(token), None, run.run_id))
         for run in {token.run for token in worker.held}:
-            self.look_for_lost(ChainKey(run.namespace, run.workflow_id), run.run_id)
+            self.look_for_lost(ChainKey(run.namespace, run.workflow_id), run.run_id, worker.hello.instance)
         for live in list(self.lives.values()):
             if live.sticky == worker.hello.instance:
                 live.sticky = ""
@@ -426,10 +426,15 @@ class Serving:
         self.queries.worker_gone(worker)
         self.offers.let_go()
 
-    def look_for_lost(self, chain: ChainKey, run_id: str) -> None:
-        """Attempts of this run may be on a worker that is gone."""
-        # The workers that are there when it is decided, not now.
-        self.submit(chain, Work(i.WorkersLost(self.peers.workers()), None, run_id))
+    def look_for_lost(self, chain: ChainKey, run_id: str, gone: str = "") -> None:
+        """Attempts of this run may be on a worker that is gone: on one that was here, or ("") on any."""
+
+        def alive(worker: str, since: int) -> bool:  # when it is decided, not now
+            if gone:
+                return worker != gone or worker in self.dispatcher.workers
+            return self.peers.is_alive(worker, since)
+
+        self.submit(chain, Work(i.WorkersLost(alive), None, run_id))
 
     def task_lost(self, live: Live) -> None:
         """Nobody works on its workflow task any more."""

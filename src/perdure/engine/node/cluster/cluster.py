@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from perdure.engine.node.cluster.members import Members, StoreClock
 from perdure.engine.node.cluster.validation import Validation
 from perdure.engine.node.cluster.watching import Watching
-from perdure.engine.node.dispatch import Backlog, Dispatcher
+from perdure.engine.node.dispatch import Backlog
 from perdure.engine.node.live import Live, Work
 from perdure.engine.node.patience import patiently
 from perdure.engine.storage.api import (
@@ -39,18 +39,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.engine")
 
 
-class Everybody(Container[str]):
-    """The workers that are alive at any node. What this node names to the others may be old."""
-
-    def __init__(self, members: Members, dispatcher: Dispatcher) -> None:
-        self._members, self._dispatcher = members, dispatcher
-
-    def __contains__(self, worker: object) -> bool:
-        if worker in self._dispatcher.workers:
-            return True
-        return isinstance(worker, str) and self._members.workers.get(worker, self._members.node) != self._members.node
-
-
 class Cluster:
     """See `Peers`.
 
@@ -72,6 +60,7 @@ class Cluster:
             store, lambda: self.node, lambda: node.serving.waiting, node.spawn, self.moved, self._look
         )
         self._renewal = asyncio.Event()
+        self._look_again_at = 0  # for workers of lost nodes; 0: not
 
     @property
     def node(self) -> int:
@@ -109,7 +98,11 @@ class Cluster:
             if lost:
                 gone = ", ".join(map(str, sorted(before - self.members.alive)))
                 logger.info("node %d goes on with what node %s has left", self.node, gone)
+                self._look_again_at = self._node.clock.now() + self._grace
                 await self._node.take_up()
+            elif 0 < self._look_again_at <= self._node.clock.now():
+                self._look_again_at = 0
+                await self._node.take_up()  # what was on workers that could not be told from new ones
 
     async def _poll(self) -> None:
         """Look for what no notice told."""
@@ -163,8 +156,8 @@ class Cluster:
     def orphaned(self, home: int) -> bool:
         return home not in (0, self.members.node) and not self.members.is_alive(home)
 
-    def workers(self) -> Container[str]:
-        return Everybody(self.members, self._node.dispatcher)
+    def is_alive(self, worker: str, since: int) -> bool:
+        return worker in self._node.dispatcher.workers or self.members.may_live(worker, since)
 
     def node_of(self, worker: str) -> int:
         node = self.members.workers.get(worker, 0)

@@ -56,9 +56,11 @@ class Members:
         self.node = 0
         self.alive: frozenset[int] = frozenset()
         self.workers: dict[str, int] = {}
+        self._gone: dict[str, int] = {}  # workers that were seen before, and when they weren't any more
         self._shards: frozenset[int] = frozenset()
         self._newest = 0  # nodes with a higher number have come since the last look
         self._heard_at = 0
+        self._known_until = 0  # of a worker that was there by then, this node has heard
         self._patient_until = 0
 
     async def join(self) -> None:
@@ -85,6 +87,10 @@ class Members:
         if missing and now < self._patient_until:
             alive |= missing
             workers |= {worker: node for worker, node in self.workers.items() if node in missing}
+        store_now = seen.now
+        self._gone |= dict.fromkeys(self.workers.keys() - workers.keys(), store_now)
+        self._gone = {worker: at for worker, at in self._gone.items() if store_now - at < 2 * self._grace}
+        self._known_until = store_now - self._grace
         self.alive, self.workers, self._newest = alive, workers, max(self._newest, *alive)
         if alive != before:
             self._shards = shards_of(self.node, alive)
@@ -93,6 +99,13 @@ class Members:
     def is_alive(self, node: int) -> bool:
         """Whether a node is, or may be."""
         return node in self.alive or node > self._newest
+
+    def may_live(self, worker: str, since: int) -> bool:
+        """Whether a worker is at another node that was given something at a time; it may be too new to be known."""
+        node = self.workers.get(worker)
+        if node is None:
+            return since > self._known_until and worker not in self._gone
+        return node != self.node
 
     def scope(self, overdue: int = 0) -> Scope:
         """What this node looks after; with `overdue`, also what others have left due since then."""
