@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from perdure.clock import Clock, SystemClock
+from perdure.durations import Duration, microseconds
 from perdure.engine.node.cluster.cluster import Cluster
 from perdure.engine.node.cluster.members import StoreClock
 from perdure.engine.node.node import Node
@@ -20,7 +21,6 @@ from perdure.errors import StoreError
 from perdure.ids import IdSource, RandomIds
 from perdure.limits import DEFAULT_CONCURRENT_ACTIVITIES, DEFAULT_RETENTION, NODE_GRACE
 from perdure.sdk.client.client import Client
-from perdure.sdk.durations import Duration, microseconds
 from perdure.sdk.worker.worker import Worker
 
 IN_MEMORY = ":memory:"

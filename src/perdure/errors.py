@@ -29,7 +29,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
+
+from perdure.durations import Duration, optional_microseconds
 
 
 class PerdureError(Exception):
@@ -172,6 +174,9 @@ class ApplicationError(PerdureError):
         non_retryable: fails the activity at once, whatever its policy.
         next_retry_delay: duration until the next attempt, instead of the policy's backoff.
 
+    Raises:
+        TypeError, ValueError: an option is not what it should be.
+
     Raised in a workflow, it fails the workflow (any other exception is a bug, and is retried).
     """
 
@@ -181,8 +186,11 @@ class ApplicationError(PerdureError):
         *details: object,
         type: str = "ApplicationError",
         non_retryable: bool = False,
-        next_retry_delay: object = None,
+        next_retry_delay: Duration | None = None,
     ) -> None:
+        if not isinstance(cast(object, type), str):
+            raise TypeError(f"type must be text, not {type.__class__.__name__}")
+        optional_microseconds(next_retry_delay, "next_retry_delay")
         super().__init__(message, *details)
         self.message = message
         self.details = details

@@ -20,6 +20,12 @@ MAX_MESSAGE: Final = 8 * 1024 * 1024
 MAX_ID_LENGTH: Final = 1_000
 """Characters of a workflow id, type, queue, signal, query or update name: they stand in database keys."""
 
+MAX_PRIORITY: Final = 1_000_000
+"""Distance of an activity's priority from 0: room enough, and far from what a database column holds."""
+
+MAX_ATTEMPTS: Final = 1_000_000_000
+"""Attempts that a retry policy may name: more are as good as without end, which is 0."""
+
 MAX_REASON_LENGTH: Final = 4_000
 """Characters of a note or a reason that a person gives."""
 

@@ -17,6 +17,7 @@ LAYERS = {
     "limits": 0,
     "clock": 0,
     "ids": 0,
+    "durations": 0,
     "model": 1,
     "engine": 2,
     "engine.core": 2,

@@ -297,7 +297,7 @@ def test_a_policy_by_default() -> None:
         ({"initial_interval": "5s", "maximum_interval": "1s"}, "maximum_interval '1s' is shorter than"),
         ({"backoff_coefficient": 0.5}, "backoff_coefficient must be at least 1"),
         ({"backoff_coefficient": float("nan")}, "backoff_coefficient must be at least 1"),
-        ({"maximum_attempts": -1}, "maximum_attempts must be a whole number"),
+        ({"maximum_attempts": -1}, "maximum_attempts must be between 0 and"),
         ({"maximum_attempts": 1.5}, "maximum_attempts must be a whole number"),
         ({"on_exhausted": "panic"}, 'on_exhausted must be "fail" or "hold"'),
         ({"hold_on": QuotaExceeded}, "hold_on must be a tuple of exception classes"),

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from perdure.clock import DAY, HOUR, MINUTE, SECOND
+from perdure.durations import Duration, microseconds, optional_microseconds
 from perdure.limits import MAX_DURATION
-from perdure.sdk.durations import Duration, microseconds, optional_microseconds
 
 
 @pytest.mark.parametrize(

@@ -332,7 +332,9 @@ def test_a_type_that_happens_to_be_a_class_is_still_a_type() -> None:
 
 
 def test_a_delay_that_is_none_is_said_in_the_message() -> None:
-    failure = failure_of(errors.ApplicationError("m", next_retry_delay="soon"))
+    error = errors.ApplicationError("m")
+    error.next_retry_delay = "soon"  # past the constructor, which refuses it
+    failure = failure_of(error)
     assert failure.next_retry_delay == -1
     assert "its delay is not used: next_retry_delay is 'soon'" in failure.message
 

@@ -16,9 +16,11 @@ from typing import Any, Final, Generic, NoReturn, Protocol, Self, TypeAlias, Typ
 
 from typing_extensions import ParamSpec
 
+from perdure.durations import Duration, optional_microseconds
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.coroutines import Coro
-from perdure.sdk.durations import Duration, optional_microseconds
+from perdure.sdk.options import optional_name
+from perdure.sdk.options import priority as checked_priority
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.context import WorkflowContext, current, require
 
@@ -47,13 +49,13 @@ def options_from(
     if retry_policy is not None and not isinstance(cast(object, retry_policy), RetryPolicy):
         raise TypeError(f"retry_policy must be a perdure.RetryPolicy, not {type(retry_policy).__name__}")
     return base.changed(
-        task_queue=task_queue,
+        task_queue=optional_name(task_queue, "task_queue"),
         start_to_close_timeout=optional_microseconds(start_to_close_timeout, "start_to_close_timeout"),
         schedule_to_close_timeout=optional_microseconds(schedule_to_close_timeout, "schedule_to_close_timeout"),
         schedule_to_start_timeout=optional_microseconds(schedule_to_start_timeout, "schedule_to_start_timeout"),
         heartbeat_timeout=optional_microseconds(heartbeat_timeout, "heartbeat_timeout"),
         retry_policy=None if retry_policy is None else retry_policy.for_engine,
-        priority=priority,
+        priority=checked_priority(priority),
     )
 
 

@@ -21,6 +21,7 @@ from typing import Final, Literal, cast, get_type_hints
 
 import msgspec
 
+from perdure.durations import Duration, microseconds
 from perdure.errors import (
     ActivityCancelled,
     ActivityError,
@@ -42,7 +43,6 @@ from perdure.limits import MAX_FAILURE_CAUSES, MAX_FAILURE_MESSAGE, MAX_PAYLOAD,
 from perdure.model.failures import Failure, FailureKind
 from perdure.model.payloads import ENCODING, Payload
 from perdure.sdk.converter import decode, encode
-from perdure.sdk.durations import Duration, microseconds
 from perdure.sdk.names import class_name, find_exception, mro_names
 
 Ended = Literal["activity", "workflow"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import cast, get_args
 
-from perdure.limits import DEFAULT_MAXIMUM_INTERVAL_FACTOR
+from perdure.durations import Duration, microseconds
+from perdure.limits import DEFAULT_MAXIMUM_INTERVAL_FACTOR, MAX_ATTEMPTS
 from perdure.model.retry import Exhausted
 from perdure.model.retry import RetryPolicy as EnginePolicy
-from perdure.sdk.durations import Duration, microseconds
 from perdure.sdk.names import class_name
+from perdure.sdk.options import one_of, whole_number
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,16 @@ class RetryPolicy:
                     f"maximum_interval {self.maximum_interval!r} is shorter than initial_interval "
                     f"{self.initial_interval!r}; by default it is {DEFAULT_MAXIMUM_INTERVAL_FACTOR} times that"
                 )
-        if not (math.isfinite(self.backoff_coefficient) and self.backoff_coefficient >= 1):
-            raise ValueError(f"backoff_coefficient must be at least 1, not {self.backoff_coefficient!r}")
-        attempts = cast(object, self.maximum_attempts)
-        if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 0:
-            raise ValueError(f"maximum_attempts must be a whole number, 0 for without end, not {attempts!r}")
-        if self.on_exhausted not in ("fail", "hold"):
-            raise ValueError(f'on_exhausted must be "fail" or "hold", not {self.on_exhausted!r}')
+        coefficient = cast(object, self.backoff_coefficient)
+        if not isinstance(coefficient, int | float) or isinstance(coefficient, bool):
+            raise TypeError(f"backoff_coefficient must be a number, not {type(coefficient).__name__}")
+        if not (math.isfinite(coefficient) and coefficient >= 1):
+            raise ValueError(f"backoff_coefficient must be at least 1, not {coefficient!r}")
+        attempts = whole_number(self.maximum_attempts, "maximum_attempts", 0, MAX_ATTEMPTS)
+        one_of(self.on_exhausted, "on_exhausted", get_args(Exhausted))
         policy = EnginePolicy(
             initial_interval=initial,
-            backoff_coefficient=float(self.backoff_coefficient),
+            backoff_coefficient=float(coefficient),
             maximum_interval=maximum,
             maximum_attempts=attempts,
             non_retryable=_names(self.non_retryable, "non_retryable"),

@@ -74,6 +74,18 @@ class Signature:
         """The annotation of the result; `Any` where there is none."""
         return (self._types or self._read_types()).result.hint
 
+    def fits(self, method: Callable[..., object]) -> bool:
+        """Whether a method takes, after `self`, what this function takes: the fewest arguments, and the most."""
+        single = [p for p in self._parameters if p.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
+        for passed in (single, [p for p in single if p.default is Parameter.empty]):
+            args = [p for p in passed if p.kind in _BY_POSITION]
+            kwargs = {p.name: p for p in passed if p.kind is Parameter.KEYWORD_ONLY}
+            try:
+                inspect.signature(method).bind(self, *args, **kwargs)
+            except TypeError:
+                return False
+        return True
+
     def encode(self, args: Sequence[object], kwargs: Mapping[str, object]) -> Payloads:
         """Arguments as payloads. Raises TypeError where they don't fit the parameters, EncodeError and
         PayloadTooLarge naming the parameter."""

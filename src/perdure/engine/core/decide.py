@@ -31,6 +31,7 @@ DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
     t.ActivityHeartbeat: activities.heartbeat,
     t.ActivityEvicted: activities.evicted,
     i.WorkflowTaskLost: workflow_tasks.lost,
+    i.WorkflowTaskUndecided: workflow_tasks.undecided,
     i.RetryWorkflowTask: workflow_tasks.retry_now,
     i.StartActivity: activities.start,
     i.WorkersLost: activities.workers_lost,

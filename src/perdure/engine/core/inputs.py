@@ -27,6 +27,13 @@ class WorkflowTaskLost(Struct, frozen=True, gc=False):
     """The worker that had the workflow task is gone, or didn't answer. Only memory knew that it had it."""
 
 
+class WorkflowTaskUndecided(Struct, frozen=True, gc=False):
+    """To decide on what a worker answered has raised, by a bug of the engine. It would again."""
+
+    worker: str
+    failure: Failure
+
+
 class StartActivity(Struct, frozen=True, gc=False):
     """A worker has a free slot for an attempt. Refused as stale if it isn't waiting any more."""
 

@@ -7,7 +7,7 @@ import zlib
 from typing import NamedTuple
 
 from perdure.engine.core.deadlines import limits_of
-from perdure.limits import DEFAULT_MAXIMUM_INTERVAL_FACTOR, MAX_DURATION, RETRY_JITTER
+from perdure.limits import DEFAULT_MAXIMUM_INTERVAL_FACTOR, MAX_ATTEMPTS, MAX_DURATION, RETRY_JITTER
 from perdure.model.events import RetryState
 from perdure.model.failures import Failure
 from perdure.model.retry import RetryPolicy
@@ -82,8 +82,8 @@ def wrong_policy(policy: RetryPolicy) -> str:
             return f"{name} must be between 0 and {MAX_DURATION} microseconds, not {interval}"
     if not 1 <= policy.backoff_coefficient < math.inf:
         return f"backoff_coefficient must be at least 1, not {policy.backoff_coefficient}"
-    if policy.maximum_attempts < 0:
-        return f"maximum_attempts must be at least 0, not {policy.maximum_attempts}"
+    if not 0 <= policy.maximum_attempts <= MAX_ATTEMPTS:
+        return f"maximum_attempts must be between 0 and {MAX_ATTEMPTS}, not {policy.maximum_attempts}"
     return ""
 
 

@@ -2,57 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Final, get_args
 
 from perdure.errors import InvalidRequest, PayloadTooLarge
 from perdure.limits import MAX_DURATION, MAX_ID_LENGTH, MAX_MESSAGE, MAX_PAYLOAD, MAX_REASON_LENGTH
-from perdure.model.payloads import Payload
-from perdure.model.requests import ListWorkflows, Request
-
-IDS = ("namespace", "workflow_id", "workflow_type", "task_queue", "name", "update_id", "activity_id", "request_id")
-REQUIRED = frozenset(("namespace", "workflow_id", "workflow_type", "task_queue", "name"))
-REASONS = ("reason", "note")
-DURATIONS = (
-    "execution_timeout", "run_timeout", "start_to_close_timeout", "schedule_to_close_timeout", "heartbeat_timeout",
-)  # fmt: skip
+from perdure.model.payloads import Payload, Payloads
+from perdure.model.requests import AnyRequest, ListWorkflows, Request
+from perdure.model.shapes import Check, Shape, check_text, shape_of
 
 
 def check_request(request: Request[object]) -> None:
-    """Raises InvalidRequest where a field is empty or over its limit."""
-    fields = request.__struct_fields__
-    for name in fields:
-        value = getattr(request, name)
-        if type(value) is str:
-            if not value.isascii():
-                check_text(name, value)
-            if name in IDS:
-                if not value and name in REQUIRED and not isinstance(request, ListWorkflows):
-                    raise InvalidRequest(f"{name} must not be empty")
-                if len(value) > MAX_ID_LENGTH:
-                    raise InvalidRequest(f"{name} has {len(value)} characters; limits.MAX_ID_LENGTH is {MAX_ID_LENGTH}")
-            elif name in REASONS and len(value) > MAX_REASON_LENGTH:
-                raise InvalidRequest(
-                    f"{name} has {len(value)} characters; limits.MAX_REASON_LENGTH is {MAX_REASON_LENGTH}"
-                )
-        elif type(value) is int:
-            if name in DURATIONS and not 0 <= value <= MAX_DURATION:
-                raise InvalidRequest(f"{name} must be between 0 and {MAX_DURATION} microseconds, not {value}")
-        elif value is not None and name in ("input", "result", "memo"):
-            check_payloads(name, value)
+    """Raises InvalidRequest where a field is of a wrong type, empty, or over its limit."""
+    shape = _SHAPES.get(type(request))
+    if shape is None:
+        raise InvalidRequest(f"{type(request).__name__} is no request")
+    shape.check(request)
 
 
-def check_text(name: str, value: str) -> None:
-    """Raises InvalidRequest where a string is none that can be stored."""
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"{name} is no valid text: {value!r} ({error.reason})") from error
+def _check_id(value: str, name: str) -> None:
+    check_text(value, name)
+    if len(value) > MAX_ID_LENGTH:
+        raise InvalidRequest(f"{name} has {len(value)} characters; limits.MAX_ID_LENGTH is {MAX_ID_LENGTH}")
 
 
-def check_payloads(name: str, value: object) -> None:
-    """Raises PayloadTooLarge where one payload, or all together, are over their limits."""
+def _check_name(value: str, name: str) -> None:
+    if not value:
+        raise InvalidRequest(f"{name} must not be empty")
+    _check_id(value, name)
+
+
+def _check_reason(value: str, name: str) -> None:
+    check_text(value, name)
+    if len(value) > MAX_REASON_LENGTH:
+        raise InvalidRequest(f"{name} has {len(value)} characters; limits.MAX_REASON_LENGTH is {MAX_REASON_LENGTH}")
+
+
+def _check_duration(value: int, name: str) -> None:
+    if not 0 <= value <= MAX_DURATION:
+        raise InvalidRequest(f"{name} must be between 0 and {MAX_DURATION} microseconds, not {value}")
+
+
+def _check_payloads(payloads: Payloads, name: str) -> None:
     total = 0
-    for payload in _payloads(value):
+    for payload in payloads:
+        if type(payload) is not Payload:
+            raise InvalidRequest(f"{name} must hold payloads, not {type(payload).__name__}")
+        _PAYLOAD.check(payload)
         size = len(payload.data)
         if size > MAX_PAYLOAD:
             raise PayloadTooLarge(f"{name} has {size} bytes; limits.MAX_PAYLOAD is {MAX_PAYLOAD}")
@@ -61,10 +57,32 @@ def check_payloads(name: str, value: object) -> None:
         raise PayloadTooLarge(f"{name} has {total} bytes in all; limits.MAX_MESSAGE is {MAX_MESSAGE}")
 
 
-def _payloads(value: object) -> Iterator[Payload]:
-    if isinstance(value, Payload):
-        yield value
-    elif isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, tuple):
-        yield from value
+def _check_payload(payload: Payload, name: str) -> None:
+    _check_payloads((payload,), name)
+
+
+def _check_memo(memo: Mapping[str, Payload], name: str) -> None:
+    for key in memo:
+        if type(key) is not str:
+            raise InvalidRequest(f"{name} must have text as keys, not {type(key).__name__}")
+        check_text(key, name)
+    _check_payloads(tuple(memo.values()), name)
+
+
+_PAYLOAD: Final = shape_of(Payload)
+_LIMITS: Final[Mapping[str, Check]] = {
+    **dict.fromkeys(("namespace", "workflow_id", "workflow_type", "task_queue", "name"), _check_name),
+    **dict.fromkeys(("update_id", "activity_id", "request_id"), _check_id),
+    **dict.fromkeys(("reason", "note"), _check_reason),
+    **dict.fromkeys(("execution_timeout", "run_timeout"), _check_duration),
+    **dict.fromkeys(("start_to_close_timeout", "schedule_to_close_timeout", "heartbeat_timeout"), _check_duration),
+    "input": _check_payloads,
+    "result": _check_payload,
+    "memo": _check_memo,
+}
+"""What is looked at beside the types, by a field's name."""
+
+_SHAPES: Final = {
+    kind: Shape(kind, {**_LIMITS, "workflow_id": _check_id} if kind is ListWorkflows else _LIMITS)
+    for kind in get_args(AnyRequest)
+}

@@ -11,7 +11,6 @@ from perdure.engine.core.execution import Execution
 from perdure.engine.node.live import Live
 from perdure.engine.node.patience import patiently
 from perdure.engine.storage.api import Store, StoredRun
-from perdure.errors import PerdureError
 from perdure.limits import MAX_GROUP
 from perdure.model.journal import decode_state, events_of
 
@@ -79,7 +78,7 @@ class Loader:
                 work.fresh = True
         try:
             stored = await patiently("executions", lambda: self._read(batch))
-        except PerdureError as error:
+        except Exception as error:
             if len(batch) > 1:  # one that can't be read must not stop the others
                 for live in batch:
                     await self._load([live])

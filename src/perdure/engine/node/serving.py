@@ -31,6 +31,7 @@ from perdure.errors import NotFound, NotRunning, PerdureError
 from perdure.limits import MAX_CACHED_EXECUTIONS, MAX_GROUP, NODES_TOLD_APART, SECOND, WAKE_BACKOFF_INITIAL
 from perdure.model import requests as q
 from perdure.model.events import HistoryEvent, WorkflowExecutionContinuedAsNew
+from perdure.model.failures import Failure
 from perdure.model.records import HeartbeatRecorded
 from perdure.model.requests import StartWorkflow, TerminateWorkflow
 from perdure.model.tasks import ActivityEvicted, ActivityHeartbeat, ActivityToken, WorkflowTaskCompletion
@@ -459,7 +460,17 @@ class Serving:
         works = self.discard(live)
         live.flight = flight
         self.fail(work, error)
-        self.start_anew(live.chain, [each for each in works if each is not work])
+        again = [each for each in works if each is not work]
+        if type(work.input) is WorkflowTaskCompletion:
+            again.append(self._undecided(live, work.input, error))
+        self.start_anew(live.chain, again)
+
+    def _undecided(self, live: Live, completion: WorkflowTaskCompletion, error: Exception) -> Work:
+        """What is decided instead of a completion that can't be, once memory is what the disk says."""
+        failure = Failure(f"the engine could not decide on what the code asked for: {error!r}", kind="engine")
+        worker = "" if live.execution is None else live.execution.taken_by
+        # A run that is not on disk is begun again, with another id.
+        return Work(i.WorkflowTaskUndecided(worker, failure), run_id=completion.run.run_id if live.version else "")
 
     def fail(self, work: Work, error: Exception) -> None:
         """An input came to nothing: whoever asked hears why, and a wake-up is put off."""

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, overload
 from typing_extensions import ParamSpec
 
 from perdure import errors
+from perdure.durations import Duration
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.calls import Activity, AsyncActivity, PlainActivity, options_from
 from perdure.sdk.coroutines import Coro
-from perdure.sdk.durations import Duration
+from perdure.sdk.options import optional_name
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.signatures import Signature
+from perdure.sdk.workflow.definition import WorkflowDefinition
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -155,7 +157,9 @@ def _define(function: Callable[..., object], name: str | None, options: Activity
         raise TypeError(f"@activity is for functions, not for {function!r}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"activity {function_name}: a generator can't be an activity: return all values together")
-    name = name or cast(str, function_name)
+    if isinstance(getattr(function, "definition", None), WorkflowDefinition):
+        raise TypeError(f"{function_name} is a workflow: a function is either that or an activity")
+    name = optional_name(name, "name") or cast(str, function_name)
     definition = ActivityDefinition(
         name=name,
         function=function,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import overload
+from typing import cast, get_args, overload
 
 from typing_extensions import TypeVar
 
+from perdure.durations import Duration, microseconds
 from perdure.ids import IdSource, RandomIds
+from perdure.model.payloads import Payload
 from perdure.model.requests import IdConflictPolicy, IdReusePolicy, ListWorkflows, Service, StartWorkflow
 from perdure.sdk.client.description import WorkflowRow, row
 from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.client.requests import send
 from perdure.sdk.converter import encode
-from perdure.sdk.durations import Duration, microseconds
 from perdure.sdk.identity import identity as default_identity
+from perdure.sdk.options import one_of, optional_text, text
 from perdure.sdk.workflow.api import ClassWorkflow, PlainClassWorkflow
 from perdure.sdk.workflow.calls import WorkflowCall, WorkflowFunction, call_of, definition_of
 
@@ -107,28 +109,29 @@ class Client:
         Raises:
             WorkflowAlreadyStarted: the id is taken, and the policies don't allow to use it.
             TypeError: `call` is not a workflow's call.
+            TypeError, ValueError: an option is not what it should be; the message names it.
             EncodeError: an argument can't be encoded.
             PayloadTooLarge: an argument is over its limit.
             Unavailable: the engine could not be reached for an hour.
         """
         definition, args, kwargs = call_of(call)
         ids = self.ids
-        workflow_id = ids.new_id() if id is None else id
+        workflow_id = ids.new_id() if id is None else text(id, "id")
         started = await send(
             self.service,
             StartWorkflow(
                 self.namespace,
                 workflow_id,
                 definition.name,
-                task_queue or definition.task_queue or self.task_queue,
+                optional_text(task_queue, "task_queue") or definition.task_queue or self.task_queue,
                 definition.signature.encode(args, kwargs),
-                request_id or ids.new_id(),
+                optional_text(request_id, "request_id") or ids.new_id(),
                 self.identity,
                 0 if execution_timeout is None else microseconds(execution_timeout, "execution_timeout"),
                 0 if run_timeout is None else microseconds(run_timeout, "run_timeout"),
-                id_reuse_policy,
-                id_conflict_policy,
-                None if memo is None else {name: encode(value, f"memo {name!r}") for name, value in memo.items()},
+                one_of(id_reuse_policy, "id_reuse_policy", get_args(IdReusePolicy)),
+                one_of(id_conflict_policy, "id_conflict_policy", get_args(IdConflictPolicy)),
+                None if memo is None else _encoded(memo),
             ),
             ids,
         )
@@ -216,10 +219,11 @@ class Client:
             run_id: one run of it; by default the latest.
 
         Raises:
-            TypeError: `workflow` is not decorated with `@workflow`.
+            TypeError: `workflow` is not decorated with `@workflow`, or an id is no text.
         """
         definition = None if workflow is None else definition_of(workflow)
-        return WorkflowHandle(self, id, run_id, definition, messages_to=run_id or "")
+        run = optional_text(run_id, "run_id")
+        return WorkflowHandle(self, text(id, "id"), run or None, definition, messages_to=run)
 
     async def list(self, query: str = "") -> AsyncIterator[WorkflowRow]:
         """Workflows, the latest started first.
@@ -239,3 +243,10 @@ class Client:
             if not reply.next:
                 return
             page = reply.next
+
+
+def _encoded(memo: object) -> dict[str, Payload]:
+    if not isinstance(memo, Mapping):
+        raise TypeError(f"memo must be a mapping of names to values, not {type(memo).__name__}")
+    items = cast("Mapping[object, object]", memo).items()
+    return {text(key, "a name in the memo"): encode(value, f"memo {key!r}") for key, value in items}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, cast, overload
 from typing_extensions import ParamSpec, TypeVar
 
 from perdure.clock import SECOND
+from perdure.durations import Duration, microseconds, optional_microseconds
 from perdure.errors import (
     ApplicationError,
     QueryFailed,
@@ -41,7 +42,6 @@ from perdure.model.requests import (
 from perdure.sdk.client.description import WorkflowDescription, describe
 from perdure.sdk.client.requests import send
 from perdure.sdk.converter import decode, encode, encode_all
-from perdure.sdk.durations import Duration, microseconds, optional_microseconds
 from perdure.sdk.failures import exception_of, failure_of
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.unknown import unknown_name

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Concatenate, Final, NoReturn, Protocol, TypeVa
 
 from typing_extensions import ParamSpec, deprecated
 
+from perdure.durations import Duration, optional_microseconds
 from perdure.sdk.coroutines import Coro
-from perdure.sdk.durations import Duration, optional_microseconds
+from perdure.sdk.options import optional_name
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.signatures import Signature
 from perdure.sdk.workflow.calls import (
@@ -153,13 +154,14 @@ class WorkflowNamespace:
             TypeError, ValueError: it can't be a workflow, an option is not what it should be, or the name is taken.
         """
         failures = _exception_classes(failure_exceptions)
+        name, queue = optional_name(name, "name"), optional_name(task_queue, "task_queue") or ""
 
         def decorate(target: object) -> object:
             if isinstance(target, type):
-                definition = define_class(target, name or target.__name__, task_queue or "", failures, warn_unused)
+                definition = define_class(target, name or target.__name__, queue, failures, warn_unused)
                 REGISTRY.add_workflow(definition)
                 return target
-            definition = _define_function(target, name, task_queue or "", failures)
+            definition = _define_function(target, name, queue, failures)
             REGISTRY.add_workflow(definition)
             return WorkflowFunction[..., object](definition)
 

@@ -17,7 +17,8 @@ from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, cast
 
 from typing_extensions import ParamSpec
 
-from perdure.sdk.durations import Duration, optional_microseconds
+from perdure.durations import Duration, optional_microseconds
+from perdure.sdk.options import optional_name
 from perdure.sdk.workflow.classes import call_record, class_definition
 from perdure.sdk.workflow.context import ChildOptions, WorkflowContext, current, require
 from perdure.sdk.workflow.definition import WorkflowDefinition
@@ -157,8 +158,8 @@ class WorkflowFunction(Generic[P, R_co]):
         """
         options = _changed(
             self._options,
-            id=id,
-            task_queue=task_queue,
+            id=optional_name(id, "id"),
+            task_queue=optional_name(task_queue, "task_queue"),
             execution_timeout=optional_microseconds(execution_timeout, "execution_timeout"),
             run_timeout=optional_microseconds(run_timeout, "run_timeout"),
         )
@@ -193,7 +194,7 @@ def start_child(call: object, id: str | None) -> asyncio.Future[object]:
     """Start what a call records as a child of the current run."""
     context = current() or require("workflow.start()")
     definition, args, kwargs = recorded(call)
-    return context.start_child(definition, _changed(_options_of(call), id=id), args, kwargs)
+    return context.start_child(definition, _changed(_options_of(call), id=optional_name(id, "id")), args, kwargs)
 
 
 def recorded(call: object) -> Recorded:

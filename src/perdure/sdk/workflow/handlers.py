@@ -15,6 +15,7 @@ from typing import ClassVar, Concatenate, Generic, Self, TypeVar, overload
 from typing_extensions import ParamSpec
 
 from perdure.sdk.coroutines import Coro
+from perdure.sdk.options import optional_name
 from perdure.sdk.signatures import Signature
 from perdure.sdk.workflow.definition import HandlerDefinition, HandlerKind
 
@@ -29,7 +30,7 @@ class Handler(Generic[P]):
     kind: ClassVar[HandlerKind]
 
     def __init__(self, function: Callable[..., object], name: str | None) -> None:
-        name = name or function.__name__
+        name = optional_name(name, "name") or function.__name__
         self.definition = HandlerDefinition(
             kind=self.kind,
             name=name,
@@ -94,6 +95,8 @@ class Update(Handler[P], Generic[P, R_co]):
             raise TypeError(f"{place} is a base's update: override it, and give the override a validator")
         if inspect.iscoroutinefunction(function):
             raise TypeError(f"update {self.name}: its validator must be a plain function, since it answers at once")
+        if not self.definition.signature.fits(function):
+            raise TypeError(f"update {self.name}: its validator must take the same parameters as the update")
         self.definition.validator = function
         return function
 

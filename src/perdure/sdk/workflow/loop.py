@@ -22,7 +22,7 @@ from contextvars import Context
 from typing import Any, Final, NoReturn, Protocol, TypeVar, cast
 
 from perdure.clock import SECOND
-from perdure.sdk.durations import microseconds
+from perdure.durations import microseconds
 from perdure.sdk.workflow.source import user_line
 
 T = TypeVar("T")

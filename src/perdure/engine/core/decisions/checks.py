@@ -7,15 +7,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from perdure.engine.core.retries import wrong_policy
+from perdure.errors import InvalidRequest
 from perdure.limits import (
     MAX_COMMANDS,
     MAX_DURATION,
     MAX_PENDING_ACTIVITIES,
     MAX_PENDING_CHILDREN,
     MAX_PENDING_TIMERS,
+    MAX_PRIORITY,
 )
 from perdure.model import commands as c
 from perdure.model.failures import Failure
+from perdure.model.shapes import shape_of
 from perdure.model.state import State
 
 CLOSING: Final[frozenset[type[Any]]] = frozenset(
@@ -58,8 +61,13 @@ def _too_many(state: State, commands: Sequence[c.Command]) -> str:
 def _first_wrong(state: State, commands: Sequence[c.Command]) -> str:
     ahead = Ahead(state)
     for index, command in enumerate(commands, 1):
-        check = CHECKS.get(type(command))
-        wrong = check(ahead, command) if check is not None else ""
+        try:
+            shape_of(type(command)).check(command)
+        except InvalidRequest as error:
+            wrong = str(error)
+        else:
+            check = CHECKS.get(type(command))
+            wrong = check(ahead, command) if check is not None else ""
         if type(command) in CLOSING and index != len(commands):
             wrong = "it ends the run, but is not the last"
         if wrong:
@@ -92,6 +100,8 @@ class Ahead:
         ):
             if not 0 <= timeout <= MAX_DURATION:
                 return f"timeouts must be between 0 and {MAX_DURATION} microseconds, not {timeout}"
+        if not -MAX_PRIORITY <= command.priority <= MAX_PRIORITY:
+            return f"priority must be between {-MAX_PRIORITY} and {MAX_PRIORITY}, not {command.priority}"
         return wrong_policy(command.retry_policy)
 
     def cancel_activity(self, command: c.RequestCancelActivity) -> str:

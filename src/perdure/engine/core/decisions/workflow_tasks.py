@@ -14,7 +14,7 @@ from perdure.engine.core.decisions.checks import CLOSING, check
 from perdure.engine.core.decisions.commands import COMMANDS
 from perdure.engine.core.effects import EvictCopy, OfferWorkflowTask
 from perdure.engine.core.execution import Execution
-from perdure.engine.core.inputs import RetryWorkflowTask, WorkflowTaskLost
+from perdure.engine.core.inputs import RetryWorkflowTask, WorkflowTaskLost, WorkflowTaskUndecided
 from perdure.engine.core.transition import Transition
 from perdure.errors import NotFound
 from perdure.limits import (
@@ -170,6 +170,13 @@ def refuse_close(tx: Transition, task: OpenTask) -> None:
 def fail(tx: Transition, message: WorkflowTaskFailure) -> None:
     """The code has a bug, or does not fit its history."""
     task_failed(tx, taken_task(tx.execution, message.position, message.attempt), message.failure)
+
+
+def undecided(tx: Transition, undecided: WorkflowTaskUndecided) -> None:
+    """The engine can't decide on the answer: as if the code had failed, so that it is seen, and tried again later."""
+    task = tx.state.task
+    if task is not None and (tx.execution.taken is not None or take(tx.execution, undecided.worker, tx.now)):
+        task_failed(tx, task, undecided.failure)
 
 
 def task_failed(tx: Transition, task: OpenTask, failure: Failure) -> None:
