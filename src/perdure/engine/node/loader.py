@@ -93,6 +93,7 @@ class Loader:
                 continue
             live.loading = False
             if live.moved:
+                live.known = False  # nothing is decided on what is old already
                 self.need(live)
             elif not live.gone:
                 self._loaded(live)
