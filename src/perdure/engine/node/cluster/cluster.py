@@ -202,7 +202,13 @@ class Cluster:
         queues, limit = list(backlogs), min(room, BACKLOG_PAGE)
         claim = partial(self._store.claim, self.node, queues, limit, self.members.alive, CLAIM_LEASE)
         claimed: dict[QueueKey, list[BacklogItem]] = {queue: [] for queue in queues}
-        items = await patiently("a backlog", claim)
+        try:
+            items = await self._store.claim(self.node, queues, limit, alive, CLAIM_LEASE)
+        except PerdureError:
+            # It may have been carried out; so this node asks also for what it has, which `fill` tells apart.
+            limit, others = limit + sum(len(backlog.claimed) for backlog in backlogs.values()), alive - {self.node}
+            claim = partial(self._store.claim, self.node, queues, limit, others, CLAIM_LEASE)
+            items = await patiently("a backlog", claim)
         for item in items:
             claimed[item.queue].append(item)
         for queue, backlog in backlogs.items():
