@@ -147,6 +147,7 @@ class Attempts:
         self._check_number(key, number, last)
         worker = self._workers.get((key, number), "")
         attempt = Attempt(number, ledger.process, self.losses, worker, limited, ledger.time())
+        attempt.given_up = any(other.number > number for other in before)
         before.append(attempt)
         before.sort(key=lambda each: each.number)
         return attempt

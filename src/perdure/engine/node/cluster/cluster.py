@@ -199,8 +199,7 @@ class Cluster:
 
     # --- Backlogs ---------------------------------------------------------------------------------------
     async def fetch(self, backlogs: Mapping[QueueKey, Backlog], room: int) -> None:
-        queues, limit = list(backlogs), min(room, BACKLOG_PAGE)
-        claim = partial(self._store.claim, self.node, queues, limit, self.members.alive, CLAIM_LEASE)
+        queues, limit, alive = list(backlogs), min(room, BACKLOG_PAGE), self.members.alive
         claimed: dict[QueueKey, list[BacklogItem]] = {queue: [] for queue in queues}
         try:
             items = await self._store.claim(self.node, queues, limit, alive, CLAIM_LEASE)
