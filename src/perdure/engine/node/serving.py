@@ -200,11 +200,13 @@ class Serving:
         self.dirty(live, row)
 
     def reply(self, live: Live, work: Work, value: object) -> None:
-        """Answer, as soon as all that the answer saw is on disk."""
-        if work.answer is None:
+        """Answer, as soon as all that the answer saw is on disk. Where nobody waits, but what a worker did is refused,
+        it is looked at again if it is not so: or an outcome would be lost."""
+        if work.answer is None and not work.again:
             return
         if live.row is not None:
-            live.row.answers.append((work.answer, value))
+            if work.answer is not None:
+                live.row.answers.append((work.answer, value))
             self._depends(live, work)
         elif live.flight is not None:  # perhaps it is on disk since before the question, and another node's after it
             live.flight.reads.append((work, value))

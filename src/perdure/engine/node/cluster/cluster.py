@@ -165,8 +165,7 @@ class Cluster:
 
     # --- Reading ----------------------------------------------------------------------------------------
     def answer(self, live: Live, work: Work, value: object) -> None:
-        if work.answer is not None:
-            self._validation.check(live, work, value)
+        self._validation.check(live, work, value)
 
     def _stale(self, live: Live, work: Work) -> None:
         self.moved(live.chain)

@@ -62,7 +62,7 @@ class Validation:
         for live, work, value, saw in batch:
             if all(stored[key] == version for key, version in saw):
                 settle(work.answer, value)
-            elif work.answer is not None and not work.answer.done():
+            elif work.answer is None or not work.answer.done():
                 work.fresh = True
                 self._stale(live, work)
 
