@@ -39,8 +39,9 @@ class Queries:
             return
         key = workflow_queue(live)
         worker = self._dispatcher.workflow_worker(key, live.sticky)
-        if live.queued and worker is not None:
-            return  # the worker has just come, and is given the task first
+        if worker is not None and self._others_first(live):
+            self._serving.peers.await_news(live)
+            return
         if worker is not None and worker.hello.instance != live.sticky and live.pending is not None:
             return  # it needs the history, which is read from the disk
         waiting, live.queries = live.queries, []
@@ -52,6 +53,13 @@ class Queries:
                 self._serving.reply(live, work, error)
             else:
                 self._ask(live, work, worker)
+
+    def _others_first(self, live: Live) -> bool:
+        """Whether news for the code waits in the backlog, or at another node."""
+        state = live.run.state
+        if state.task is None or state.task.next_attempt_at or state.held:
+            return False
+        return live.queued or self._serving.peers.elsewhere(live.home)
 
     def _ask(self, live: Live, work: Work, worker: AttachedWorker) -> None:
         request, state = work.input, live.run.state

@@ -380,6 +380,11 @@ class Serving:
             self.decide_again(chain, works)
             self.lives[chain].sticky = copy
 
+    def waits_for(self, chain: ChainKey, run_id: str) -> bool:
+        """Whether somebody waits here for what another node may do to a run."""
+        live = self.lives.get(chain)
+        return self.waiting.waits_for(run_id) or (live is not None and bool(live.queries))
+
     def look(self, chain: ChainKey, run_id: str) -> None:
         """See what has become of a run that another node serves, for those who wait here."""
         self.submit(chain, Work(LookAgain(), run_id=run_id, again=False))

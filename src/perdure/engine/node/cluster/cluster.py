@@ -57,7 +57,13 @@ class Cluster:
         self.members = Members(store, clock, grace, lambda: node.dispatcher.workers)
         self._validation = Validation(store, node.spawn, self._stale)
         self._watching = Watching(
-            store, lambda: self.node, lambda: node.serving.waiting, node.spawn, self.moved, self._look
+            store,
+            lambda: self.node,
+            lambda chain, run_id: node.serving.waits_for(chain, run_id),
+            lambda chain: node.serving.lives.get(chain),  # noqa: PLW0108  # there is no `serving` yet
+            node.spawn,
+            self._look,
+            self.moved,
         )
         self._renewal = asyncio.Event()
         self._look_again_at = 0  # for workers of lost nodes; 0: not
@@ -172,7 +178,7 @@ class Cluster:
         self._node.serving.submit(live.chain, work)
 
     def await_news(self, live: Live) -> None:
-        self._watching.watch(live.key, live.run.ref.run_id, live.version, home=live.home == self.node)
+        self._watching.watch(live.chain, live.run.ref.run_id, elsewhere=live.home != self.node)
 
     def _look(self, chain: ChainKey, run_id: str) -> None:
         self._node.serving.look(chain, run_id)
