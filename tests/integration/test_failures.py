@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from datetime import timedelta
 
@@ -15,7 +16,15 @@ from perdure.engine.storage.sqlite import SqliteStore
 from perdure.model import records as r
 from perdure.model.journal import merged
 from perdure.sdk.client.client import Client
-from tests.integration.engines import EPOCH_TIME, Engine, Simulation, activity_with, described, event_names
+from tests.integration.engines import (
+    EPOCH_TIME,
+    Engine,
+    Simulation,
+    activity_with,
+    described,
+    event_names,
+    failing_task,
+)
 
 FAST = RetryPolicy(initial_interval="1ms", maximum_interval="5ms")
 
@@ -325,3 +334,28 @@ def test_held_time_does_not_count_against_schedule_to_close(simulation: Simulati
 
     Outside.reset()
     assert simulation.run(body) == 3
+
+
+async def test_an_exit_ends_no_engine(client: Client) -> None:
+    @activity(name="failures.exits", retry_policy=RetryPolicy(maximum_attempts=1))
+    async def exits() -> None:
+        sys.exit(3)
+
+    @activity(name="failures.exits_in_a_thread", retry_policy=RetryPolicy(maximum_attempts=1))
+    def exits_in_a_thread() -> None:
+        sys.exit(4)
+
+    @workflow(name="failures.meets_exits")
+    async def meets_exits() -> list[str]:
+        outcomes = await asyncio.gather(exits(), exits_in_a_thread.start(), return_exceptions=True)
+        return [str(outcome) for outcome in outcomes]
+
+    @workflow(name="failures.exits_itself")
+    async def exits_itself() -> None:
+        await asyncio.sleep(0)
+        sys.exit(5)
+
+    assert await client.run(meets_exits()) == ["builtins.SystemExit: 3", "builtins.SystemExit: 4"]
+    failure, location, _ = await failing_task(await client.start(exits_itself()))
+    assert failure.endswith("SystemExit: 5")
+    assert location.startswith(__file__)

@@ -381,18 +381,18 @@ async def test_stop_lets_go_of_what_has_no_outcome() -> None:
 def _ignore(*_: object) -> None: ...
 
 
-async def exits_async() -> None:
-    raise SystemExit(3)
+async def interrupts_async() -> None:
+    raise KeyboardInterrupt
 
 
-def exits_plain() -> None:
-    raise SystemExit(3)
+def interrupts_plain() -> None:
+    raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("function", [exits_async, exits_plain])
-def test_an_exit_is_never_an_outcome(function: Callable[..., object]) -> None:
+@pytest.mark.parametrize("function", [interrupts_async, interrupts_plain])
+def test_an_interrupt_is_never_an_outcome(function: Callable[..., object]) -> None:
     loop = asyncio.new_event_loop()
-    loop.set_exception_handler(_ignore)  # that nobody retrieves the exit from the task is no news
+    loop.set_exception_handler(_ignore)  # that nobody retrieves the interrupt from the task is no news
     benches: list[Bench] = []
 
     async def main() -> None:
@@ -401,7 +401,7 @@ def test_an_exit_is_never_an_outcome(function: Callable[..., object]) -> None:
         await asyncio.Event().wait()
 
     main_task = loop.create_task(main())
-    with pytest.raises(SystemExit):
+    with pytest.raises(KeyboardInterrupt):
         loop.run_until_complete(main_task)
     assert [type(each) for each in benches[0].node.messages] == [ActivityEvicted]
     main_task.cancel()

@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from email.message import Message
+from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import cast
+from urllib.error import HTTPError
 
 import pytest
 
@@ -195,13 +198,13 @@ def test_the_traceback_is_shown_with_the_rebuilt_exception() -> None:
 
 
 # --- What can't cross -----------------------------------------------------------------------------------
-def test_what_can_not_be_encoded_is_left_out() -> None:
+def test_arguments_that_can_not_be_encoded_are_left_out_and_attributes_are_none() -> None:
     unsendable = ValueError("message", object())
     assert crossed(unsendable).args == (str(unsendable),)
     exception = CloudError(1, hint="x")
     exception.socket = object()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     rebuilt = crossed(exception)
-    assert vars(rebuilt).keys() & {"code", "hint", "socket"} == {"code", "hint"}
+    assert [vars(rebuilt)[name] for name in ("code", "hint", "socket")] == [1, "x", None]
 
 
 def test_what_is_too_long_is_cut() -> None:
@@ -261,9 +264,81 @@ def test_exceptions_that_can_not_be_shown() -> None:
 
 
 def test_arguments_that_make_no_such_exception() -> None:
-    back = crossed(UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"))
+    back = exception_of(Failure("m", types=("builtins.UnicodeDecodeError",)))
     assert isinstance(back, errors.ApplicationError)
     assert back.type == "builtins.UnicodeDecodeError"
+
+
+class NotUtf8(UnicodeDecodeError): ...
+
+
+class Kind(Enum):
+    QUOTA = "quota"
+
+
+class Refused(Exception):
+    __slots__ = ("kind", "unset")
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(f"refused: {kind}")
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    kind: Kind
+
+
+class AsksItsFile(Exception):
+    """As `urllib.error.HTTPError`: what it has no attribute for, it looks for in one that its `__init__` makes."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+        self.file = object()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.__dict__["file"], name)
+
+
+def test_builtins_are_made_by_their_constructor() -> None:
+    for cls in (UnicodeDecodeError, NotUtf8):
+        back = crossed(cls("utf-8", b"\xff", 0, 1, "bad"))
+        assert isinstance(back, cls)
+        assert (back.object, back.start, back.reason) == (b"\xff", 0, "bad")
+        assert str(back) == str(cls("utf-8", b"\xff", 0, 1, "bad"))
+    taken = crossed(errors.WorkflowAlreadyStarted("taken", "run-1"))
+    assert isinstance(taken, errors.WorkflowAlreadyStarted)
+    assert (str(taken), taken.run_id) == ("taken", "run-1")
+
+
+def test_slots_and_enums_cross() -> None:
+    refused = crossed(Refused(Kind.QUOTA))
+    assert isinstance(refused, Refused)
+    assert refused.kind is Kind.QUOTA
+    assert not hasattr(refused, "unset")
+    frozen = crossed(Frozen(Kind.QUOTA))
+    assert isinstance(frozen, Frozen)
+    assert frozen.kind is Kind.QUOTA
+
+
+@pytest.mark.parametrize("exception", [AsksItsFile(500), HTTPError("http://x", 500, "boom", Message(), None)])
+def test_what_an_exception_s_own_getattr_needs_is_not_asked_for(exception: Exception) -> None:
+    back = crossed(crossed(exception))
+    assert type(back) is type(exception)
+    assert getattr(back, "status", 0) == 500
+    assert repr(back)
+
+
+def test_details_that_can_not_be_kept_are_told() -> None:
+    failure = failure_of(errors.ApplicationError("no", object()))
+    assert failure.message.startswith("no (and its details are not kept: it holds a builtins.object")
+
+
+def test_an_exit_is_told_as_what_it_is() -> None:
+    back = exception_of(failure_of(SystemExit(3)))
+    assert isinstance(back, errors.ApplicationError)
+    assert (back.type, back.message) == ("builtins.SystemExit", "3")
 
 
 @pytest.mark.parametrize(

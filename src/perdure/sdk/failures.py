@@ -14,9 +14,10 @@ import linecache
 import os
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType, MemberDescriptorType, TracebackType
 from typing import Final, Literal, cast, get_type_hints
 
 import msgspec
@@ -58,6 +59,9 @@ _NOTE: Final = "Raised at:\n"
 
 _GROUP: Final = "failures"
 """Value of the `encoding` metadata of an exception group's args: its message, and its members as failures."""
+
+_MSGPACK: Final = "msgpack"
+"""The same where args are MessagePack, since some are bytes."""
 
 _KINDS: Final[tuple[tuple[tuple[type[BaseException], ...], FailureKind], ...]] = (
     ((Hold,), "hold"),
@@ -126,14 +130,26 @@ class ExceptionResolver:
 
 def origin_of(exception: BaseException) -> Failure | None:
     """The failure that an exception was rebuilt from, if it was."""
-    return cast("Failure | None", exception.__dict__.get(_ORIGIN))
+    return cast("Failure | None", _attributes(exception).get(_ORIGIN))
+
+
+def _attributes(exception: BaseException) -> dict[str, object]:
+    """An exception's attributes, past what its class makes of attribute access: it was rebuilt without its
+    `__init__`, on which that may rely."""
+    return cast("dict[str, object]", object.__getattribute__(exception, "__dict__"))
+
+
+def _slots(cls: type[BaseException]) -> dict[str, MemberDescriptorType]:
+    """The attributes for which the classes have slots."""
+    classes = [base for base in reversed(cls.__mro__) if "__slots__" in vars(base)]
+    return {k: v for base in classes for k, v in vars(base).items() if isinstance(v, MemberDescriptorType)}
 
 
 # --- Exception → failure --------------------------------------------------------------------------------
 def failure_of(exception: BaseException) -> Failure:
     """An exception, with its causes, as a failure.
 
-    What can't be encoded of its arguments and attributes is left out, what is too long is cut. Never raises.
+    Arguments that can't be encoded are left out, attributes are None; what is too long is cut. Never raises.
     """
     return _Writer().write(exception)
 
@@ -154,7 +170,7 @@ class _Writer:
             # A class of the user's may not have called this one's __init__.
             non_retryable = bool(getattr(exception, "non_retryable", False))
             delay, complaint = _delay(getattr(exception, "next_retry_delay", None))
-            message += complaint
+            message += complaint + _lost_details(exception)
             if type(exception) is ApplicationError and exception.type != "ApplicationError":
                 types = (exception.type, *types)
         origin = origin_of(exception)
@@ -192,11 +208,17 @@ class _Writer:
         if isinstance(exception, OSError):
             # `args` is without the file's name; what the exception is pickled by is complete.
             args = cast("tuple[object, tuple[object, ...]]", OSError.__reduce__(exception))[1]
+        if any(type(arg) is bytes for arg in exception.args):  # which JSON has not
+            return self._within(_encoded_binary(args))
         return self._encoded(args)
 
     def _state(self, exception: BaseException) -> Payload | None:
         carried = _CARRIED if isinstance(exception, ApplicationError) else frozenset[str]()
-        state = {k: v for k, v in exception.__dict__.items() if k not in carried and not k.startswith("__")}
+        attributes = _attributes(exception)
+        state = {k: v for k, v in attributes.items() if k not in carried and not k.startswith("__")}
+        for name, slot in _slots(type(exception)).items():
+            with suppress(AttributeError):  # it is not set
+                state[name] = slot.__get__(exception)
         notes = _notes(exception)
         if notes:
             state["__notes__"] = notes
@@ -204,12 +226,14 @@ class _Writer:
             return None
         payload = self._encoded(state)
         if payload is None:
-            state = {k: v for k, v in state.items() if _encoded(v) is not None}
-            payload = self._encoded(state) if state else None
+            # Not left out: code that meets the exception may expect an attribute to be there.
+            payload = self._encoded({k: None if _encoded(v) is None else v for k, v in state.items()})
         return payload
 
     def _encoded(self, value: object) -> Payload | None:
-        payload = _encoded(value)
+        return self._within(_encoded(value))
+
+    def _within(self, payload: Payload | None) -> Payload | None:
         if payload is None or len(payload.data) > self._bytes:
             return None
         self._bytes -= len(payload.data)
@@ -223,9 +247,24 @@ def _encoded(value: object) -> Payload | None:
         return None
 
 
+def _encoded_binary(value: object) -> Payload | None:
+    try:
+        return Payload(msgspec.msgpack.encode(value), {ENCODING: _MSGPACK})
+    except Exception:
+        return None
+
+
+def _lost_details(exception: ApplicationError) -> str:
+    try:
+        encode(exception.args, "it")
+    except (EncodeError, PayloadTooLarge) as error:
+        return f" (and its details are not kept: {error})" if len(exception.args) > 1 else ""
+    return ""
+
+
 def _notes(exception: BaseException) -> list[str]:
     """The user's notes, without the one that a rebuilt exception has from us."""
-    notes: object = getattr(exception, "__notes__", None)
+    notes = _attributes(exception).get("__notes__")
     if not isinstance(notes, list):
         return []
     return [n for n in cast("list[object]", notes) if isinstance(n, str) and not n.startswith(_NOTE)]
@@ -245,7 +284,7 @@ def _message(exception: BaseException) -> str:
         text = str(getattr(cast(object, exception), "message", "") if short else exception)
     except Exception as error:
         return f"(its __str__ raised {type(error).__name__})"
-    return text.encode(errors="replace").decode()  # lone surrogates can't be stored
+    return text
 
 
 def _delay(value: object) -> tuple[int, str]:
@@ -277,6 +316,7 @@ def _frame(frame: FrameType, line: int) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
+    text = text if text.isascii() else text.encode(errors="replace").decode()  # lone surrogates can't be stored
     if len(text) <= limit:
         return text
     half = limit // 2 - 20
@@ -298,10 +338,11 @@ def exception_of(failure: Failure, resolver: ExceptionResolver | None = None, *,
     resolver = resolver or ExceptionResolver()
     exception = _engines(failure, of) or _rebuilt(failure, resolver) or _stand_in(failure)
     if failure.cause is not None:
-        exception.__cause__ = exception_of(failure.cause, resolver, of=of)
+        object.__setattr__(exception, "__cause__", exception_of(failure.cause, resolver, of=of))
+    attributes = _attributes(exception)
     if failure.traceback:
-        exception.add_note(_NOTE + failure.traceback.rstrip())
-    exception.__dict__[_ORIGIN] = failure
+        attributes["__notes__"] = [*_notes(exception), _NOTE + failure.traceback.rstrip()]
+    attributes[_ORIGIN] = failure
     return exception
 
 
@@ -331,7 +372,12 @@ def _rebuilt(failure: Failure, resolver: ExceptionResolver) -> Exception | None:
         return None  # a type that happens to be some class's name
     try:
         exception = _bare(cls, failure, resolver)
-        exception.__dict__.update(_state(cls, failure.state))
+        slots = _slots(cls)
+        for name, value in _state(cls, failure.state).items():
+            if name in slots:
+                slots[name].__set__(exception, value)
+            else:
+                _attributes(exception)[name] = value
         if isinstance(exception, ApplicationError):
             _fill(exception, failure)
     except ClassNotImported:
@@ -342,7 +388,8 @@ def _rebuilt(failure: Failure, resolver: ExceptionResolver) -> Exception | None:
 
 
 def _bare(cls: type[Exception], failure: Failure, resolver: ExceptionResolver) -> Exception:
-    """The exception with its args. No code of the user's runs: only the builtin class below makes it."""
+    """The exception with its args. No code of the user's runs: only the builtin class below makes it, and what is
+    Perdure's or Python's own makes itself."""
     builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     new = cast("Callable[..., Exception]", builtin.__new__)
     if failure.args is not None and (failure.args.metadata or {}).get(ENCODING) == _GROUP:
@@ -350,15 +397,19 @@ def _bare(cls: type[Exception], failure: Failure, resolver: ExceptionResolver) -
         exceptions = [exception_of(member, resolver) for member in members]
         return new(cls, message, exceptions)
     args = (failure.message,) if failure.args is None else tuple(_plain(failure.args))
-    if builtin is cls:
+    if cls.__module__ in ("builtins", PerdureError.__module__):
         return cls(*args)
     exception = new(cls, *args)
     if not (isinstance(exception, OSError) and exception.args):  # which has put the file's name elsewhere
-        exception.args = args
+        object.__setattr__(exception, "args", args)
+    if isinstance(exception, UnicodeError):
+        builtin.__init__(exception, *args)  # its parts are no attributes, and nothing else sets them
     return exception
 
 
 def _plain(payload: Payload) -> list[object]:
+    if payload.metadata is not None and payload.metadata.get(ENCODING) == _MSGPACK:
+        return msgspec.msgpack.decode(payload.data, type=list[object])
     return cast("list[object]", decode(payload, list[object], "the arguments of the exception"))
 
 
@@ -372,10 +423,11 @@ def _state(cls: type[Exception], payload: Payload | None) -> dict[str, object]:
 
 
 def _attribute_hints(cls: type[object]) -> dict[str, object]:
-    try:
-        return get_type_hints(cls)
-    except Exception:
-        return {}  # annotations that can't be read: attributes are plain values
+    hints: dict[str, object] = {}
+    for annotated in (cls.__init__, cls):  # what `__init__` takes is mostly what it keeps under the same name
+        with suppress(Exception):  # annotations that can't be read: attributes are plain values
+            hints |= get_type_hints(annotated)
+    return hints
 
 
 def _as_hinted(value: object, hint: object) -> object:

@@ -225,7 +225,7 @@ class ActivityExecutor:
             outcome = attempt.returned(await function(*args, **kwargs))
         except GeneratorExit:  # the loop was closed and the task thrown away: nobody is there to be told
             raise
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             self._end(attempt, ActivityEvicted(attempt.task.token))
             raise
         except BaseException as error:
@@ -236,7 +236,7 @@ class ActivityExecutor:
         current_context.set(attempt)
         try:
             return attempt.returned(attempt.definition.function(*args, **kwargs))
-        except (KeyboardInterrupt, SystemExit) as error:
+        except KeyboardInterrupt as error:
             return error
         except BaseException as error:
             return attempt.raised(error)

@@ -174,7 +174,7 @@ class Messages:
         if not handler.is_async:
             try:
                 result = context.run(handler.function, self._target, *args, **kwargs)
-            except (KeyboardInterrupt, SystemExit):
+            except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 done(error, None)

@@ -118,7 +118,7 @@ class WorkflowRun:
         """Run the workflow's code on a task's news, after what this copy has not seen of the history.
 
         `task.previous` must be `position`. What goes wrong is the answer, not an exception; then the run is
-        `broken`. Only KeyboardInterrupt and SystemExit pass through, and break it too.
+        `broken`. Only KeyboardInterrupt passes through, and breaks it too.
         """
         if self.broken or self.closed or task.previous != self.position:
             raise RuntimeError(f"run {self.ref.run_id} can't take this task: it is broken, closed or elsewhere")
@@ -126,10 +126,10 @@ class WorkflowRun:
             with Activation(self, self._loop):
                 self._catch_up(task.events)
                 issued = self._run_live(task)
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             self.broken = True
             raise
-        except BaseException as error:
+        except BaseException as error:  # SystemExit, too: one workflow's code can't end them all
             self.broken = True
             return WorkflowTaskFailure(self.ref, task.attempt, task.position, failure_of(error))
         self.position = task.position
@@ -159,7 +159,7 @@ class WorkflowRun:
                 self._bring_to(task)
                 self._begin([], task.time, replaying=False)
                 result = self._answer(task)
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             self.broken = True
             raise
         except BaseException as error:
@@ -309,8 +309,9 @@ class WorkflowRun:
         or a child; or a group of such."""
         if isinstance(error, (ApplicationError, *self._definition.failure_exceptions)) or origin_of(error) is not None:
             return True
-        members = cast("tuple[BaseException, ...]", getattr(error, "exceptions", ()))
-        return isinstance(error, BaseExceptionGroup) and all(map(self.is_failure, members))
+        if not isinstance(error, BaseExceptionGroup):
+            return False
+        return all(map(self.is_failure, cast("BaseExceptionGroup[BaseException]", error).exceptions))
 
     # --- Queries ----------------------------------------------------------------------------------------
     def _bring_to(self, task: QueryTask) -> None:
@@ -508,7 +509,7 @@ def _tear_down(task: LoopTask[Any]) -> None:
     for _ in range(_MAX_THROWS):
         try:
             coroutine.throw(Evicted("the workflow is being taken out of memory"))
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             raise
         except BaseException:  # it ended, one way or another
             waited_for = getattr(task, "_fut_waiter", None)
