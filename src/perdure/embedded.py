@@ -22,6 +22,7 @@ from perdure.ids import IdSource, RandomIds
 from perdure.limits import DEFAULT_CONCURRENT_ACTIVITIES, DEFAULT_RETENTION, NODE_GRACE
 from perdure.sdk.client.client import Client
 from perdure.sdk.worker.worker import Worker
+from perdure.sdk.workflow.context import current
 
 IN_MEMORY = ":memory:"
 POSTGRES = ("postgresql://", "postgres://")
@@ -35,6 +36,8 @@ class Embedded:
         self._watchdog = watchdog
 
     async def __aenter__(self) -> Client:
+        if current() is not None:
+            raise RuntimeError("embedded() can't be used inside a workflow, which an engine runs already")
         await self.node.start()
         try:
             await self.worker.start()

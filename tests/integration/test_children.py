@@ -6,9 +6,17 @@ import asyncio
 
 import pytest
 
-from perdure import ApplicationError, NotFound, WorkflowFailed, WorkflowTerminated, workflow
+from perdure import (
+    ApplicationError,
+    NotFound,
+    WorkflowAlreadyStarted,
+    WorkflowFailed,
+    WorkflowTerminated,
+    embedded,
+    workflow,
+)
 from perdure.sdk.client.client import Client
-from tests.integration.engines import Engine, described, event_names
+from tests.integration.engines import Engine, described, event_names, failing_task
 from tests.integration.work import Gate, echo, wait_at
 
 
@@ -177,3 +185,43 @@ async def test_unhandled_errors_of_a_child_are_failures_of_the_parent(client: Cl
         await client.run(passing_on())
     with pytest.raises(NotFound):
         await client.get("no-such-child").result()
+
+
+async def test_a_taken_id_is_told_as_the_client_is_told(client: Client) -> None:
+    @workflow(name="children.taken")
+    async def taken() -> None:
+        await workflow.receive("go", object)
+
+    @workflow(name="children.takes")
+    async def takes() -> str:
+        try:
+            await workflow.run(taken(), id="taken")
+        except WorkflowAlreadyStarted as error:
+            return str(error)
+        return "started"
+
+    await client.start(taken(), id="taken")
+    said = await client.run(takes())
+    assert "'taken' is taken by a running children.taken" in said
+    assert said.endswith("use another id")
+
+
+async def test_a_client_inside_a_workflow_is_refused(client: Client) -> None:
+    @workflow(name="children.inner")
+    async def inner() -> None: ...
+
+    @workflow(name="children.uses_a_client")
+    async def uses_a_client() -> None:
+        await client.start(inner(), id="inner")
+
+    @workflow(name="children.opens_an_engine")
+    async def opens_an_engine() -> None:
+        async with embedded(":memory:"):
+            pass
+
+    failure, location, _ = await failing_task(await client.start(uses_a_client(), id="uses-a-client"))
+    assert "workflow.start(" in failure
+    assert location.startswith(__file__)
+    failure, _, _ = await failing_task(await client.start(opens_an_engine(), id="opens-an-engine"))
+    assert "embedded() can't be used inside a workflow" in failure
+    assert {row.id async for row in client.list()} == {"uses-a-client", "opens-an-engine"}

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from perdure import ApplicationError, NotFound, NotRunning, QueryFailed, workflow
+from perdure import ApplicationError, DecodeError, NotFound, NotRunning, QueryFailed, WorkflowCancelled, workflow
 from perdure.sdk.client.client import Client
 from tests.integration.engines import Engine, event_names
 from tests.integration.work import Gate, echo, wait_at
@@ -256,3 +256,57 @@ async def test_options_give_a_call_a_timeout(client: Client) -> None:
     handle = await client.start(sleeps())
     with pytest.raises(TimeoutError, match="no answer"):
         await handle.options(timeout="10ms").result()
+
+
+async def test_a_signal_that_is_not_what_receive_wants_is_told_there(client: Client) -> None:
+    @workflow(name="messages.receives_numbers")
+    async def receives_numbers() -> list[object]:
+        try:
+            await workflow.receive("number", int)
+        except DecodeError as error:
+            return [str(error), await workflow.receive("number", int)]
+        return []
+
+    handle = await client.start(receives_numbers())
+    await handle.signal("number", "five")
+    await handle.signal("number", 5)
+    said, number = await handle.result()
+    assert "signal 'number' doesn't fit `int`" in str(said)
+    assert number == 5
+
+
+async def test_an_update_that_the_end_overtakes_is_told_so(client: Client) -> None:
+    @workflow(name="messages.ends_early")
+    class EndsEarly:
+        def __init__(self) -> None:
+            self.begun = False
+
+        async def run(self) -> None:
+            await workflow.wait_until(lambda: self.begun)
+
+        @workflow.update
+        async def begin(self) -> None:
+            self.begun = True
+            await asyncio.sleep(3600)
+
+    handle = await client.start(EndsEarly())
+    with pytest.raises(NotRunning, match="closed before it completed the update"):
+        await handle.update(EndsEarly.begin)
+
+
+async def test_the_reason_of_a_cancel_is_told(client: Client) -> None:
+    heard: list[str] = []
+
+    @workflow(name="messages.cancelled")
+    async def cancelled() -> None:
+        try:
+            await workflow.receive("go", object)
+        except asyncio.CancelledError as error:
+            heard.append(str(error))
+            raise
+
+    handle = await client.start(cancelled())
+    await handle.cancel("too dear")
+    with pytest.raises(WorkflowCancelled, match="was cancelled: too dear"):
+        await handle.result()
+    assert set(heard) == {"too dear"}

@@ -140,3 +140,4 @@ class State(Struct):
     next_entry_id: int = 1
     interventions: list[Intervention] = []  # the latest, what persons did; kept when the run closes
     running: int = 0  # activities in status "started"
+    cancel_reason: str = ""

@@ -107,8 +107,15 @@ def _terminated(state: State, event: e.WorkflowExecutionTerminated) -> None:
     state.failure = Failure(event.reason, kind="terminated")
 
 
+def _canceled(state: State, event: e.WorkflowExecutionCanceled) -> None:
+    _closed("Canceled")(state, event)
+    if state.cancel_reason:
+        state.failure = Failure(state.cancel_reason, kind="cancelled")
+
+
 def _cancel_requested(state: State, event: e.WorkflowExecutionCancelRequested) -> None:
     state.cancel_requested = True
+    state.cancel_reason = event.reason
 
 
 def _run_held(state: State, record: r.RunHeld) -> None:
@@ -360,7 +367,7 @@ EVENTS: Final[dict[type[e.Event], Callable[[State, Any], None] | None]] = {
     e.WorkflowExecutionCompleted: _closed("Completed"),
     e.WorkflowExecutionFailed: _closed("Failed"),
     e.WorkflowExecutionTimedOut: _closed("TimedOut"),
-    e.WorkflowExecutionCanceled: _closed("Canceled"),
+    e.WorkflowExecutionCanceled: _canceled,
     e.WorkflowExecutionTerminated: _terminated,
     e.WorkflowExecutionContinuedAsNew: _closed("ContinuedAsNew"),
     e.WorkflowExecutionSignaled: None,

@@ -64,12 +64,13 @@ class RetryWorkflowTask(Struct, frozen=True, gc=False):
 class OutboxAnswered(Struct, frozen=True, gc=False):
     """An outbox entry was delivered (error ""), or refused for good (error says why).
 
-    run_id: the run that a start made or found.
+    run_id: the run that a start made or found. types: names of the error's class and its bases.
     """
 
     entry_id: int
     error: str = ""
     run_id: str = ""
+    types: tuple[str, ...] = ()
 
 
 class OutboxUndelivered(Struct, frozen=True, gc=False):

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from perdure.engine.core.execution import Execution
-from perdure.model.failures import Failure
+from perdure.engine.core.refusals import refusal
+from perdure.errors import NotRunning
 from perdure.model.requests import Description, Outcome, PendingActivityInfo, UpdateOutcome, WorkflowTaskInfo
 from perdure.model.state import PendingActivity, State
 
 SHOWN_ACTIVITIES = 1_000
 SHOWN_TIMERS = 1_000
 
-CLOSED: Final = Failure("the workflow closed before it completed the update", kind="engine")
+CLOSED: Final = refusal(NotRunning("the workflow closed before it completed the update"))
 """What became of an update that a run left open."""
 
 

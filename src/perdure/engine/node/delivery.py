@@ -11,6 +11,7 @@ from typing import Any
 
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import ChildReported, OutboxAnswered, OutboxUndelivered
+from perdure.engine.core.refusals import class_names
 from perdure.engine.storage.api import ChainKey
 from perdure.errors import InvalidRequest, NotFound, PerdureError, WorkflowAlreadyStarted
 from perdure.model import records as r
@@ -56,7 +57,7 @@ async def deliver(
             report = ChildReported(parent.initiated_event_id, message.result, message.failure, message.child_run_id)
             await tell(ChainKey(parent.namespace, parent.workflow_id), parent.run_id, report)
     except (InvalidRequest, NotFound, WorkflowAlreadyStarted) as error:
-        return OutboxAnswered(entry_id, str(error))
+        return OutboxAnswered(entry_id, str(error), types=class_names(type(error)))
     except PerdureError as error:  # the engine's own trouble, such as that it stops, is no answer
         return OutboxUndelivered(entry_id, str(error))
     return OutboxAnswered(entry_id, "", run_id)

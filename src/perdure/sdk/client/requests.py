@@ -14,6 +14,7 @@ from perdure.errors import Unavailable
 from perdure.ids import IdSource
 from perdure.limits import CLIENT_RETRY_LIFETIME
 from perdure.model.requests import GetResult, Reply, Request, Service, UpdateWorkflow
+from perdure.sdk.workflow.context import current
 
 RETRY_INITIAL: Final = 0.05
 RETRY_MAXIMUM: Final = 5.0
@@ -24,7 +25,13 @@ _WAITING: Final = (GetResult, UpdateWorkflow)
 
 
 async def send(service: Service, request: Request[Reply], ids: IdSource) -> Reply:
-    """The reply. Raises `Unavailable` where there was none for `limits.CLIENT_RETRY_LIFETIME`."""
+    """The reply. Raises `Unavailable` where there was none for `limits.CLIENT_RETRY_LIFETIME`, RuntimeError inside a
+    workflow: what a client does there would be done again by every replay."""
+    if current() is not None:
+        raise RuntimeError(
+            "a client can't be used inside a workflow: start children with `workflow.start(…)`, and put anything else "
+            "that a client does into an activity"
+        )
     try:
         return await service.call(request)
     except Unavailable:

@@ -306,7 +306,7 @@ class WorkflowNamespace:
 
         Raises:
             TimeoutError: the time is over.
-            DecodeError: the argument doesn't fit the type.
+            DecodeError: the argument doesn't fit the type. The signal is used up, so the next call gets the next one.
         """
         context = require("workflow.receive()")
         return cast(T, await context.receive(name, type, optional_microseconds(timeout, "timeout")))

@@ -102,20 +102,16 @@ class Messages:
         self._logger.warning("signal %r is dropped: %s", name, error)
 
     async def receive(self, name: str, type: object, timeout: int | None) -> object:
-        """The next signal of that name, as a value of that type; signals that don't fit it are dropped.
-        Raises TimeoutError after `timeout` microseconds."""
+        """The next signal of that name, as a value of that type. Raises DecodeError where it is none, and
+        TimeoutError after `timeout` microseconds."""
         mailbox = self._mailboxes[name]
         limit = None if timeout is None else timeout / SECOND
         try:
             async with asyncio.timeout(limit):
-                while True:
-                    payloads = await mailbox.get()
-                    try:
-                        return _value(payloads, type, f"signal {name!r}")
-                    except DecodeError as error:
-                        self._dropped(name, error)
+                payloads = await mailbox.get()
         except TimeoutError:
             raise TimeoutError(f"receive: no signal {name!r} came within {limit:g} s") from None
+        return _value(payloads, type, f"signal {name!r}")
 
     # --- Updates ----------------------------------------------------------------------------------------
     def admit(self, update: AdmittedUpdate) -> None:

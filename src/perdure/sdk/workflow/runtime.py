@@ -357,10 +357,10 @@ class WorkflowRun:
     def _signaled(self, event: e.WorkflowExecutionSignaled) -> None:
         self._listener().signal(event)
 
-    def _cancel(self, _: e.WorkflowExecutionCancelRequested) -> None:
+    def _cancel(self, event: e.WorkflowExecutionCancelRequested) -> None:
         self._cancel_requested = True
         if self._main is not None:
-            self._main.cancel()
+            self._main.cancel(event.reason or None)
 
     def _activity_completed(self, event: e.ActivityTaskCompleted) -> None:
         self._ledger.complete(event.scheduled_event_id, event.result)

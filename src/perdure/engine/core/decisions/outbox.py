@@ -28,7 +28,7 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
     event_id = entry.added.event_id
     if not event_id or not tx.execution.open:
         return
-    failure = Failure(answer.error, kind="engine") if answer.error else None
+    failure = Failure(answer.error, answer.types, "engine") if answer.error else None
     message = entry.added.message
     if isinstance(message, r.OutboxStart):
         if event_id not in tx.state.children:

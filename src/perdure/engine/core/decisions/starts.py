@@ -93,9 +93,10 @@ def check_start(execution: Execution | None, request: StartWorkflow) -> Started 
             return Started(run_id, existing=True)
         if request.id_conflict_policy == "terminate_existing":
             return None
+        or_share = "" if request.parent else ", or id_conflict_policy='use_existing'"
         raise WorkflowAlreadyStarted(
             f"workflow id {request.workflow_id!r} is taken by a running {state.started.workflow_type} "
-            f"(run {run_id}); use another id, or id_conflict_policy='use_existing'",
+            f"(run {run_id}); use another id{or_share}",
             run_id,
         )
     failed = state.status in ("Failed", "TimedOut", "Canceled", "Terminated")
