@@ -136,6 +136,7 @@ class Cluster:
         match notice:
             case RunMoved(chain):
                 self.moved(chain)
+                self._watching.moved(chain)
             case BacklogGrew(queue):
                 self._more(queue)
             case MembersChanged():
@@ -148,7 +149,6 @@ class Cluster:
     def moved(self, chain: ChainKey) -> None:
         """Another node has written to a workflow id."""
         self._node.serving.moved(chain)
-        self._watching.moved(chain)
 
     def _more(self, queue: QueueKey) -> None:
         if self._node.dispatcher.serves(queue):

@@ -14,14 +14,17 @@ from perdure.engine.node.live import Live, Work, settle
 from perdure.engine.node.patience import patiently
 from perdure.engine.storage.api import RunKey, Shared
 
+Sight = tuple[RunKey, int]
+"""A run, and the version that somebody saw of it; 0: there was none."""
+
 
 class Reply(NamedTuple):
-    """A reply, and the rows that it is true of: a run's key and its version (0: there is none)."""
+    """A reply, and the rows that it is true of."""
 
     live: Live
     work: Work
     value: object
-    saw: tuple[tuple[RunKey, int], ...]
+    saw: tuple[Sight, ...]
 
 
 class Validation:
@@ -42,7 +45,7 @@ class Validation:
         if work.fresh:
             settle(work.answer, value)
             return
-        self._waiting.append(Reply(live, work, value, _saw(live)))
+        self._waiting.append(Reply(live, work, value, saw(live)))
         if not self._busy:
             self._busy = True
             self._spawn(self._run())
@@ -59,15 +62,16 @@ class Validation:
         keys = list(dict.fromkeys(key for reply in batch for key, _ in reply.saw))
         versions = await patiently("versions", partial(self._store.versions, keys))
         stored = dict(zip(keys, versions, strict=True))
-        for live, work, value, saw in batch:
-            if all(stored[key] == version for key, version in saw):
+        for live, work, value, sights in batch:
+            if all(stored[key] == version for key, version in sights):
                 settle(work.answer, value)
             elif work.answer is None or not work.answer.done():
                 work.fresh = True
                 self._stale(live, work)
 
 
-def _saw(live: Live) -> tuple[tuple[RunKey, int], ...]:
+def saw(live: Live) -> tuple[Sight, ...]:
+    """The rows that memory stands for."""
     key = live.key
     own = ((key, live.version),) if live.execution is not None else ()
     if live.older:
