@@ -148,6 +148,8 @@ class Serving:
             self.apply(live, work, tx)
         if type(input) is i.WakeUp:
             self._woken(live)
+        elif type(input) is i.RetryWorkflowTask:
+            self.offers.workflow_task(live)  # its home is gone, and it was in memory here
 
     def apply(self, live: Live, work: Work, tx: Transition) -> None:
         """Keep what was decided, and act on it."""

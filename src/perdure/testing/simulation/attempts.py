@@ -184,6 +184,8 @@ class Attempts:
         # An attempt that was started on disk, but whose worker died before it began, is never seen here.
         if number > last.number + 1 + self.losses - last.losses:
             ledger.fail(f"attempt {number} of {key} came after attempt {last.number}")
+        if ledger.several and ledger.lives.lost(last.process, last.begun):
+            return  # what it came to in the end was not heard
         # By the wall clock or by the true time: a process may begin with a clock that is set otherwise.
         waited = max(ledger.time() - last.ended[0], ledger.clock() - last.ended[1])
         shortest = BACKOFF * (1 - RETRY_JITTER) - (CLOCKS_AGREE if ledger.several else 1e-6)

@@ -56,15 +56,7 @@ class Cluster:
         self._store, self._node, self._random, self._grace = store, node, random, grace
         self.members = Members(store, clock, grace, lambda: node.dispatcher.workers)
         self._validation = Validation(store, node.spawn, self._stale)
-        self._watching = Watching(
-            store,
-            lambda: self.node,
-            lambda chain, run_id: node.serving.waits_for(chain, run_id),
-            lambda chain: node.serving.lives.get(chain),  # noqa: PLW0108  # there is no `serving` yet
-            node.spawn,
-            self._look,
-            self.moved,
-        )
+        self._watching = Watching(store, node)
         self._renewal = asyncio.Event()
         self._look_again_at = 0  # for workers of lost nodes; 0: not
 
@@ -179,9 +171,6 @@ class Cluster:
 
     def await_news(self, live: Live) -> None:
         self._watching.watch(live.chain, live.run.ref.run_id, elsewhere=live.home != self.node)
-
-    def _look(self, chain: ChainKey, run_id: str) -> None:
-        self._node.serving.look(chain, run_id)
 
     def served(self, live: Live) -> None:
         """What its activities are on disk is what they are; attempts that our workers run for nothing are stopped."""

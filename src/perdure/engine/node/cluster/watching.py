@@ -7,9 +7,8 @@ also looks now and then: at the versions of what is in memory, and at all that i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from perdure.engine.node.cluster.validation import Sight, saw
 from perdure.engine.node.live import Live
@@ -17,29 +16,15 @@ from perdure.engine.node.patience import patiently
 from perdure.engine.storage.api import ChainKey, Shared
 from perdure.limits import MAX_GROUP, SECOND, WATCH_INTERVAL
 
+if TYPE_CHECKING:
+    from perdure.engine.node.node import Node
+
 
 class Watching:
-    """What is watched for those who wait here.
+    """What is watched for those who wait at a node."""
 
-    Args:
-        waits: whether somebody waits for a run.
-        memory: what this node has in memory of a workflow id.
-        look: has a run read, if it isn't in memory, and its callers told.
-        old: has what is in memory of a workflow id read again.
-    """
-
-    def __init__(
-        self,
-        store: Shared,
-        node: Callable[[], int],
-        waits: Callable[[ChainKey, str], bool],
-        memory: Callable[[ChainKey], Live | None],
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
-        look: Callable[[ChainKey, str], None],
-        old: Callable[[ChainKey], None],
-    ) -> None:
-        self._store, self._node, self._waits, self._memory = store, node, waits, memory
-        self._spawn, self._look, self._old = spawn, look, old
+    def __init__(self, store: Shared, node: Node) -> None:
+        self._store, self._node = store, node
         self._runs: dict[ChainKey, set[str]] = {}
         self._told: set[ChainKey] = set()  # of whose commits the store tells this node
 
@@ -48,17 +33,17 @@ class Watching:
         self._runs.setdefault(chain, set()).add(run_id)
         if elsewhere and chain not in self._told:
             self._told.add(chain)
-            self._spawn(self._watch(chain))
+            self._node.spawn(self._watch(chain))
 
     async def _watch(self, chain: ChainKey) -> None:
-        await patiently("what to watch", partial(self._store.watch, self._node(), chain))
+        await patiently("what to watch", partial(self._store.watch, self._node.peers.node, chain))
         self.moved(chain)  # what happened before it was watched
 
     def moved(self, chain: ChainKey) -> None:
         """Another node has written to this workflow id."""
         for run_id in sorted(self._runs.get(chain, ())):
-            if self._waits(chain, run_id):
-                self._look(chain, run_id)
+            if self._node.serving.waits_for(chain, run_id):
+                self._node.serving.look(chain, run_id)
 
     async def run(self) -> None:
         """Look at everything now and then, and forget what nobody waits for. Runs until it is cancelled."""
@@ -73,20 +58,24 @@ class Watching:
 
     async def _forget(self) -> None:
         for chain, runs in self._runs.items():
-            runs &= {run_id for run_id in runs if self._waits(chain, run_id)}
+            runs &= {run_id for run_id in runs if self._node.serving.waits_for(chain, run_id)}
         self._runs = {chain: runs for chain, runs in self._runs.items() if runs}
         done = sorted(self._told - self._runs.keys())
         self._told.difference_update(done)
         if done:
-            await patiently("what was watched", partial(self._store.unwatch, self._node(), done))
+            await patiently("what was watched", partial(self._store.unwatch, self._node.peers.node, done))
 
     async def _check(self, chains: list[ChainKey]) -> None:
         """Have read again what is not in memory as it is stored."""
-        lives = [live for live in map(self._memory, chains) if live is not None and live.execution is not None]
+        lives = [
+            live
+            for live in map(self._node.serving.lives.get, chains)
+            if live is not None and live.execution is not None
+        ]
         sights: dict[Live, tuple[Sight, ...]] = {live: saw(live) for live in lives}
         keys = [key for sight in sights.values() for key, _ in sight]
         versions = await patiently("versions", partial(self._store.versions, keys))
         stored = dict(zip(keys, versions, strict=True))
         for live, sight in sights.items():
             if any(stored[key] > version for key, version in sight) and saw(live) == sight:
-                self._old(live.chain)
+                self._node.serving.moved(live.chain)
