@@ -71,7 +71,7 @@ def add_sizes(it: argparse.ArgumentParser) -> None:
     it.add_argument("--data", type=Path, default=None, help="folder to work in")
     it.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
     it.add_argument("--concurrency", type=int, default=200, help="workflows at a time in W1, starts in W6")
-    for name, size in (("n1", 4000), ("n2", 500), ("n3", 300), ("n4", 1000), ("n5", 100), ("n6", 50000), ("n7", 200)):
+    for name, size in (("n1", 8000), ("n2", 1500), ("n3", 300), ("n4", 1000), ("n5", 100), ("n6", 50000), ("n7", 200)):
         it.add_argument(f"--{name}", type=int, default=size, help=f"size of W{name[1]}")
     it.add_argument("--kill-at", type=float, default=0.43)
     it.add_argument("--sleep-limit", type=float, default=120)
