@@ -215,7 +215,14 @@ class Hold(PerdureError):
 
 
 class NondeterminismError(PerdureError):
-    """The workflow's code does something else than its recorded history says."""
+    """The workflow's code does something else than its recorded history says.
+
+    `line` is the line that does, as "file:line"; "" where no line does what the history says.
+    """
+
+    def __init__(self, message: str, line: str = "") -> None:
+        super().__init__(message)
+        self.line = line
 
 
 class Evicted(BaseException):

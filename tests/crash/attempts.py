@@ -22,7 +22,7 @@ Cause = Literal["first", "raised", "held", "timeout", "lost", "evicted"]
 _CAUSES: dict[str, Cause] = {
     "Flaky": "raised",
     "Hold": "held",
-    "start_to_close": "timeout",
+    "ActivityTimedOut": "timeout",
     "WorkerLost": "lost",
 }
 _NUMBER = re.compile(r"attempt (\d+)")

@@ -20,10 +20,10 @@ from tests.crash.victim import DATABASE
 from tests.crash.workload import LIMIT, Order, Step
 
 SECOND = 1_000_000
-RAISED, HELD = "tests.crash.workload.Flaky: attempt {} failed", "perdure.errors.Hold: attempt {} wants somebody to look"
-LOST = "perdure.errors.WorkerLost: attempt {} of work (1) was lost"
-STOPPED = "perdure.errors.WorkerLost: its worker stopped"
-TIMEOUT = "start_to_close: activity stuck (1), attempt {}: start_to_close timeout"
+RAISED, HELD = "tests.crash.workload.Flaky: attempt {} failed", "Hold: attempt {} wants somebody to look"
+LOST = "WorkerLost: attempt {} of work (1) was lost"
+STOPPED = "WorkerLost: its worker stopped"
+TIMEOUT = "ActivityTimedOut: activity stuck (1), attempt {}: start_to_close timeout"
 
 
 def attempt(

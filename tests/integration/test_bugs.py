@@ -7,7 +7,8 @@ import inspect
 
 import pytest
 
-from perdure import ApplicationError, NotFound, WorkflowHandle, activity, workflow
+from perdure import ApplicationError, NotFound, RetryPolicy, WorkflowHandle, activity, workflow
+from perdure.limits import MAX_PAYLOAD
 from perdure.sdk.client.client import Client
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.workflow.calls import WorkflowCall, WorkflowFunction
@@ -34,7 +35,7 @@ async def test_a_bug_is_told_with_its_line_and_mended(engine: Engine) -> None:
     async with engine.open() as client:
         handle = await client.start(registered("bugs.buggy"), id="buggy")
         failure, location, traceback = await failing_task(handle)
-        assert failure == "builtins.ValueError: invalid literal for int() with base 10: '7x'"
+        assert failure == "ValueError: invalid literal for int() with base 10: '7x'"
         assert location == f"{__file__}:{globals()['buggy_line']}"
         assert "buggy\n" in traceback
         description = await handle.describe()
@@ -219,3 +220,98 @@ async def test_wrong_input_is_told(engine: Engine) -> None:
 
     async with engine.open() as client:
         assert await client.get("input", mended).result() == 4
+
+
+async def test_a_bug_behind_a_task_group_is_told_with_its_line(client: Client) -> None:
+    async def part() -> None:
+        raise LookupError("in a part")
+
+    @workflow(name="bugs.task_group")
+    async def task_group() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(part())
+
+    failure, location, traceback = await failing_task(await client.start(task_group()))
+    assert failure.endswith("[LookupError: in a part]")
+    assert location == f"{__file__}:{inspect.getsourcelines(part)[1] + 1}"
+    assert "LookupError: in a part" in traceback
+
+
+@pytest.mark.parametrize("result", [lambda: 1, "x" * (MAX_PAYLOAD + 1)])
+async def test_a_bug_that_no_line_raises_is_told_with_the_workflow_s_line(client: Client, result: object) -> None:
+    @workflow(name="bugs.unstorable")
+    async def unstorable() -> object:
+        return result
+
+    _, location, _ = await failing_task(await client.start(unstorable()))
+    assert location == f"{__file__}:{inspect.getsourcelines(unstorable.definition.target)[1]}"
+
+
+def test_failures_are_logged_once(simulation: Simulation, caplog: pytest.LogCaptureFixture) -> None:
+    attempts: list[str] = []
+
+    @activity(name="bugs.flaky", retry_policy=RetryPolicy(maximum_attempts=5))
+    async def flaky() -> None:
+        attempts.append("flaky")
+        raise LookupError("down" if len(attempts) < 4 else "still down")
+
+    @workflow(name="bugs.logged")
+    async def logged() -> str:
+        attempts.append("workflow") if "failed" in attempts else None
+        if attempts.count("workflow") in (1, 2):
+            raise KeyError("a bug")
+        try:
+            await flaky()
+        except LookupError:
+            attempts.append("failed")
+        return await logged_later()
+
+    @activity(name="bugs.logged_later")
+    async def logged_later() -> str:
+        return "done"
+
+    async def body(client: Client) -> str:
+        return await client.run(logged(), id="logged")
+
+    assert simulation.run(body) == "done"
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    line = inspect.getsourcelines(flaky.definition.function)[1] + 3
+    first, last = told
+    assert first.startswith("workflow 'logged': attempt 1 of activity bugs.flaky (1) failed: LookupError: down at ")
+    assert f"{__file__}:{line}; tried again in " in first
+    assert "attempt 4 of activity bugs.flaky (1) failed: LookupError: still down" in last
+
+
+def test_a_bug_is_logged_once(simulation: Simulation, caplog: pytest.LogCaptureFixture) -> None:
+    tries: list[int] = []
+
+    @workflow(name="bugs.logged_bug")
+    async def buggy() -> int:
+        tries.append(1)
+        if len(tries) < 4:
+            raise KeyError("a bug")
+        return len(tries)
+
+    async def body(client: Client) -> int:
+        return await client.run(buggy(), id="buggy")
+
+    assert simulation.run(body) == 4
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.startswith("workflow 'buggy': its code (bugs.logged_bug) failed: KeyError: 'a bug' at ")
+    assert told.endswith("tried again in 1 s")
+
+
+async def test_a_forgotten_task_s_exception_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    async def forgotten() -> None:
+        raise LookupError("nobody asks")
+
+    @workflow(name="bugs.forgets")
+    async def forgets() -> str:
+        asyncio.create_task(forgotten(), name="background")  # noqa: RUF006
+        first = await echo("first")
+        return first + await echo("second")
+
+    assert await client.run(forgets(), id="forgets") == "firstsecond"
+    (record,) = [record for record in caplog.records if "never retrieved" in record.getMessage()]
+    assert record.getMessage() == "Task exception was never retrieved (background), in workflow 'forgets'"
+    assert record.exc_info is not None and "nobody asks" in str(record.exc_info[1])

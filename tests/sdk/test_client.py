@@ -378,13 +378,14 @@ async def test_describe_tells_what_a_person_wants_to_know() -> None:
     handle, _ = handle_of(
         q.Description(
             "wf", "run-1", "Onboarding", "eu", "Running", SECOND, 0, 42, 4096, (held, retrying), (7 * SECOND,), task,
-            ("u1",), 2, "", None, {"why": Payload(b'"x"')}, {"team": "a"},
+            (q.PendingUpdate("u1", "resize"),), 2, "", None, {"why": Payload(b'"x"')}, {"team": "a"},
         )
     )  # fmt: skip
     found = await handle.describe()
     assert (found.id, found.status, found.history_length, found.close_time) == ("wf", "Running", 42, None)
     assert found.start_time == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
     assert (found.memo, found.search_attributes, found.parent_id) == ({"why": "x"}, {"team": "a"}, None)
+    assert [(update.id, update.name, update.accepted) for update in found.pending_updates] == [("u1", "resize", False)]
     first, second = found.activities
     assert (first.status, first.attempt, first.maximum_attempts) == ("held", 2, 5)
     assert (first.last_failure, first.hold_reason) == ("app.Quota: no", "quota")
@@ -393,7 +394,7 @@ async def test_describe_tells_what_a_person_wants_to_know() -> None:
     assert second.next_attempt_time == datetime(1970, 1, 1, 0, 0, 9, tzinfo=UTC)
     assert (second.maximum_attempts, second.last_failure, second.hold_reason, second.worker) == (None, None, None, None)
     assert found.workflow_task is not None
-    assert found.workflow_task.failure == "builtins.IndexError: boom"
+    assert found.workflow_task.failure == "IndexError: boom"
     assert found.workflow_task.location == "/srv/app/flows.py:12"
     assert found.workflow_task.attempt == 3
 

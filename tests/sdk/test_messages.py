@@ -77,7 +77,7 @@ def test_a_signal_that_does_not_fit_is_dropped(args: list[object], caplog: pytes
     scenario.do()
     assert result(scenario) == ["stop"]
     (record,) = scenario.run.take_log_records()
-    assert "signal 'approve' is dropped" in record.getMessage()
+    assert "signal 'approve' of workflow 'flow' is dropped" in record.getMessage()
     check_replay(scenario)
 
 

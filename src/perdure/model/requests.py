@@ -124,6 +124,14 @@ class WorkflowTaskInfo(Struct, frozen=True, gc=False):
     next_attempt_at: int = 0
 
 
+class PendingUpdate(Struct, frozen=True, gc=False):
+    """An update that waits for the workflow's code, or (accepted) whose handler runs."""
+
+    update_id: str
+    name: str
+    accepted: bool = False
+
+
 class Description(Struct, frozen=True, gc=False):
     """What can be told of a run without running its code.
 
@@ -142,7 +150,7 @@ class Description(Struct, frozen=True, gc=False):
     activities: tuple[PendingActivityInfo, ...] = ()
     timers: tuple[int, ...] = ()
     workflow_task: WorkflowTaskInfo | None = None
-    pending_updates: tuple[str, ...] = ()
+    pending_updates: tuple[PendingUpdate, ...] = ()
     buffered: int = 0
     held: str = ""
     parent: ParentRef | None = None

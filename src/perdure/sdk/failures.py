@@ -41,7 +41,7 @@ from perdure.errors import (
     WorkflowTimedOut,
 )
 from perdure.limits import MAX_FAILURE_CAUSES, MAX_FAILURE_MESSAGE, MAX_PAYLOAD, MAX_TRACEBACK
-from perdure.model.failures import Failure, FailureKind
+from perdure.model.failures import GROUP, Failure, FailureKind
 from perdure.model.payloads import ENCODING, Payload
 from perdure.sdk.converter import decode, encode
 from perdure.sdk.names import class_name, find_exception, mro_names
@@ -56,9 +56,6 @@ _ORIGIN: Final = "__perdure_failure__"
 
 _NOTE: Final = "Raised at:\n"
 """How the note begins that shows where a rebuilt exception was raised."""
-
-_GROUP: Final = "failures"
-"""Value of the `encoding` metadata of an exception group's args: its message, and its members as failures."""
 
 _MSGPACK: Final = "msgpack"
 """The same where args are MessagePack, since some are bytes."""
@@ -203,7 +200,7 @@ class _Writer:
         if isinstance(exception, BaseExceptionGroup):
             group = cast("BaseExceptionGroup[BaseException]", exception)
             members = [m for m in map(self._related, group.exceptions) if m is not None]
-            return Payload(msgspec.json.encode((group.message, members)), {ENCODING: _GROUP})
+            return Payload(msgspec.json.encode((group.message, members)), {ENCODING: GROUP})
         args: object = exception.args
         if isinstance(exception, OSError):
             # `args` is without the file's name; what the exception is pickled by is complete.
@@ -392,7 +389,7 @@ def _bare(cls: type[Exception], failure: Failure, resolver: ExceptionResolver) -
     Perdure's or Python's own makes itself."""
     builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     new = cast("Callable[..., Exception]", builtin.__new__)
-    if failure.args is not None and (failure.args.metadata or {}).get(ENCODING) == _GROUP:
+    if failure.args is not None and (failure.args.metadata or {}).get(ENCODING) == GROUP:
         message, members = msgspec.json.decode(failure.args.data, type=tuple[str, list[Failure]])
         exceptions = [exception_of(member, resolver) for member in members]
         return new(cls, message, exceptions)

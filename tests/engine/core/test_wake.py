@@ -54,7 +54,7 @@ def test_all_that_is_due_is_served_at_once_the_longest_due_first() -> None:
     run.start("slow")
     length = len(run.history)
     tx = run.wake(NOW + HOUR)
-    assert [type(effect) for effect in tx.effects] == [fx.Send, fx.CancelAttempt, fx.OfferWorkflowTask]
+    assert [type(effect) for effect in tx.effects] == [fx.Send, fx.CancelAttempt, fx.Tell, fx.OfferWorkflowTask]
     assert run.names(length) == ["TimerFired", "WorkflowTaskScheduled", "ActivityTaskTimedOut"]
     assert run.activity("slow").status == "backing_off"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from perdure.model.failures import Failure
 from perdure.model.records import Outgoing
 from perdure.model.requests import UpdateOutcome
 from perdure.model.tasks import ActivityTask, ActivityToken, Position
@@ -70,6 +71,14 @@ class RunClosed(Struct, frozen=True, gc=False):
     """The run has ended; callers who wait for its result hear of it."""
 
 
+class Tell(Struct, frozen=True, gc=False):
+    """Something failed in another way than before: a person may want to know."""
+
+    what: str
+    failure: Failure
+    then: str
+
+
 class Send(Struct, frozen=True, gc=False):
     """Deliver an outbox entry to another execution."""
 
@@ -97,6 +106,7 @@ Effect = (
     | UpdateProgressed
     | RunClosed
     | Send
+    | Tell
     | SendHistory
     | WakeServed
     | Acknowledge

@@ -7,7 +7,14 @@ from typing import Final
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.refusals import refusal
 from perdure.errors import NotRunning
-from perdure.model.requests import Description, Outcome, PendingActivityInfo, UpdateOutcome, WorkflowTaskInfo
+from perdure.model.requests import (
+    Description,
+    Outcome,
+    PendingActivityInfo,
+    PendingUpdate,
+    UpdateOutcome,
+    WorkflowTaskInfo,
+)
 from perdure.model.state import PendingActivity, State
 
 SHOWN_ACTIVITIES = 1_000
@@ -50,7 +57,10 @@ def describe(execution: Execution) -> Description:
         tuple(_activity(a) for a in list(state.activities.values())[:SHOWN_ACTIVITIES]),
         tuple(sorted(timer.fire_at for timer in state.timers.values())[:SHOWN_TIMERS]),
         WorkflowTaskInfo(task.attempt, task.scheduled_at, task.failure, task.next_attempt_at) if task else None,
-        (*state.admitted, *state.accepted),
+        (
+            *(PendingUpdate(id, update.name) for id, update in state.admitted.items()),
+            *(PendingUpdate(id, update.name, accepted=True) for id, update in state.accepted.items()),
+        ),
         len(state.buffered),
         state.held,
         started.parent,

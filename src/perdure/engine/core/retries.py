@@ -6,6 +6,7 @@ import math
 import zlib
 from typing import NamedTuple
 
+from perdure.clock import SECOND
 from perdure.engine.core.deadlines import limits_of
 from perdure.limits import DEFAULT_MAXIMUM_INTERVAL_FACTOR, MAX_ATTEMPTS, MAX_DURATION, RETRY_JITTER
 from perdure.model.events import RetryState
@@ -57,9 +58,20 @@ def after_failure(run_id: str, activity: PendingActivity, failure: Failure, now:
     return Retry(at)
 
 
+def told(verdict: Retry | HoldFor | GiveUp, now: int) -> str:
+    """A verdict in words."""
+    match verdict:
+        case Retry(at):
+            return f"tried again in {max(0, at - now) / SECOND:.3g} s"
+        case HoldFor():
+            return "it waits for a person to release it"
+        case GiveUp(why):
+            return f"not tried again ({why.replace('_', ' ')})"
+
+
 def _exhausted(policy: RetryPolicy, failure: Failure, why: RetryState, text: str) -> HoldFor | GiveUp:
     if policy.on_exhausted == "hold":
-        return HoldFor(f"{text}; the last failure was {failure.type}: {failure.message}")
+        return HoldFor(f"{text}; the last failure was {failure.text}")
     return GiveUp(why)
 
 

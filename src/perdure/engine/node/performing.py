@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,8 @@ from perdure.engine.node.live import Live, Work, settle
 from perdure.errors import EngineStopped, WorkflowAlreadyStarted
 from perdure.model.requests import Done, StartWorkflow
 from perdure.model.tasks import CancelActivity, WorkflowTaskAcknowledged
+
+logger = logging.getLogger("perdure.engine")
 
 if TYPE_CHECKING:
     from perdure.engine.node.node import Node
@@ -50,6 +53,11 @@ class Performing:
     def send(self, live: Live, effect: fx.Send) -> None:
         self._node.spawn(self._send(live, effect))
 
+    def tell(self, live: Live, effect: fx.Tell) -> None:
+        failure = effect.failure
+        where = f" at {failure.location}" if failure.location else ""
+        logger.warning("%s: %s failed: %s%s; %s", live.chain, effect.what, failure.text, where, effect.then)
+
     async def _send(self, live: Live, effect: fx.Send) -> None:
         try:
             answer = await deliver(live.run, effect.entry_id, effect.message, self._node.call, self._node.tell)
@@ -86,6 +94,7 @@ EFFECTS: Final[dict[type[Any], Callable[[Performing, Live, Any], None]]] = {
     fx.UpdateProgressed: Performing.update_progressed,
     fx.RunClosed: Performing.run_closed,
     fx.Send: Performing.send,
+    fx.Tell: Performing.tell,
     fx.SendHistory: Performing.send_history,
     fx.WakeServed: Performing.wake_served,
     fx.Acknowledge: Performing.acknowledge,

@@ -49,6 +49,9 @@ class ChainKey(NamedTuple):
     namespace: str
     workflow_id: str
 
+    def __str__(self) -> str:
+        return f"workflow {self.workflow_id!r}"
+
 
 class RunKey(NamedTuple):
     """One run. `run_no` counts the runs of the workflow id from 1."""

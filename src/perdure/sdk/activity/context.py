@@ -119,7 +119,7 @@ def _info_of(task: ActivityTask) -> ActivityInfo:
         started_time=_EPOCH + timedelta(microseconds=task.started_at),
         start_to_close_timeout=_duration(task.start_to_close_timeout),
         heartbeat_timeout=_duration(task.heartbeat_timeout),
-        last_failure=None if failure is None else f"{failure.type}: {failure.message}",
+        last_failure=None if failure is None else failure.text,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -22,8 +21,6 @@ from perdure.model.requests import (
 from perdure.sdk.converter import decode
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FRAME = re.compile(r'File "(.+?)", line (\d+)')
-_NOT_USER_CODE = re.compile(r"^<frozen |[/\\](perdure[/\\]sdk|lib[/\\]python3\.\d+)[/\\]")
 
 
 class WorkflowRow(Struct, frozen=True, kw_only=True):
@@ -73,6 +70,14 @@ class WorkflowTaskDescription(Struct, frozen=True, kw_only=True):
     traceback: str | None
 
 
+class UpdateDescription(Struct, frozen=True, kw_only=True):
+    """An update that has no answer yet. accepted: its handler runs; else it waits for the workflow's code."""
+
+    id: str
+    name: str
+    accepted: bool
+
+
 class InterventionDescription(Struct, frozen=True, kw_only=True):
     """What a person did about an activity: who, when, and why."""
 
@@ -99,7 +104,7 @@ class WorkflowDescription(Struct, frozen=True, kw_only=True):
     timers: tuple[datetime, ...]
     """When its timers fire, the next one first."""
     workflow_task: WorkflowTaskDescription | None
-    pending_updates: tuple[str, ...]
+    pending_updates: tuple[UpdateDescription, ...]
     buffered: int
     """Messages and outcomes that wait for the workflow task that is open."""
     hold_reason: str | None
@@ -128,7 +133,9 @@ def describe(reply: Description) -> WorkflowDescription:
         activities=tuple([_activity(each) for each in reply.activities]),
         timers=tuple([_time(each) for each in reply.timers]),
         workflow_task=None if reply.workflow_task is None else _workflow_task(reply.workflow_task),
-        pending_updates=reply.pending_updates,
+        pending_updates=tuple(
+            [UpdateDescription(id=u.update_id, name=u.name, accepted=u.accepted) for u in reply.pending_updates]
+        ),
         buffered=reply.buffered,
         hold_reason=reply.held or None,
         parent_id=None if reply.parent is None else reply.parent.workflow_id,
@@ -181,25 +188,19 @@ def _activity(info: PendingActivityInfo) -> ActivityDescription:
 
 
 def _workflow_task(info: WorkflowTaskInfo) -> WorkflowTaskDescription:
-    traceback = info.failure.traceback if info.failure is not None else ""
+    failure = info.failure
     return WorkflowTaskDescription(
         attempt=info.attempt,
         scheduled_time=_time(info.scheduled_at),
         next_attempt_time=_time_or_none(info.next_attempt_at),
-        failure=_text(info.failure),
-        location=_location(traceback),
-        traceback=traceback or None,
+        failure=_text(failure),
+        location=(failure.location or None) if failure is not None else None,
+        traceback=(failure.story or None) if failure is not None else None,
     )
 
 
-def _location(traceback: str) -> str | None:
-    frames = [match.groups() for match in _FRAME.finditer(traceback)]
-    users = [frame for frame in frames if not _NOT_USER_CODE.search(frame[0])]
-    return ":".join((users or frames)[-1]) if frames else None
-
-
 def _text(failure: Failure | None) -> str | None:
-    return None if failure is None else f"{failure.type}: {failure.message}"
+    return None if failure is None else failure.text
 
 
 def _time(microseconds: int) -> datetime:

@@ -170,7 +170,7 @@ class WorkflowHandle(Generic[R_co]):
             error = exception_of(reply.failure, of="workflow")
             if isinstance(error, QueryFailed):
                 raise error
-            text = f"query {name!r} of workflow {self.id!r} failed: {reply.failure.type}: {reply.failure.message}"
+            text = f"query {name!r} of workflow {self.id!r} failed: {reply.failure.text}"
             raise QueryFailed(text) from error
         return _decoded(handler, reply.result, name)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from types import CodeType
+from typing import Any, Literal, cast
 
 from perdure.sdk.signatures import Signature
 
@@ -45,3 +47,9 @@ class WorkflowDefinition:
         default_factory=dict[tuple[HandlerKind, str], HandlerDefinition]
     )
     """Signals, queries and updates by kind and name, those of base classes included."""
+
+    @property
+    def code(self) -> CodeType:
+        """Of the function, or of the class's `run`."""
+        run = cast("Any", self.target).run if self.is_class else self.target
+        return cast("CodeType", inspect.unwrap(run).__code__)

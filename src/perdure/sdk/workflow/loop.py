@@ -186,7 +186,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._host: TimerHost = host
         self._ready: deque[LoopHandle | LoopTimer] = deque()
         self._tasks: list[LoopTask[Any]] = []
-        self._prune_at = 32
+        self._until_pruned = 0
         self.clock = 0.0
         """What `time()` tells: seconds since the run began."""
         self.replaying = False
@@ -194,6 +194,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Whether the run's code is being executed."""
         self.silent = False
         """Whether asyncio's complaints about forgotten tasks and exceptions are dropped."""
+        self.logger: logging.LoggerAdapter[logging.Logger] = logging.LoggerAdapter(_logger, {})
+        """What takes them otherwise."""
 
     def __repr__(self) -> str:
         return f"<DeterministicLoop at {self.clock} s>"
@@ -227,6 +229,16 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """A timer's time has come."""
         timer.host = None
         self._ready.append(timer)
+
+    def prune(self) -> None:
+        """Let go of tasks that are done: of one whose exception nobody will ask for, asyncio complains then.
+
+        Called at the end of each workflow task, and as seldom as costs nothing for each of many tasks.
+        """
+        self._until_pruned -= 32
+        if self._until_pruned <= 0:
+            self._tasks = self.live_tasks()
+            self._until_pruned = len(self._tasks)
 
     def live_tasks(self) -> list[LoopTask[object]]:
         """The tasks that are not done, in the order of their creation."""
@@ -275,9 +287,6 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         task = LoopTask(coro, self, name, context, options)
         # asyncio holds its tasks weakly; here one that were collected would run its `finally` at any time.
         self._tasks.append(task)
-        if len(self._tasks) > self._prune_at:
-            self._tasks = self.live_tasks()
-            self._prune_at = 2 * len(self._tasks) + 32
         return task
 
     def is_running(self) -> bool:
@@ -294,7 +303,11 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def call_exception_handler(self, context: dict[str, object]) -> None:
         if not self.silent and not self.replaying:
-            _logger.error(context["message"], exc_info=cast("BaseException | None", context.get("exception")))
+            about = context.get("task") or context.get("future")
+            name = f" ({about.get_name()})" if isinstance(about, asyncio.Task) else ""
+            message = str(context["message"]).removeprefix("Loop")  # a LoopTask is to its user a Task
+            text = f"{message}{name}, in workflow {(self.logger.extra or {}).get('workflow_id')!r}"
+            self.logger.error(text, exc_info=cast("BaseException | None", context.get("exception")))
 
     # --- Asynchronous generators ------------------------------------------------------------------------
     def generator_begins(self, generator: AsyncGenerator[object, object]) -> None:

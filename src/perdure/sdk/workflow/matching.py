@@ -107,7 +107,7 @@ def _match_changed(
             missing.append((key, event))
     left = [entry for entries in ours.values() for entry in entries]
     if left or missing:
-        raise NondeterminismError(_complaint(left, missing))
+        raise NondeterminismError(_complaint(left, missing), left[0][1][2] if left else "")
     return changed
 
 

@@ -99,7 +99,8 @@ class Messages:
             self._run.end_with(error)
 
     def _dropped(self, name: str, error: DecodeError) -> None:
-        self._logger.warning("signal %r is dropped: %s", name, error)
+        workflow_id = (self._logger.extra or {})["workflow_id"]
+        self._logger.warning("signal %r of workflow %r is dropped: %s", name, workflow_id, error)
 
     async def receive(self, name: str, type: object, timeout: int | None) -> object:
         """The next signal of that name, as a value of that type. Raises DecodeError where it is none, and

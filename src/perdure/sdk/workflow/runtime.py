@@ -26,10 +26,13 @@ from asyncio import Future
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, ClassVar, Final, NoReturn, cast
 
+from msgspec.structs import replace
+
 from perdure.clock import SECOND
-from perdure.errors import ApplicationError, Evicted, NotFound
+from perdure.errors import ApplicationError, Evicted, NondeterminismError, NotFound
 from perdure.limits import SUGGEST_CONTINUE_AS_NEW_BYTES, SUGGEST_CONTINUE_AS_NEW_EVENTS
 from perdure.model import events as e
 from perdure.model.commands import CancelWorkflow, Command, CompleteWorkflow, ContinueAsNew, FailWorkflow, RejectUpdate
@@ -96,6 +99,7 @@ class WorkflowRun:
         self._resolver = ExceptionResolver()
         self._ledger = Ledger(ref.workflow_id, zlib.crc32(ref.run_id.encode()))
         self._loop = self._ledger.loop
+        self._loop.logger = self._logger
         self._conditions = Conditions(self._loop)
         self._reader = HistoryReader()
         self._context = Context()
@@ -131,7 +135,7 @@ class WorkflowRun:
             raise
         except BaseException as error:  # SystemExit, too: one workflow's code can't end them all
             self.broken = True
-            return WorkflowTaskFailure(self.ref, task.attempt, task.position, failure_of(error))
+            return WorkflowTaskFailure(self.ref, task.attempt, task.position, self._located(failure_of(error), error))
         self.position = task.position
         return WorkflowTaskCompletion(
             self.ref,
@@ -205,7 +209,7 @@ class WorkflowRun:
             issued = self._replay(recorded) if sent is None else sent
             matched = match(issued, asked, recorded.time)
             for changed in matched.changed:
-                self.logger.logger.warning("in the replay of workflow %s: %s", self.ref.workflow_id, changed)
+                _warn_once(self.ref, changed)
             self._ledger.bind(matched.pairs)
 
     def _replay(self, recorded: RecordedTask) -> list[Issued]:
@@ -260,6 +264,7 @@ class WorkflowRun:
 
     def _finish(self) -> list[Issued]:
         """The end of a workflow task: what was asked for."""
+        self._loop.prune()
         issued = self._ledger.collect()
         if self._closing is not None:
             unfinished = self._listener().unfinished
@@ -312,6 +317,15 @@ class WorkflowRun:
         if not isinstance(error, BaseExceptionGroup):
             return False
         return all(map(self.is_failure, cast("BaseExceptionGroup[BaseException]", error).exceptions))
+
+    def _located(self, failure: Failure, error: BaseException) -> Failure:
+        """A bug that no line of the code has raised, such as a result that can't be stored, with a line to look at."""
+        if failure.location or not hasattr(self, "_definition"):
+            return failure
+        code = self._definition.code
+        line = error.line if isinstance(error, NondeterminismError) and error.line else ""
+        file, number = line.rsplit(":", 1) if line else (code.co_filename, str(code.co_firstlineno))
+        return replace(failure, traceback=f'  File "{file}", line {number}, in {code.co_qualname}\n')
 
     # --- Queries ----------------------------------------------------------------------------------------
     def _bring_to(self, task: QueryTask) -> None:
@@ -477,6 +491,12 @@ class WorkflowRun:
 
         command()  # what can't be encoded is an error of this line
         raise ContinueAsNewRequested(command)
+
+
+@lru_cache(maxsize=1_000)
+def _warn_once(run: RunRef, changed: str) -> None:
+    """Tell of a changed input; not again by each replay."""
+    logging.getLogger("perdure.workflow").warning("in the replay of workflow %s: %s", run.workflow_id, changed)
 
 
 class ContinueAsNewRequested(BaseException):

@@ -15,10 +15,10 @@ from __future__ import annotations
 from typing import Final
 
 from perdure.engine.core.deadlines import Beat, limits_of
-from perdure.engine.core.effects import CancelAttempt, HandOver, OfferActivity
+from perdure.engine.core.effects import CancelAttempt, HandOver, OfferActivity, Tell
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import StartActivity, WorkersLost
-from perdure.engine.core.retries import HoldFor, Retry, after_failure
+from perdure.engine.core.retries import HoldFor, Retry, after_failure, told
 from perdure.engine.core.transition import Transition
 from perdure.errors import NotFound
 from perdure.limits import HEARTBEAT_JOURNAL_INTERVAL
@@ -135,6 +135,9 @@ def attempt_failed(tx: Transition, activity: PendingActivity, failure: Failure) 
     keep_beat(tx, activity)
     scheduled = activity.event.id
     verdict = after_failure(tx.execution.ref.run_id, activity, failure, tx.now)
+    if not failure.repeats(activity.last_failure):
+        what = f"attempt {activity.attempt} of activity {activity.event.activity_type} ({activity.event.activity_id})"
+        tx.effects.append(Tell(what, failure, told(verdict, tx.now)))
     if isinstance(verdict, Retry):
         tx.note(r.ActivityAttemptFailed(scheduled, activity.attempt, failure, verdict.at, tx.now))
         if verdict.at <= tx.now:

@@ -9,10 +9,11 @@
 
 from __future__ import annotations
 
+from perdure.clock import SECOND
 from perdure.engine.core.decisions.activities import offer
 from perdure.engine.core.decisions.checks import CLOSING, check
 from perdure.engine.core.decisions.commands import COMMANDS
-from perdure.engine.core.effects import EvictCopy, OfferWorkflowTask
+from perdure.engine.core.effects import EvictCopy, OfferWorkflowTask, Tell
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import RetryWorkflowTask, WorkflowTaskLost, WorkflowTaskUndecided
 from perdure.engine.core.transition import Transition
@@ -185,11 +186,15 @@ def task_failed(tx: Transition, task: OpenTask, failure: Failure) -> None:
     if attempt == 1:
         started = start_event(tx, task)
         tx.add(e.WorkflowTaskFailed(tx.next_id, tx.now, task.scheduled_event_id, started, failure))
+    news = not failure.repeats(task.failure)
     delay = min(WORKFLOW_TASK_RETRY_INITIAL * 2 ** min(attempt - 1, 16), WORKFLOW_TASK_RETRY_MAXIMUM)
     tx.note(r.WorkflowTaskAttemptFailed(attempt, failure, tx.now + delay, tx.now))
     tx.execution.taken = None
     tx.flush()
     tx.effects.append(EvictCopy())
+    if news:
+        told = f"its code ({tx.state.started.workflow_type})"
+        tx.effects.append(Tell(told, failure, f"tried again in {delay // SECOND} s"))
 
 
 def retry_now(tx: Transition, _: RetryWorkflowTask) -> None:
