@@ -11,8 +11,8 @@ from perdure.engine.core.decide import DECISIONS
 from perdure.engine.core.decisions import checks, wake
 from perdure.engine.core.decisions.commands import COMMANDS
 from perdure.engine.core.evolve import EVENTS, RECORDS
+from perdure.engine.node.answers import ANSWERS
 from perdure.engine.node.performing import EFFECTS
-from perdure.engine.node.serving import READS
 from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model import records as r
@@ -71,8 +71,8 @@ def test_every_command_is_carried_out() -> None:
 
 def test_every_input_is_decided_on_or_answered() -> None:
     asked = members(q.AnyRequest) | members(t.FromWorker) | inputs()
-    assert asked == set(DECISIONS) | (set(READS) & members(q.AnyRequest)) | STARTS | FROM_THE_STORE | BESIDE
-    assert not set(DECISIONS) & (set(READS) | STARTS | FROM_THE_STORE | BESIDE)
+    assert asked == set(DECISIONS) | (set(ANSWERS) & members(q.AnyRequest)) | STARTS | FROM_THE_STORE | BESIDE
+    assert not set(DECISIONS) & (set(ANSWERS) | STARTS | FROM_THE_STORE | BESIDE)
 
 
 def test_every_effect_is_carried_out() -> None:

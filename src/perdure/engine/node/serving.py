@@ -10,17 +10,15 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-from msgspec.structs import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
 from perdure.engine.core.decisions.activities import keep_beats
 from perdure.engine.core.decisions.starts import begin_run, check_start, continue_run
-from perdure.engine.core.queries import CLOSED, describe, outcome, update_outcome
 from perdure.engine.core.transition import Transition
+from perdure.engine.node.answers import ANSWERS, LookAgain
 from perdure.engine.node.dispatch import AttachedWorker, Backlog
 from perdure.engine.node.live import Live, Row, Work, settle
 from perdure.engine.node.offers import Offers
@@ -128,9 +126,9 @@ class Serving:
         if isinstance(input, q.SignalWorkflow) and self._under_way(live, input.request_id):
             self.reply(live, work, q.Done())
             return
-        read = READS.get(type(input))
-        if read is not None:
-            read(self, live, work)
+        answer = ANSWERS.get(type(input))
+        if answer is not None:
+            answer(self, live, work)
             return
         if type(input) is i.WakeUp and live.home != self.peers.node:
             live.home = self.peers.node  # its home is gone, or has left it due for too long
@@ -167,7 +165,7 @@ class Serving:
         if work.answer is not None:
             if type(work.input) is q.UpdateWorkflow and not self._far_enough(work.input, tx):
                 self.waiting.for_update(live.run.ref.run_id, work.input.update_id, work.answer, work.input.wait_for)
-                self._depends(live, work)
+                self.depends(live, work)
                 self.peers.await_news(live)
             else:
                 self.reply(live, work, tx.reply)
@@ -209,10 +207,10 @@ class Serving:
         if live.row is not None:
             if work.answer is not None:
                 live.row.answers.append((work.answer, value))
-            self._depends(live, work)
+            self.depends(live, work)
         elif live.flight is not None:  # perhaps it is on disk since before the question, and another node's after it
             live.flight.reads.append((work, value))
-            self._depends(live, work)
+            self.depends(live, work)
         else:
             self.peers.answer(live, work, value)
 
@@ -220,7 +218,7 @@ class Serving:
         """Whether the same request came before, and is not on disk yet."""
         return any(row is not None and request_id in row.dedup for row in (live.flight, live.row))
 
-    def _depends(self, live: Live, work: Work) -> None:
+    def depends(self, live: Live, work: Work) -> None:
         """If the last row that it saw is refused, it is decided again."""
         pending = live.pending
         if pending is not None and (not pending.works or pending.works[-1] is not work):
@@ -297,49 +295,6 @@ class Serving:
             older = self.older[key] = Live(live.chain, work.run_id)
         older.inbox.append(work)
         self.make_ready(older)
-
-    # --- Reading ----------------------------------------------------------------------------------------
-    def tell_end(self, live: Live, work: Work) -> None:
-        """How the run ended, when it has."""
-        request = work.input
-        assert isinstance(request, q.GetResult) and work.answer is not None
-        if live.run.open and request.wait:
-            self.waiting.for_end(live.run.ref.run_id, work.answer)
-            self._depends(live, work)  # the run itself may be refused
-            self.peers.await_news(live)
-        else:
-            self.reply(live, work, outcome(live.run.state))
-
-    def tell_news(self, live: Live, work: Work) -> None:
-        """Somebody waits here for what the run, which another node serves, has done."""
-        self.peers.await_news(live)
-        state = live.run.state
-        closed = not live.run.open
-        news: list[fx.Effect] = [fx.RunClosed()] if closed else []
-        for update_id in self.waiting.updates_of(live.run.ref.run_id):
-            gone = q.UpdateOutcome(update_id, "rejected", None, CLOSED) if closed else None
-            progress = update_outcome(state, update_id) or gone
-            if progress is not None:
-                news.append(fx.UpdateProgressed(progress))
-        self.act(live, news)
-
-    def tell_state(self, live: Live, work: Work) -> None:
-        """What can be told without the code."""
-        description, unserved = describe(live.run), self.offers.unserved(live)
-        self.reply(live, work, replace(description, unserved=unserved) if unserved else description)
-
-    def tell_place(self, live: Live, work: Work) -> None:
-        """Where the rows are."""
-        self.reply(live, work, Location(live.key, live.run.ref.run_id))
-
-    def ask_code(self, live: Live, work: Work) -> None:
-        """A query, to be sent when all inputs are taken."""
-        live.queries.append(work)
-
-    def claim(self, live: Live, work: Work) -> None:
-        """A task of the backlog, whose turn it is."""
-        assert isinstance(work.input, BacklogItem)
-        self.offers.claim(live, work.input)
 
     # --- What the node's other parts say ----------------------------------------------------------------
     def dirty(self, live: Live, row: Row) -> None:
@@ -589,31 +544,6 @@ class Serving:
             else:
                 lives.move_to_end(chain)
 
-
-class Location(NamedTuple):
-    """Where a run's rows are."""
-
-    key: RunKey
-    run_id: str
-
-
-class Locate(NamedTuple):
-    """Ask where a run's rows are."""
-
-
-class LookAgain(NamedTuple):
-    """Tell those who wait for a run what another node may have done to it."""
-
-
-READS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
-    q.GetResult: Serving.tell_end,
-    q.DescribeWorkflow: Serving.tell_state,
-    Locate: Serving.tell_place,
-    LookAgain: Serving.tell_news,
-    q.QueryWorkflow: Serving.ask_code,
-    BacklogItem: Serving.claim,
-}
-"""Inputs that decide nothing about the execution."""
 
 AT_ONCE: Final[dict[type[Any], Callable[[Serving, Live, Any], None]]] = {
     fx.OfferActivity: Serving.offer_activity,

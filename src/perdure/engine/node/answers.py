@@ -1,0 +1,91 @@
+"""Inputs that decide nothing about their execution: what is asked of its state or its code, or a task of the backlog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from msgspec.structs import replace
+
+from perdure.engine.core import effects as fx
+from perdure.engine.core.queries import CLOSED, describe, outcome, update_outcome
+from perdure.engine.node.live import Live, Work
+from perdure.engine.storage.api import BacklogItem, RunKey
+from perdure.model import requests as q
+
+if TYPE_CHECKING:
+    from perdure.engine.node.serving import Serving
+
+
+class Location(NamedTuple):
+    """Where a run's rows are."""
+
+    key: RunKey
+    run_id: str
+
+
+class Locate(NamedTuple):
+    """Ask where a run's rows are."""
+
+
+class LookAgain(NamedTuple):
+    """Tell those who wait for a run what another node may have done to it."""
+
+
+def tell_end(serving: Serving, live: Live, work: Work) -> None:
+    """How the run ended, when it has."""
+    request = work.input
+    assert isinstance(request, q.GetResult) and work.answer is not None
+    if live.run.open and request.wait:
+        serving.waiting.for_end(live.run.ref.run_id, work.answer)
+        serving.depends(live, work)  # the run itself may be refused
+        serving.peers.await_news(live)
+    else:
+        serving.reply(live, work, outcome(live.run.state))
+
+
+def tell_news(serving: Serving, live: Live, work: Work) -> None:
+    """Somebody waits here for what the run, which another node serves, has done."""
+    serving.peers.await_news(live)
+    state = live.run.state
+    closed = not live.run.open
+    news: list[fx.Effect] = [fx.RunClosed()] if closed else []
+    for update_id in serving.waiting.updates_of(live.run.ref.run_id):
+        gone = q.UpdateOutcome(update_id, "rejected", None, CLOSED) if closed else None
+        progress = update_outcome(state, update_id) or gone
+        if progress is not None:
+            news.append(fx.UpdateProgressed(progress))
+    serving.act(live, news)
+
+
+def tell_state(serving: Serving, live: Live, work: Work) -> None:
+    """What can be told without the code."""
+    description, unserved = describe(live.run), serving.offers.unserved(live)
+    serving.reply(live, work, replace(description, unserved=unserved) if unserved else description)
+
+
+def tell_place(serving: Serving, live: Live, work: Work) -> None:
+    """Where the rows are."""
+    serving.reply(live, work, Location(live.key, live.run.ref.run_id))
+
+
+def ask_code(serving: Serving, live: Live, work: Work) -> None:
+    """A query, to be sent when all inputs are taken."""
+    live.queries.append(work)
+
+
+def claim(serving: Serving, live: Live, work: Work) -> None:
+    """A task of the backlog, whose turn it is."""
+    assert isinstance(work.input, BacklogItem)
+    serving.offers.claim(live, work.input)
+
+
+ANSWERS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
+    q.GetResult: tell_end,
+    q.DescribeWorkflow: tell_state,
+    Locate: tell_place,
+    LookAgain: tell_news,
+    q.QueryWorkflow: ask_code,
+    BacklogItem: claim,
+}
+"""What answers each of them."""
