@@ -266,7 +266,7 @@ def forget_who_saw_what_was_refused(patch: Patch) -> None:
     def depends(self: Serving, live: Live, work: Any) -> None:
         """It is not decided again."""
 
-    patch.setattr(Serving, "_depends", depends)
+    patch.setattr(Serving, "depends", depends)
 
 
 def never_read_the_backlog(patch: Patch) -> None:

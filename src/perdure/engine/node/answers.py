@@ -1,4 +1,4 @@
-"""Inputs that decide nothing about their execution: what is asked of its state or its code, or a task of the backlog."""
+"""Inputs that decide nothing about their run: what is asked of its state or its code, or a task of the backlog."""
 
 from __future__ import annotations
 
