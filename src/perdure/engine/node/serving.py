@@ -415,7 +415,11 @@ class Serving:
         if type(work.input) is i.WakeUp:
             self._node.wakeups.done(work.input.key)
         elif type(work.input) is BacklogItem:
-            self.offers.orphaned(work.input)
+            if self.peers.shared and not work.fresh:  # memory may be older than the task
+                self.decide_again(live.chain, self.discard(live))
+                self.submit(live.chain, work)
+            else:
+                self.offers.orphaned(work.input)
 
     def _broken(self, live: Live, work: Work, error: Exception) -> None:
         """A decision raised: memory may be half changed, so it is thrown away; the input is not tried again."""

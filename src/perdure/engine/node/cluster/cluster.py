@@ -74,6 +74,7 @@ class Cluster:
 
     async def serve(self) -> None:
         await self._store.listen(self.node, self.heard)
+        self._look_again_at = self._node.clock.now() + self._grace
         for part in (self._renew(), self._poll(), self._watching.run()):
             self._node.spawn(part, vital=True)
 
