@@ -119,6 +119,7 @@ class Pair:
         status = "Running" if random.random() < 0.9 else random.choice(STATUSES[1:])
         run_id = f"{key.workflow_id}-{key.run_no}"
         items = [self.item(key, run_id) for _ in range(random.choice((0, 0, 0, 1, 3)))]
+        waiting = [item for item in self.backlog if item.run.chain == key.chain]
         requests = random.sample(REQUESTS, random.choice((0, 0, 0, 1, 2)))
         return Write(
             key=key,
@@ -135,13 +136,14 @@ class Pair:
             visibility=self.visibility(run_id) if random.random() < 0.5 else None,
             dedup=[(request, self.now + random.randrange(200)) for request in requests],
             backlog_added=items,
-            backlog_removed=random.sample(self.backlog, min(len(self.backlog), random.choice((0, 0, 2)))),
+            backlog_removed=random.sample(waiting, min(len(waiting), random.choice((0, 0, 2)))),
         )
 
     def item(self, key: RunKey, run_id: str) -> BacklogItem:
         random = self.random
         queue = random.choice([queue for queue in QUEUES if queue.namespace == key.namespace])
-        order = random.randrange(3), random.randrange(3), random.randrange(30)
+        sequence = random.randrange(6) * len(CHAINS) + CHAINS.index(key.chain)  # no other workflow id has that place
+        order = random.randrange(3), random.randrange(3), sequence
         return BacklogItem(queue, *order, key, run_id, random.randrange(50), random.randrange(3))
 
     def visibility(self, run_id: str) -> Visibility:

@@ -1,15 +1,16 @@
 """What the node asks of a store. A store appends, claims and lists; it holds no business logic.
 
-Tables, whatever holds them, each key led by the shard (`ids.shard_of`):
+Tables, each key led by the shard (`ids.shard_of`) where executions can be spread (a file holds all shards, and
+keys what belongs to a run by a number):
 
 =============  ===================================================  =======================================
 execution      (shard, namespace, workflow_id, run_no)              the hot row: version, status, wake_at, running, home
 journal        (… run_no, version)                                  `history` and `private`, one row a commit
 snapshot       (… run_no)                                           the folded state, as of a version
 visibility     (… run_no)                                           written at start, close and upsert
-attribute      (name, value, … run_no)                              search attributes, one row a value
+attribute      (… run_no, name, value)                              search attributes, one row a value
 dedup          (shard, namespace, workflow_id, request_id)          request ids that were taken
-backlog        (namespace, kind, task_queue, type, priority, pass, sequence)   tasks that found no free slot
+backlog        (shard, queue, priority, fairness_pass, sequence)    tasks that found no free slot
 =============  ===================================================  =======================================
 
 A store that several nodes share (`Shared`) has also: node and worker (who is alive, by the store's own clock) and
@@ -93,8 +94,9 @@ class QueueKey(NamedTuple):
 class BacklogItem(NamedTuple):
     """A task that waits for a free slot; ordered by (priority, fairness_pass, sequence), lowest first.
 
-    Its place in its queue names it: an item that is added there replaces another. The run is of the queue's
-    namespace.
+    Its place in its queue names it: an item that is added there replaces another of the same workflow id. No two
+    workflow ids are ever given the same place; stores that are spread by shard could not tell. The run is of the
+    queue's namespace.
     scheduled_event_id and attempt name the activity attempt; both are 0 for a workflow task.
     """
 
@@ -116,6 +118,7 @@ class Write(NamedTuple):
     running: activities that are started, plus one if its workflow task is open, and in no backlog.
     delete: the run's retention is over; all of its rows go.
     dedup: request ids that this write takes, and until when they are remembered.
+    backlog_added, backlog_removed: tasks of the workflow id's own runs.
     home: the number of the node that serves the run by preference. Only `Shared` stores keep it.
     notify: numbers of nodes that are to hear of this write when it is taken, beside those that watch. Only
     `Shared` stores do.

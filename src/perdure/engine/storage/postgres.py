@@ -222,8 +222,8 @@ class PostgresStore:
 
     async def unclaim(self, node: int, items: Sequence[BacklogItem]) -> None:
         if items:
-            places = zip(*((queue_key(item.queue), *item[1:4]) for item in items), strict=True)
-            await self._fetch(sql.UNCLAIM, node, *places)
+            places = ((chain_key(*item.run[:2])[0], queue_key(item.queue), *item[1:4]) for item in items)
+            await self._fetch(sql.UNCLAIM, node, *zip(*places, strict=True))
 
     async def due_in(self, scope: Scope, now: int, limit: int) -> Sequence[Due]:
         node, alive, shards, overdue = scope

@@ -30,7 +30,7 @@ _DIALECT = list_filter.Dialect(
         "CloseTime": "v.close_time",
         "TaskQueue": "v.task_queue",
     },
-    attribute="EXISTS (SELECT 1 FROM attribute AS a WHERE a.run = v.run AND {condition})",
+    attribute="EXISTS (SELECT 1 FROM attribute AS a WHERE a.shard = v.shard AND a.run = v.run AND {condition})",
     name="a.name",
     kind="a.kind",
     value=lambda kind: "a.text" if kind == TEXT else "a.number",
@@ -43,8 +43,8 @@ _SELECT = (
     " FROM {source} WHERE {where} ORDER BY {start} DESC, v.workflow_id DESC, v.run_no DESC LIMIT {limit}"
 )
 _BY_START = "visibility AS v"
-_BY_WORKFLOW_ID = "execution AS e JOIN visibility AS v ON v.run = e.run"
-_BY_ATTRIBUTE = "attribute AS d JOIN visibility AS v ON v.run = d.run"
+_BY_WORKFLOW_ID = "execution AS e JOIN visibility AS v USING (shard, run)"
+_BY_ATTRIBUTE = "attribute AS d JOIN visibility AS v USING (shard, run)"
 
 
 async def page(

@@ -1,10 +1,13 @@
 """The tables of the PostgreSQL store, and how those of an earlier version become those of today.
 
+The shard leads every primary key, is in every row and in every join, so that executions can be spread by shard over
+several databases, or by a PostgreSQL that distributes its tables, without being changed. Only `node` has none: it is
+about processes, and `meta` about the tables.
+
 A run is found by (shard, chain, run_no), where the chain is a digest of namespace and workflow id: ids may be longer
-than an index takes. The other tables are keyed by a number of the run's own, given in the order of starts, so that
-what is being worked on lies together at the end of each table and index. With the shard before that number, a journal
-row cost 10% more of the log and its index was 1.8 times as large; with the key of the run itself 18% more; and the
-larger the tables, the more, since after every checkpoint the log takes each page whole that is written to.
+than an index takes. What belongs to it is keyed by (shard, run), a number of the run's own, given in the order of
+starts: so what is new lies together at the end of each table, and of each shard's part of an index. (The numbers are
+one database's. One that takes over shards must be ahead of where they were: `setval`.)
 
 What is in no index can be changed in place (a HOT update), so the hot row's version, status and counter are in none;
 `busy` is, and changes only where `running` comes from or to 0.
@@ -56,7 +59,6 @@ CREATE FUNCTION commit_group_1(
 #variable_conflict use_column
 DECLARE
     taken bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(shards)]);  -- the runs that were written, by place
-    ended bigint[];
     changed record;
     due integer;
     done integer;
@@ -69,12 +71,15 @@ BEGIN
             RETURNING w.place, e.run
         LOOP
             taken[changed.place] := changed.run;
-            ended := ended || changed.run;
         END LOOP;
-        DELETE FROM journal WHERE run = ANY (ended);
-        DELETE FROM snapshot WHERE run = ANY (ended);
-        DELETE FROM visibility WHERE run = ANY (ended);
-        DELETE FROM attribute WHERE run = ANY (ended);
+        DELETE FROM journal AS j USING unnest(gone) AS w(place)
+            WHERE j.shard = shards[w.place] AND j.run = taken[w.place];
+        DELETE FROM snapshot AS s USING unnest(gone) AS w(place)
+            WHERE s.shard = shards[w.place] AND s.run = taken[w.place];
+        DELETE FROM visibility AS v USING unnest(gone) AS w(place)
+            WHERE v.shard = shards[w.place] AND v.run = taken[w.place];
+        DELETE FROM attribute AS a USING unnest(gone) AS w(place)
+            WHERE a.shard = shards[w.place] AND a.run = taken[w.place];
     END IF;
     -- A row that another transaction has locked is waited for, and its version then compared again.
     FOR changed IN
@@ -114,35 +119,37 @@ BEGIN
             WHERE (taken[w.one] IS NULL) <> (taken[w.other] IS NULL)) THEN
         RAISE EXCEPTION USING ERRCODE = 'PD001', MESSAGE = 'writes that belong together were not taken together';
     END IF;
-    INSERT INTO journal (run, version, commit_id, history, private)
-        SELECT w.run, w.version, w.commit_id, w.history, w.private
-        FROM unnest(taken, versions, commits, histories, privates) AS w(run, version, commit_id, history, private)
-        WHERE w.run IS NOT NULL AND w.run <> ALL (coalesce(ended, '{}'));
+    INSERT INTO journal (shard, run, version, commit_id, history, private)
+        SELECT w.shard, w.run, w.version, w.commit_id, w.history, w.private
+        FROM unnest(shards, taken, versions, commits, histories, privates)
+            WITH ORDINALITY AS w(shard, run, version, commit_id, history, private, place)
+        WHERE w.run IS NOT NULL AND w.place <> ALL (gone);
     IF snapshots <> '{}' THEN
-        INSERT INTO snapshot AS s (run, version, state)
-            SELECT taken[w.place], versions[w.place], w.state FROM unnest(snapshots, states) AS w(place, state)
-            WHERE taken[w.place] IS NOT NULL
-            ON CONFLICT (run) DO UPDATE SET version = excluded.version, state = excluded.state;
+        INSERT INTO snapshot AS s (shard, run, version, state)
+            SELECT shards[w.place], taken[w.place], versions[w.place], w.state
+            FROM unnest(snapshots, states) AS w(place, state) WHERE taken[w.place] IS NOT NULL
+            ON CONFLICT (shard, run) DO UPDATE SET version = excluded.version, state = excluded.state;
     END IF;
     IF seen <> '{}' THEN
-        DELETE FROM attribute WHERE run IN (
-            SELECT taken[w.place] FROM unnest(seen) AS w(place) WHERE expecteds[w.place] > 0);
-        INSERT INTO visibility AS v (run, space, namespace, workflow_id, run_no, run_id, start_time, close_time,
-                status, workflow_type, task_queue, memo)
-            SELECT taken[w.place], w.space, w.namespace, w.workflow_id, w.run_no, w.run_id, w.start_time,
-                w.close_time, w.status, w.workflow_type, w.task_queue, w.memo
+        DELETE FROM attribute AS a USING unnest(seen) AS w(place)
+            WHERE a.shard = shards[w.place] AND a.run = taken[w.place] AND expecteds[w.place] > 0;
+        INSERT INTO visibility AS v (shard, run, space, namespace, workflow_id, run_no, run_id, start_time,
+                close_time, status, workflow_type, task_queue, memo)
+            SELECT shards[w.place], taken[w.place], w.space, w.namespace, w.workflow_id, w.run_no, w.run_id,
+                w.start_time, w.close_time, w.status, w.workflow_type, w.task_queue, w.memo
             FROM unnest(seen, seen_spaces, seen_namespaces, seen_workflow_ids, seen_run_nos, seen_run_ids,
                 seen_starts, seen_closes, seen_statuses, seen_types, seen_queues, seen_memos)
                 AS w(place, space, namespace, workflow_id, run_no, run_id, start_time, close_time, status,
                     workflow_type, task_queue, memo)
             WHERE taken[w.place] IS NOT NULL
-            ON CONFLICT (run) DO UPDATE SET start_time = excluded.start_time, close_time = excluded.close_time,
+            ON CONFLICT (shard, run) DO UPDATE SET start_time = excluded.start_time, close_time = excluded.close_time,
                 status = excluded.status, workflow_type = excluded.workflow_type, task_queue = excluded.task_queue,
                 memo = excluded.memo;
-        INSERT INTO attribute (run, space, name, kind, number, text, start_time)
-            SELECT taken[w.place], w.space, w.name, w.kind, w.number, w.text, w.start_time
+        INSERT INTO attribute (shard, run, entry, space, name, kind, number, text, start_time)
+            SELECT shards[w.place], taken[w.place], w.entry, w.space, w.name, w.kind, w.number, w.text, w.start_time
             FROM unnest(attributed, attribute_spaces, attribute_names, attribute_kinds, attribute_numbers,
-                attribute_texts, attribute_starts) AS w(place, space, name, kind, number, text, start_time)
+                attribute_texts, attribute_starts)
+                WITH ORDINALITY AS w(place, space, name, kind, number, text, start_time, entry)
             WHERE taken[w.place] IS NOT NULL;
     END IF;
     IF requests <> '{}' THEN
@@ -160,22 +167,23 @@ BEGIN
     IF removed <> '{}' THEN
         DELETE FROM backlog AS b USING unnest(removed, removed_queues, removed_priorities, removed_passes,
                 removed_sequences) AS w(place, queue, priority, fairness_pass, sequence)
-            WHERE taken[w.place] IS NOT NULL AND b.queue = w.queue AND b.priority = w.priority
-                AND b.fairness_pass = w.fairness_pass AND b.sequence = w.sequence;
+            WHERE taken[w.place] IS NOT NULL AND b.shard = shards[w.place] AND b.queue = w.queue
+                AND b.priority = w.priority AND b.fairness_pass = w.fairness_pass AND b.sequence = w.sequence;
     END IF;
     IF added <> '{}' THEN
-        INSERT INTO backlog AS b (queue, priority, fairness_pass, sequence, namespace, kind, task_queue, type,
-                workflow_id, run_no, run_id, scheduled_event_id, attempt, claimed_by, claimed_until)
-            SELECT w.queue, w.priority, w.fairness_pass, w.sequence, w.namespace, w.kind, w.task_queue, w.type,
-                w.workflow_id, w.run_no, w.run_id, w.scheduled_event_id, w.attempt, 0, 0
+        INSERT INTO backlog AS b (shard, queue, priority, fairness_pass, sequence, namespace, kind, task_queue,
+                type, workflow_id, run_no, run_id, scheduled_event_id, attempt, claimed_by, claimed_until)
+            SELECT shards[w.place], w.queue, w.priority, w.fairness_pass, w.sequence, w.namespace, w.kind,
+                w.task_queue, w.type, w.workflow_id, w.run_no, w.run_id, w.scheduled_event_id, w.attempt, 0, 0
             FROM unnest(added, added_queues, added_priorities, added_passes, added_sequences, added_namespaces,
                 added_kinds, added_task_queues, added_types, added_workflow_ids, added_run_nos, added_run_ids,
                 added_events, added_attempts)
                 AS w(place, queue, priority, fairness_pass, sequence, namespace, kind, task_queue, type,
                     workflow_id, run_no, run_id, scheduled_event_id, attempt)
-            WHERE taken[w.place] IS NOT NULL ORDER BY w.queue, w.priority, w.fairness_pass, w.sequence
-            ON CONFLICT (queue, priority, fairness_pass, sequence) DO UPDATE SET workflow_id = excluded.workflow_id,
-                run_no = excluded.run_no, run_id = excluded.run_id,
+            WHERE taken[w.place] IS NOT NULL
+            ORDER BY shards[w.place], w.queue, w.priority, w.fairness_pass, w.sequence
+            ON CONFLICT (shard, queue, priority, fairness_pass, sequence) DO UPDATE SET
+                workflow_id = excluded.workflow_id, run_no = excluded.run_no, run_id = excluded.run_id,
                 scheduled_event_id = excluded.scheduled_event_id, attempt = excluded.attempt,
                 claimed_by = 0, claimed_until = 0;
         -- A notification takes a lock that all commits share: none where nobody would hear it.
@@ -211,21 +219,25 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX execution_busy ON execution (shard) WHERE busy",
         f"CREATE SEQUENCE run INCREMENT {RUN_NUMBERS}",
         """CREATE TABLE journal (
-            run bigint NOT NULL, version bigint NOT NULL, commit_id text NOT NULL, history bytea NOT NULL,
-            private bytea NOT NULL, PRIMARY KEY (run, version))""",
-        "CREATE TABLE snapshot (run bigint PRIMARY KEY, version bigint NOT NULL, state bytea NOT NULL)",
+            run bigint NOT NULL, version bigint NOT NULL, shard smallint NOT NULL, commit_id text NOT NULL,
+            history bytea NOT NULL, private bytea NOT NULL, PRIMARY KEY (shard, run, version))""",
+        """CREATE TABLE snapshot (
+            run bigint NOT NULL, version bigint NOT NULL, shard smallint NOT NULL, state bytea NOT NULL,
+            PRIMARY KEY (shard, run))""",
         f"""CREATE TABLE visibility (
-            run bigint PRIMARY KEY, space bigint NOT NULL, start_time bigint NOT NULL, close_time bigint NOT NULL,
-            run_no integer NOT NULL, status smallint NOT NULL, namespace text COLLATE "C" NOT NULL,
-            workflow_id text COLLATE "C" NOT NULL, run_id text COLLATE "C" NOT NULL,
-            workflow_type text COLLATE "C" NOT NULL, task_queue text COLLATE "C" NOT NULL, memo bytea)
+            run bigint NOT NULL, space bigint NOT NULL, start_time bigint NOT NULL, close_time bigint NOT NULL,
+            run_no integer NOT NULL, shard smallint NOT NULL, status smallint NOT NULL,
+            namespace text COLLATE "C" NOT NULL, workflow_id text COLLATE "C" NOT NULL,
+            run_id text COLLATE "C" NOT NULL, workflow_type text COLLATE "C" NOT NULL,
+            task_queue text COLLATE "C" NOT NULL, memo bytea, PRIMARY KEY (shard, run))
             WITH (fillfactor = 80, {_EAGER})""",
         "CREATE INDEX visibility_start ON visibility (space, start_time)",
         "CREATE INDEX visibility_open ON visibility (space, start_time) WHERE status = 0",
+        # entry: tells the values of a run apart, and means nothing else.
         f"""CREATE TABLE attribute (
-            run bigint NOT NULL, space bigint NOT NULL, start_time bigint NOT NULL, kind smallint NOT NULL,
-            name text COLLATE "C" NOT NULL, number numeric, text text COLLATE "C") WITH ({_EAGER})""",
-        "CREATE INDEX attribute_run ON attribute (run)",
+            run bigint NOT NULL, space bigint NOT NULL, start_time bigint NOT NULL, entry integer NOT NULL,
+            shard smallint NOT NULL, kind smallint NOT NULL, name text COLLATE "C" NOT NULL, number numeric,
+            text text COLLATE "C", PRIMARY KEY (shard, run, entry)) WITH ({_EAGER})""",
         """CREATE INDEX attribute_number ON attribute (space, left(name, 64), number, start_time)
             WHERE text IS NULL""",
         """CREATE INDEX attribute_text ON attribute (space, left(name, 64), left(text, 64), start_time)
@@ -236,11 +248,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX dedup_expires ON dedup (expires)",
         f"""CREATE TABLE backlog (
             queue bytea NOT NULL, priority bigint NOT NULL, fairness_pass bigint NOT NULL, sequence bigint NOT NULL,
-            claimed_by bigint NOT NULL, claimed_until bigint NOT NULL, kind smallint NOT NULL, run_no integer NOT NULL,
-            scheduled_event_id bigint NOT NULL, attempt bigint NOT NULL,
+            claimed_by bigint NOT NULL, claimed_until bigint NOT NULL, run_no integer NOT NULL, shard smallint NOT NULL,
+            kind smallint NOT NULL, scheduled_event_id bigint NOT NULL, attempt bigint NOT NULL,
             namespace text COLLATE "C" NOT NULL, task_queue text COLLATE "C" NOT NULL, type text COLLATE "C" NOT NULL,
             workflow_id text COLLATE "C" NOT NULL, run_id text COLLATE "C" NOT NULL,
-            PRIMARY KEY (queue, priority, fairness_pass, sequence)) WITH (fillfactor = 80, {_EAGER})""",
+            PRIMARY KEY (shard, queue, priority, fairness_pass, sequence)) WITH (fillfactor = 80, {_EAGER})""",
+        "CREATE INDEX backlog_queue ON backlog (queue, priority, fairness_pass, sequence)",
         # joined: it takes part; before, it only uses the store. noticed: its unclean end was told to somebody.
         f"""CREATE TABLE node (
             number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, joined boolean NOT NULL DEFAULT false,

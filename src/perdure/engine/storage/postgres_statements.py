@@ -18,10 +18,11 @@ _STORED = """e.run_no, e.run_id, e.version, e.status, e.wake_at, e.running, e.ho
     CROSS JOIN LATERAL (
         SELECT * FROM execution AS e WHERE e.shard = w.shard AND e.chain = w.chain{condition}
         ORDER BY e.run_no DESC LIMIT 1) AS e
-    LEFT JOIN snapshot AS s ON s.run = e.run
+    LEFT JOIN snapshot AS s ON s.shard = e.shard AND s.run = e.run
     CROSS JOIN LATERAL (
         SELECT array_agg(j.history ORDER BY j.version) AS histories, array_agg(j.private ORDER BY j.version) AS privates
-        FROM journal AS j WHERE j.run = e.run AND j.version > coalesce(s.version, 0)) AS j"""
+        FROM journal AS j
+        WHERE j.shard = e.shard AND j.run = e.run AND j.version > coalesce(s.version, 0)) AS j"""
 LATEST_RUNS = f"SELECT w.place, {_STORED.format(condition='')}"
 RUN_BY_ID = f"SELECT w.place, {_STORED.format(condition=' AND e.run_id = $3')}"
 VERSIONS = """SELECT w.place, e.version
@@ -31,19 +32,21 @@ VERSIONS = """SELECT w.place, e.version
 COMMITS = """SELECT w.place, j.commit_id
     FROM unnest($1::smallint[], $2::bytea[], $3::integer[], $4::bigint[])
         WITH ORDINALITY AS w(shard, chain, run_no, version, place)
-    CROSS JOIN LATERAL (SELECT e.run FROM execution AS e
+    CROSS JOIN LATERAL (SELECT e.shard, e.run FROM execution AS e
         WHERE e.shard = w.shard AND e.chain = w.chain AND e.run_no = w.run_no OFFSET 0) AS e
     LEFT JOIN LATERAL (SELECT j.commit_id FROM journal AS j
-        WHERE j.run = e.run AND j.version = w.version OFFSET 0) AS j ON true"""
+        WHERE j.shard = e.shard AND j.run = e.run AND j.version = w.version OFFSET 0) AS j ON true"""
 HISTORY_AFTER = """WITH sizes AS (
-        SELECT j.run, j.version, octet_length(j.history) AS size FROM execution AS e JOIN journal AS j ON j.run = e.run
+        SELECT j.shard, j.run, j.version, octet_length(j.history) AS size
+        FROM execution AS e JOIN journal AS j ON j.shard = e.shard AND j.run = e.run
         WHERE e.shard = $1 AND e.chain = $2 AND e.run_no = $3 AND j.version > $4 ORDER BY j.version LIMIT $5
     ), places AS (
-        SELECT s.run, s.version, row_number() OVER w AS place, sum(s.size) OVER w - s.size AS before,
+        SELECT s.shard, s.run, s.version, row_number() OVER w AS place, sum(s.size) OVER w - s.size AS before,
             max(s.version) OVER () AS last
         FROM sizes AS s WINDOW w AS (ORDER BY s.version)
     ) SELECT j.version, j.history, p.last FROM places AS p
-    CROSS JOIN LATERAL (SELECT * FROM journal AS j WHERE j.run = p.run AND j.version = p.version OFFSET 0) AS j
+    CROSS JOIN LATERAL (SELECT * FROM journal AS j
+        WHERE j.shard = p.shard AND j.run = p.run AND j.version = p.version OFFSET 0) AS j
     WHERE p.before < $6 OR p.place = 1 ORDER BY j.version"""
 """Reads no row beyond the bytes that are wanted: one may be megabytes. The last column: the last of those looked at."""
 TAKEN = """SELECT w.place
@@ -106,22 +109,23 @@ _FREE = f"(b.claimed_by <> ALL ($4::bigint[]) OR b.claimed_until <= {CLOCK})"
 # The first of all queues are found, and only these locked: what others are just taking is left to them.
 CLAIM = f"""WITH head AS (
         SELECT h.* FROM unnest($2::bytea[]) AS q(queue) CROSS JOIN LATERAL (
-            SELECT b.queue, b.priority, b.fairness_pass, b.sequence FROM backlog AS b
+            SELECT b.shard, b.queue, b.priority, b.fairness_pass, b.sequence FROM backlog AS b
             WHERE b.queue = q.queue AND {_FREE} ORDER BY b.priority, b.fairness_pass, b.sequence LIMIT $3) AS h
         ORDER BY h.priority, h.fairness_pass, h.sequence LIMIT $3
     ), mine AS (
-        SELECT b.queue, b.priority, b.fairness_pass, b.sequence FROM head AS h JOIN backlog AS b
-            USING (queue, priority, fairness_pass, sequence) WHERE {_FREE} FOR UPDATE OF b SKIP LOCKED
+        SELECT b.shard, b.queue, b.priority, b.fairness_pass, b.sequence FROM head AS h JOIN backlog AS b
+            USING (shard, queue, priority, fairness_pass, sequence) WHERE {_FREE} FOR UPDATE OF b SKIP LOCKED
     ), claimed AS (
         UPDATE backlog AS b SET claimed_by = $1, claimed_until = {CLOCK} + $5 FROM mine AS m
-        WHERE b.queue = m.queue AND b.priority = m.priority AND b.fairness_pass = m.fairness_pass
-            AND b.sequence = m.sequence
+        WHERE b.shard = m.shard AND b.queue = m.queue AND b.priority = m.priority
+            AND b.fairness_pass = m.fairness_pass AND b.sequence = m.sequence
         RETURNING {_ITEM}
     ) SELECT (SELECT count(*) FROM head), c.* FROM (VALUES (1)) AS always LEFT JOIN claimed AS c ON true
     ORDER BY c.priority, c.fairness_pass, c.sequence"""
 UNCLAIM = """UPDATE backlog AS b SET claimed_by = 0, claimed_until = 0
-    FROM unnest($2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[]) AS w(queue, priority, fairness_pass, sequence)
-    WHERE b.queue = w.queue AND b.priority = w.priority AND b.fairness_pass = w.fairness_pass
+    FROM unnest($2::smallint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[])
+        AS w(shard, queue, priority, fairness_pass, sequence)
+    WHERE b.shard = w.shard AND b.queue = w.queue AND b.priority = w.priority AND b.fairness_pass = w.fairness_pass
         AND b.sequence = w.sequence AND b.claimed_by = $1"""
 
 # --- Nodes ----------------------------------------------------------------------------------------------
