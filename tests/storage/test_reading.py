@@ -165,11 +165,12 @@ async def test_backlogged_tasks_go_when_they_are_removed(store: Store) -> None:
 
 
 async def test_a_task_that_is_added_and_removed_in_one_group(store: Store) -> None:
-    one, two = start("a"), start("b")
-    task = item(one, 1)
-    await put(store, one._replace(backlog_added=[task]), two._replace(backlog_removed=[task]))
+    first = start("a")
+    second, task = follow(first), item(first, 1)
+    await put(store, first._replace(backlog_added=[task]), second._replace(backlog_removed=[task]))
     assert await store.backlog(queue(), None, 10) == []
-    await put(store, follow(one)._replace(backlog_removed=[task]), follow(two)._replace(backlog_added=[task]))
+    third = follow(second)
+    await put(store, third._replace(backlog_removed=[task]), follow(third)._replace(backlog_added=[task]))
     assert await store.backlog(queue(), None, 10) == [task]
 
 
