@@ -171,7 +171,7 @@ class Cluster:
         self._node.serving.submit(live.chain, work)
 
     def await_news(self, live: Live) -> None:
-        self._watching.watch(live.chain, live.run.ref.run_id, elsewhere=live.home != self.node)
+        self._watching.watch(live, elsewhere=live.home != self.node)
 
     def served(self, live: Live) -> None:
         """What its activities are on disk is what they are; attempts that our workers run for nothing are stopped."""

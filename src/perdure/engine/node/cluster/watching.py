@@ -1,7 +1,7 @@
 """Callers who wait for what a run does, which another node may do at any time.
 
 The store tells this node of commits to what another node serves. Since notices may be lost, and a home may change, it
-also looks now and then: at the versions of what is in memory, and at all that isn't.
+also compares versions now and then, and looks at what has moved on.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ class Watching:
         self._store, self._node = store, node
         self._runs: dict[ChainKey, set[str]] = {}
         self._told: set[ChainKey] = set()  # of whose commits the store tells this node
+        self._sights: dict[ChainKey, tuple[Sight, ...]] = {}  # what was seen of those that are not in memory
 
-    def watch(self, chain: ChainKey, run_id: str, *, elsewhere: bool) -> None:
+    def watch(self, live: Live, *, elsewhere: bool) -> None:
         """Somebody waits for this run. elsewhere: another node serves it."""
-        self._runs.setdefault(chain, set()).add(run_id)
+        chain = live.chain
+        self._runs.setdefault(chain, set()).add(live.run.ref.run_id)
+        if not live.older:
+            self._sights[chain] = saw(live)
         if elsewhere and chain not in self._told:
             self._told.add(chain)
             self._node.spawn(self._watch(chain))
@@ -53,29 +57,32 @@ class Watching:
             chains = list(self._runs)
             for first in range(0, len(chains), MAX_GROUP):
                 await self._check(chains[first : first + MAX_GROUP])
-            for chain in chains:
-                self.moved(chain)
 
     async def _forget(self) -> None:
         for chain, runs in self._runs.items():
             runs &= {run_id for run_id in runs if self._node.serving.waits_for(chain, run_id)}
         self._runs = {chain: runs for chain, runs in self._runs.items() if runs}
+        self._sights = {chain: sight for chain, sight in self._sights.items() if chain in self._runs}
         done = sorted(self._told - self._runs.keys())
         self._told.difference_update(done)
         if done:
             await patiently("what was watched", partial(self._store.unwatch, self._node.peers.node, done))
 
     async def _check(self, chains: list[ChainKey]) -> None:
-        """Have read again what is not in memory as it is stored."""
-        lives = [
-            live
-            for live in map(self._node.serving.lives.get, chains)
-            if live is not None and live.execution is not None
-        ]
-        sights: dict[Live, tuple[Sight, ...]] = {live: saw(live) for live in lives}
+        """Look at what is stored otherwise than it was seen."""
+        serving = self._node.serving
+        sights: dict[ChainKey, tuple[Sight, ...]] = {}
+        for chain in chains:
+            live = serving.lives.get(chain)
+            known = live is not None and live.execution is not None
+            sights[chain] = saw(live) if live is not None and known else self._sights.get(chain, ())
         keys = [key for sight in sights.values() for key, _ in sight]
         versions = await patiently("versions", partial(self._store.versions, keys))
         stored = dict(zip(keys, versions, strict=True))
-        for live, sight in sights.items():
-            if any(stored[key] > version for key, version in sight) and saw(live) == sight:
-                self._node.serving.moved(live.chain)
+        for chain, sight in sights.items():
+            if sight and all(stored[key] <= version for key, version in sight):
+                continue
+            live = serving.lives.get(chain)
+            if live is not None and saw(live) == sight:
+                serving.moved(chain)
+            self.moved(chain)
