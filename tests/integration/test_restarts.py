@@ -65,7 +65,9 @@ async def test_a_thread_that_runs_at_the_end_stops_and_is_run_again(engine: Engi
         await asyncio.to_thread(begun.wait)
     async with engine.open() as client:
         assert await client.get("t", threaded).result() == 2
-    assert runs == [1, 2]
+    assert len(runs) == 2 and runs[0] == 1
+    if engine.kind not in ("nodes", "postgres"):  # there the last node to stop may take it, and let it go again
+        assert runs == [1, 2]
 
 
 async def test_a_clean_end_costs_no_attempts(engine: Engine) -> None:
