@@ -142,6 +142,9 @@ WAKE_BACKOFF_INITIAL: Final = 1 * SECOND
 WAKE_BACKOFF_MAXIMUM: Final = 5 * MINUTE
 """A wake-up that raises is tried again after this; the other executions are not disturbed."""
 
+SLOW_COMMIT: Final = 1 * SECOND
+"""A commit that takes longer counts as an interval in which the node could not work."""
+
 STALLS_KEPT: Final = 16
 """Intervals in which the node could not work that are remembered: enough for the longest timeouts that were
 running meanwhile, and few enough to look through for each deadline."""

@@ -259,6 +259,7 @@ class Committer:
         """Commit, however long it takes: the inputs are taken, and the store will come back."""
         delay = STORE_RETRY_INITIAL
         while True:
+            self._stalls.commit_sent()
             try:
                 verdicts = await self._store.commit(writes, self._clock.now())
             except CommitUnknown as error:

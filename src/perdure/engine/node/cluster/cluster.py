@@ -30,7 +30,7 @@ from perdure.engine.storage.api import (
     Shared,
 )
 from perdure.errors import PerdureError
-from perdure.limits import BACKLOG_PAGE, CLAIM_LEASE, OVERDUE, POLL_INTERVAL, RENEWALS_A_GRACE, SECOND
+from perdure.limits import BACKLOG_PAGE, CLAIM_LEASE, OVERDUE, POLL_INTERVAL, RENEWALS_A_GRACE, SECOND, SLOW_COMMIT
 from perdure.model.tasks import CancelActivity
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Cluster:
 
     async def _renew(self) -> None:
         """Stay alive, and go on with what the dead have left."""
+        since = 0  # when this node said first that it is alive, and the store hasn't taken it yet
         while True:
             pause = self._grace / RENEWALS_A_GRACE / SECOND
             try:
@@ -89,11 +90,15 @@ class Cluster:
                 pass
             self._renewal.clear()
             before = self.members.alive
+            since = since or self._node.clock.now()
             try:
                 lost = await self.members.renew()
             except PerdureError as error:
                 logger.warning("can't tell the other nodes that this one is alive (%s); trying again", error)
                 continue
+            if (now := self._node.clock.now()) - since > SLOW_COMMIT:
+                self._node.stalls.add(since, now)  # a node that has nothing to commit learns it only here
+            since = 0
             if lost:
                 gone = ", ".join(map(str, sorted(before - self.members.alive)))
                 logger.info("node %d goes on with what node %s has left", self.node, gone)
