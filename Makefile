@@ -9,6 +9,7 @@ VENV ?= .venv
 PYTHON ?=
 SEEDS ?= 10000
 KILLS ?= 200
+CHAOS_SECONDS ?= 600
 STORE ?= sqlite
 ARGS ?=
 
@@ -18,11 +19,11 @@ pip := $(run) -m pip --disable-pip-version-check install --quiet --no-warn-scrip
 code := src tests examples bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types postgres simulate crash bench clean
+.PHONY: help demo test lint format types postgres simulate crash chaos bench clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^VENV/q' Makefile
-	@echo "Further: lint, format, types, simulate (SEEDS=...), crash (KILLS=...), bench, clean."
+	@echo "Further: lint, format, types, simulate (SEEDS=...), crash (KILLS=...), chaos (CHAOS_SECONDS=...), bench, clean."
 	@echo "ARGS=... hands arguments on, as in: make test ARGS='tests/sdk -x'"
 
 # Stamps tell what is installed, so that it is installed once, and again when pyproject.toml changes.
@@ -60,6 +61,9 @@ simulate: $(VENV)/.installed-dev
 
 crash: $(VENV)/.installed-dev
 	$(run) -m tests.crash --kills $(KILLS) $(ARGS)
+
+chaos: $(VENV)/.installed-dev postgres
+	$(run) -m tests.chaos --seconds $(CHAOS_SECONDS) $(ARGS)
 
 bench: $(VENV)/.installed-bench
 	$(run) -m bench --store $(STORE) $(ARGS)

@@ -99,7 +99,7 @@ def _kept(line: Told, disk: Disk) -> Iterator[str]:
         case "result":
             if last.result is None or decode(last.result, Report, "result") != convert(line.value, Report):
                 yield f"its result was told; on disk it is {last.status}: {last.result}"
-        case "start":
+        case "start" | "query":
             pass
 
 

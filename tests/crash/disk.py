@@ -73,10 +73,11 @@ def read(file: Path) -> Disk:
             shutil.copyfile(original, f"{copy}{suffix}")
     with closing(sqlite3.connect(copy)) as connection:
         integrity = str(connection.execute("PRAGMA integrity_check").fetchone()[0])
-    return asyncio.run(_read(SqliteStore(copy), integrity))
+    return asyncio.run(contents(SqliteStore(copy), integrity))
 
 
-async def _read(store: Store, integrity: str) -> Disk:
+async def contents(store: Store, integrity: str = "ok") -> Disk:
+    """What a store that nobody has open holds."""
     await store.open(now())
     try:
         runs: dict[str, list[Run]] = {}
@@ -107,4 +108,9 @@ async def _run(store: Store, row: ListedWorkflow) -> Run:
     assert stored is not None, f"{row} is listed, but isn't there"
     journal = await store.journal(stored.key, 0, EVERYTHING)
     events = [event for _, history in journal.rows if history for event in decode_events(history)]
-    return Run(stored, row, events, fold_stored(stored, DEFAULT_RETENTION))
+    try:
+        execution = fold_stored(stored, DEFAULT_RETENTION)
+    except Exception as error:
+        told = "\n".join(map(str, events))
+        raise AssertionError(f"the journal of {row.workflow_id}, {row.run_id}, can't be folded:\n{told}") from error
+    return Run(stored, row, events, execution)

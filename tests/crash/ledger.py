@@ -17,8 +17,8 @@ from msgspec import DecodeError, Struct, json
 FILE = "ledger"
 """Its name in the folder of a round."""
 
-MarkKind = Literal["opening", "open", "checkpoint", "closing", "closed"]
-What = Literal["start", "signal", "update", "release", "result"]
+MarkKind = Literal["opening", "open", "checkpoint", "closing", "closed", "done"]
+What = Literal["start", "signal", "update", "query", "release", "result"]
 End = Literal["returned", "raised", "held", "hung", "cancelled"]
 
 

@@ -23,14 +23,15 @@ def _report(round: Round, broken: Broken) -> Iterator[str]:
         yield f"=== {workflow_id}: outside"
         for line in round.lines:
             if isinstance(line, Mark) or line.workflow == workflow_id:
-                yield _line(line)
+                yield shown_line(line)
         for run in round.disk.runs.get(workflow_id, ()):
             yield f"=== {workflow_id}: run {run.stored.run_id} on disk"
             yield from map(str, run.events)
             yield f"state: {run.state}"
 
 
-def _line(line: AnyLine) -> str:
+def shown_line(line: AnyLine) -> str:
+    """A line of a ledger, for people."""
     fields = {name: getattr(line, name) for name in line.__struct_fields__ if name not in ("process", "at", "run")}
     told = " ".join(f"{name}={value!r}" for name, value in fields.items() if value not in ("", None))
     return f"{line.at} p{line.process} {type(line).__name__} {told}"
