@@ -24,8 +24,8 @@ from tests.crash.workload import Order
 ERRORS = ("ERROR", "CRITICAL", "Traceback")
 """What no process may write: all that goes wrong here is to be expected."""
 
-DECIDED = ("tests.crash.workload.Flaky", "perdure.errors.Hold")
-"""How an attempt is told that the one before it failed by its own decision."""
+DECIDED = ("failed", "wants somebody to look")
+"""What an attempt says that fails by its own decision, after its number."""
 
 SLACK = 10.0
 """Seconds that a busy machine may take for what should happen at once."""
@@ -116,7 +116,8 @@ def _check_attempts(chaos: Chaos) -> Iterator[Finding]:
 def _trouble(last: Attempt, attempt: Attempt, chaos: Chaos) -> str:
     """Why an attempt should not have begun, after the last one that did; "" if it was right."""
     gap = attempt.began.attempt - last.began.attempt > 1  # one was lost before it was seen
-    if not gap and attempt.began.failure.startswith(DECIDED):
+    decided = tuple(f"attempt {last.began.attempt} {how}" for how in DECIDED)
+    if not gap and attempt.began.failure.endswith(decided):
         right = last.end in ("raised", "held") and attempt.began.at >= last.ended_at
         return "" if right else f"attempt {last.began.attempt} was told to have failed, but {last.end or 'did not end'}"
     faults = [f for f in chaos.faults if f.process == last.began.process and _loses(f, chaos.grace)]
