@@ -14,7 +14,7 @@
     ├── Unavailable              not now; the same request may be sent again   (retryable)
     ├── EngineStopped            the engine in this process was stopped
     ├── StoreError               the file or database can't be used
-    │   ├── StoreLocked  StoreCorrupt  StoreForeign  StoreTooNew  StoreReadOnly
+    │   ├── StoreLocked  StoreLost  StoreCorrupt  StoreForeign  StoreTooNew  StoreReadOnly
     │   └── StoreFull            no space left                                  (retryable)
     ├── QueryFailed              a query's handler could not answer
     ├── WorkflowFailed           how a run ended, where its own exception can't be raised
@@ -97,6 +97,10 @@ class StoreLocked(StoreError):
     def __init__(self, message: str, pid: int = 0) -> None:
         super().__init__(message)
         self.pid = pid
+
+
+class StoreLost(StoreError):
+    """The file was removed or replaced while it was open. Nothing is acknowledged any more."""
 
 
 class StoreCorrupt(StoreError):

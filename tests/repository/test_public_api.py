@@ -36,6 +36,7 @@ PUBLIC = [
     "StoreForeign",
     "StoreFull",
     "StoreLocked",
+    "StoreLost",
     "StoreReadOnly",
     "StoreTooNew",
     "Unavailable",

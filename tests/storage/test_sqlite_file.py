@@ -27,6 +27,7 @@ from perdure.errors import (
     StoreForeign,
     StoreFull,
     StoreLocked,
+    StoreLost,
     StoreReadOnly,
     StoreTooNew,
     Unavailable,
@@ -105,17 +106,64 @@ async def test_a_lock_that_its_holder_removes_meanwhile_is_not_taken(
 ) -> None:
     lock_of, removed = fcntl.lockf, list[str]()
 
-    def lock_when_released(lock: int, how: int) -> None:
+    def lock_when_released(lock: int, how: int, *part: int) -> None:
         if not removed:  # the holder lets go between our opening the file and locking it
             removed.append(f"{path}.lock")
             os.unlink(removed[0])
-        lock_of(lock, how)
+        lock_of(lock, how, *part)
 
     monkeypatch.setattr(fcntl, "lockf", lock_when_released)
     store = SqliteStore(path)
     await store.open(NOW)
     assert processes.run(processes.try_to_open, path, 0)["pid"] == os.getpid()
     await store.close()
+
+
+async def test_a_held_file_is_held_without_its_lock_file(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open(NOW)
+    await store.list("default", "", "", 10)  # by a connection of its own
+    path.with_name("perdure.db.lock").unlink()
+    assert processes.run(processes.try_to_open, path, 0)["error"] == "StoreLocked"
+    assert await store.commit([start("w")], NOW) == ["taken"]
+    assert processes.run(processes.try_to_open, path, 0)["error"] == "StoreLocked"
+    await store.close()
+    await _fill(path)
+
+
+async def test_a_file_with_two_names_is_refused(path: Path) -> None:
+    await _fill(path)
+    other = path.with_name("other.db")
+    other.hardlink_to(path)
+    for name in (path, other):
+        with pytest.raises(StoreError, match="has 2 names"):
+            await SqliteStore(name).open(NOW)
+    assert not list(path.parent.glob("*.lock"))
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+async def test_a_file_that_is_gone_takes_nothing_more(path: Path, how: str) -> None:
+    store = SqliteStore(path)
+    await store.open(NOW)
+    assert await store.commit([start("w")], NOW) == ["taken"]
+    path.unlink()
+    if how == "replaced":
+        path.touch()
+    with pytest.raises(StoreLost, match="was removed or replaced while it was open"):
+        await store.commit([start("v")], NOW)
+    await store.close()
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])
+def test_what_is_no_path(name: str) -> None:
+    with pytest.raises(ValueError, match="can't be the path of a file"):
+        SqliteStore(name)
+
+
+async def test_a_device_is_no_file() -> None:
+    with pytest.raises(StoreForeign, match="a device or a pipe"):
+        await SqliteStore("/dev/null").open(NOW)
+    assert not Path("/dev/null.lock").exists()
 
 
 async def test_a_closed_file_leaves_nothing_beside_it(path: Path) -> None:

@@ -18,7 +18,7 @@ from perdure.engine.node.live import Live, Row
 from perdure.engine.node.peers import Peers
 from perdure.engine.node.stalls import Stalls
 from perdure.engine.storage.api import CommitUnknown, Store, Verdict, Visibility, Write
-from perdure.errors import PerdureError, StoreError, Unavailable
+from perdure.errors import PerdureError, StoreError, StoreLost, Unavailable
 from perdure.ids import IdSource
 from perdure.limits import (
     DEDUP_LIFETIME,
@@ -233,6 +233,8 @@ class Committer:
     async def _write(self, group: Group) -> None:
         try:
             verdicts = await self._commit([write for _, _, write in group])
+        except StoreLost:
+            raise  # no other commit can help
         except Exception as error:
             await self._write_apart(group, error)
             return
@@ -268,6 +270,8 @@ class Committer:
                 if settled is not None:
                     self._stalls.store_works()
                     return settled
+            except StoreLost:
+                raise
             except (Unavailable, StoreError) as error:
                 self._stalls.store_failed(error)
             else:

@@ -32,7 +32,7 @@ from perdure.engine.node.serving import Serving
 from perdure.engine.node.stalls import Stalls
 from perdure.engine.node.wakeups import Wakeups
 from perdure.engine.storage.api import ChainKey, Due, Store, Verdict
-from perdure.errors import EngineStopped, PerdureError, Unavailable
+from perdure.errors import EngineStopped, PerdureError, StoreLost, Unavailable
 from perdure.ids import IdSource
 from perdure.limits import BACKLOG_PAGE, DEFAULT_RETENTION, MAX_UNCOMMITTED, SECOND, STOP_WAIT
 from perdure.model import requests as q
@@ -71,6 +71,7 @@ class Node:
         self._committing: asyncio.Task[None] | None = None
         self._callers: set[Answer] = set()  # all who wait for a reply, wherever their request is
         self._closed = "the engine was not started"  # why it takes nothing; "": it does
+        self._lost = False  # and that is since its store is gone
 
     # --- Life -------------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -150,7 +151,10 @@ class Node:
     def _abandon(self) -> None:
         """Whoever still waits hears that nobody serves them any more."""
         for answer in self._callers:
-            settle(answer, EngineStopped(self._closed))
+            settle(answer, self._refusal())
+
+    def _refusal(self) -> PerdureError:
+        return StoreLost(self._closed) if self._lost else EngineStopped(self._closed)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], *, vital: bool = False) -> asyncio.Task[None]:
         """Run something beside the others until the node stops. vital: the engine can't do without it."""
@@ -169,6 +173,7 @@ class Node:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.critical("the engine has failed; stop it, and open it again", exc_info=error)
+            self._lost = isinstance(error, StoreLost)
             self._closed = f"the engine has failed ({error!r}); stop it, and open it again"
             self._abandon()
 
@@ -177,7 +182,7 @@ class Node:
         """Carry out a request (see `Service.call`)."""
         check_request(request)
         if self._closed:
-            raise EngineStopped(self._closed)
+            raise self._refusal()
         if isinstance(request, q.ListWorkflows | q.GetHistory):
             return cast(Reply, await self.reading.call(request))
         if self.committer.uncommitted >= MAX_UNCOMMITTED:
@@ -188,7 +193,7 @@ class Node:
     async def tell(self, chain: ChainKey, run_id: str, input: object) -> object:
         """Hand an input to a run ("": the latest), and wait for its reply."""
         if self._closed:
-            raise EngineStopped(self._closed)
+            raise self._refusal()
         answer: Answer = self.serving.loop.create_future()
         self._callers.add(answer)
         self.serving.submit(chain, Work(input, answer, run_id))
@@ -202,7 +207,7 @@ class Node:
     async def attach(self, hello: t.WorkerHello, receive: Callable[[t.ToWorker], None], /) -> q.WorkerLink:
         """Attach a worker (see `Service.attach`)."""
         if self._closed:
-            raise EngineStopped(self._closed)
+            raise self._refusal()
         worker = AttachedWorker(hello, receive)
         self.dispatcher.attach(worker)
         self.serving.nudge()

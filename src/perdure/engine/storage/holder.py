@@ -1,8 +1,9 @@
 """One process holds a file: a lock that the operating system lets go when its holder dies.
 
-The lock is on a file beside the one that is held. It is a record lock, which children don't inherit: a
-worker process that outlives its killed parent must not keep the file. Record locks don't tell apart two users
-in one process, so those are told apart by a set of names.
+The lock is on a file beside the one that is held, which tells who holds it; and on the file itself, since the other
+may be removed. Both are record locks, which children don't inherit: a worker process that outlives its killed parent
+must not keep the file. Record locks don't tell apart two users in one process, so those are told apart by a set of
+names.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import fcntl
 import os
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Final
 
 from perdure.clock import SECOND
 from perdure.errors import StoreLocked
 
 _held: set[str] = set()
+
+_OUR_BYTE: Final = 2**62
+"""Where a file is locked: far behind the bytes that SQLite locks (from 2**30), and behind all that it will hold."""
 
 
 class Holder:
@@ -24,9 +29,35 @@ class Holder:
     def __init__(self, path: str, lock: int) -> None:
         self._path = path
         self._lock = lock
+        self._file: int | None = None
+
+    def hold_file(self) -> None:
+        """Hold the file itself, from when SQLite has its own lock on it until it has closed it: before, SQLite unlocks
+        all of the file after each read; and to close any handle gives up all locks of the process.
+
+        Raises:
+            StoreLocked: another process holds it, though nothing beside it tells so.
+        """
+        self._file = os.open(self._path, os.O_RDWR)
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _OUR_BYTE)
+        except (BlockingIOError, PermissionError):
+            raise StoreLocked(
+                f"{self._path} is open in another process, though {_lock_path(self._path)} was removed: stop that "
+                "process first, or use another file"
+            ) from None
+
+    def is_there(self) -> bool:
+        """Whether the file that is held is still the one at its path."""
+        try:
+            return self._file is None or os.path.samestat(os.stat(self._path), os.fstat(self._file))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         """Let go of the file. It may be called once."""
+        if self._file is not None:
+            os.close(self._file)
         # Removed while it is locked; who waits at the old file sees that it is no longer the one (see `hold`).
         with suppress(OSError):
             os.unlink(_lock_path(self._path))

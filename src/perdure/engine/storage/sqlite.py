@@ -32,7 +32,7 @@ from perdure.engine.storage.api import (
 from perdure.engine.storage.helper import HelperThread
 from perdure.engine.storage.schema import KIND_CODES, KINDS, STATUSES
 from perdure.engine.storage.sqlite_file import SqliteFile, explained, open_file
-from perdure.errors import StoreError, StoreFull
+from perdure.errors import StoreError, StoreFull, StoreLost
 from perdure.ids import shard_of
 from perdure.limits import CHECKPOINT_PAGES
 from perdure.model.requests import ListedWorkflow
@@ -43,16 +43,27 @@ _LOG_PAGES_OFFSET: Final = 16
 _logger = logging.getLogger(__name__)
 
 
+def _checked(path: str | os.PathLike[str]) -> str:
+    """A path that can be one."""
+    text = os.fspath(path)
+    if not text or "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{text!r} can't be the path of a file: it is empty, or no text that SQLite knows")
+    return text
+
+
 class SqliteStore:
     """Keeps executions in an SQLite file.
 
     Args:
         path: the file; it is made if it doesn't exist. Beside it lie `-wal`, `-shm` and `.lock` while it is open.
         flush: whether a commit waits until the disk has it. Without, a power loss may cost the latest commits.
+
+    Raises:
+        ValueError: no file can have that path.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, flush: bool = True) -> None:
-        self._path = os.path.realpath(path)
+        self._path = os.path.realpath(_checked(path))
         self._flush = flush
         self._file: SqliteFile | None = None
         self._reader: sqlite3.Connection | None = None
@@ -168,6 +179,11 @@ class SqliteStore:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
                 raise CommitUnknown(f"the disk failed while {self._path} was committed: {error}") from error
             raise explained(self._path, error) from error
+        if self._file is not None and not self._file.is_there():
+            raise StoreLost(
+                f"{self._path} was removed or replaced while it was open: nothing more is acknowledged. Restore it, or "
+                "find out who did it, and open it again"
+            )
 
     def _log_pages(self) -> int:
         # The size of the log's file doesn't tell: it is written from its start again after a checkpoint.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import stat
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +41,10 @@ class SqliteFile:
         """A further connection, which sees what is committed and can't write."""
         return _connect(self.path, "ro")
 
+    def is_there(self) -> bool:
+        """Whether what is written can be found again at the path."""
+        return self._holder.is_there()
+
     def close(self) -> None:
         """Close the connection and let go of the file."""
         try:
@@ -61,6 +66,7 @@ def open_file(path: str, now: int, *, flush: bool) -> SqliteFile:
         Unavailable: another program is writing to the file.
     """
     try:
+        _check_kind(path)
         holder = hold(path, now)
     except OSError as error:
         raise _os_error(path, error) from error
@@ -72,6 +78,7 @@ def open_file(path: str, now: int, *, flush: bool) -> SqliteFile:
             _check(path, writer)
             _configure(path, writer, flush)
             _migrate(writer)
+            holder.hold_file()
         except BaseException:
             writer.close()
             raise
@@ -96,6 +103,20 @@ def _connect(path: str, mode: str) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=512,
     )
+
+
+def _check_kind(path: str) -> None:
+    """If there is something, it is a file, and has one name."""
+    if not os.path.lexists(path) or os.path.isdir(path):
+        return  # to open a folder says so
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise StoreForeign(f"{path} is a device or a pipe, not a file: give the path of a file")
+    if found.st_nlink > 1:
+        raise StoreError(
+            f"{path} has {found.st_nlink} names (hard links), and each would have a log of its own: remove the others, "
+            "or make a copy"
+        )
 
 
 def _make_or_check(path: str) -> None:
