@@ -20,6 +20,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
+from perdure.durations import Duration
 from perdure.errors import (
     ActivityCancelled,
     ActivityError,
@@ -54,24 +55,33 @@ from perdure.errors import (
     WorkflowTimedOut,
 )
 from perdure.sdk.activity.api import activity
+from perdure.sdk.calls import ActivityHandle
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.api import workflow
-from perdure.sdk.workflow.calls import UnusedCallWarning
+from perdure.sdk.workflow.calls import ChildHandle, UnusedCallWarning, WorkflowCall
+from perdure.sdk.workflow.context import WorkflowInfo
 
 if TYPE_CHECKING:
     from perdure.embedded import embedded
+    from perdure.sdk.activity.context import ActivityInfo
     from perdure.sdk.client.client import Client
+    from perdure.sdk.client.description import ActivityDescription, WorkflowDescription, WorkflowRow
     from perdure.sdk.client.handle import WorkflowHandle
 
     __version__: str
 
 __all__ = [
     "ActivityCancelled",
+    "ActivityDescription",
     "ActivityError",
+    "ActivityHandle",
+    "ActivityInfo",
     "ActivityTimedOut",
     "ApplicationError",
+    "ChildHandle",
     "Client",
     "DecodeError",
+    "Duration",
     "EncodeError",
     "EngineStopped",
     "Hold",
@@ -96,9 +106,13 @@ __all__ = [
     "UnusedCallWarning",
     "WorkerLost",
     "WorkflowAlreadyStarted",
+    "WorkflowCall",
     "WorkflowCancelled",
+    "WorkflowDescription",
     "WorkflowFailed",
     "WorkflowHandle",
+    "WorkflowInfo",
+    "WorkflowRow",
     "WorkflowTerminated",
     "WorkflowTimedOut",
     "activity",
@@ -107,8 +121,12 @@ __all__ = [
 ]
 
 _LAZY: Final = {
+    "ActivityDescription": "perdure.sdk.client.description",
+    "ActivityInfo": "perdure.sdk.activity.context",
     "Client": "perdure.sdk.client.client",
+    "WorkflowDescription": "perdure.sdk.client.description",
     "WorkflowHandle": "perdure.sdk.client.handle",
+    "WorkflowRow": "perdure.sdk.client.description",
     "embedded": "perdure.embedded",
 }
 """Names that are imported when they are first asked for: what only defines workflows needs no engine."""

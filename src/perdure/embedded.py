@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn
 
 from perdure.clock import Clock, SystemClock
 from perdure.durations import Duration, microseconds
@@ -34,10 +35,14 @@ class Embedded:
     def __init__(self, node: Node, worker: Worker, client: Client, watchdog: Watchdog | None = None) -> None:
         self.node, self.worker, self.client = node, worker, client
         self._watchdog = watchdog
+        self._entered = False
 
     async def __aenter__(self) -> Client:
         if current() is not None:
             raise RuntimeError("embedded() can't be used inside a workflow, which an engine runs already")
+        if self._entered:
+            raise RuntimeError("this embedded() was entered already: it can be used once, so call embedded() again")
+        self._entered = True
         await self.node.start()
         try:
             await self.worker.start()
@@ -55,6 +60,14 @@ class Embedded:
         if self._watchdog is not None:
             self._watchdog.stop()
         await self._stop()
+
+    if not TYPE_CHECKING:  # the checkers know that it isn't for `with`
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError("embedded() is entered with `async with`, in a coroutine")
+
+        def __exit__(self, *_: object) -> None:
+            """Never reached."""
 
     async def _stop(self) -> None:
         try:
@@ -97,7 +110,11 @@ def embedded(
             what its activities were doing. Only where processes share a database, and the same in all of them.
         clock, ids: other sources of time and identifiers, for tests.
 
+    Raises:
+        TypeError, ValueError: an option is not what it should be.
+
     Raises, when it is entered:
+        RuntimeError: it was entered before.
         StoreLocked: another process has the file open; the message names its pid.
         StoreError: the file or the database can't be used; the message says why, and what to do.
         Unavailable: the database can't be reached.

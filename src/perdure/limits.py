@@ -243,6 +243,9 @@ CACHED_KEYS: Final = 10_000
 DEFAULT_CONCURRENT_ACTIVITIES: Final = 100
 """Activities that one worker runs at once unless it is told otherwise."""
 
+MAX_CONCURRENT_ACTIVITIES: Final = 1_000_000
+"""The most that it may be told: a process has no memory for more."""
+
 HEARTBEAT_INTERVAL_MINIMUM: Final = 50 * MILLISECOND
 """Heartbeats are sent at most this often, however short their timeout is: each is a message."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 import pytest
 
@@ -311,3 +312,32 @@ async def test_the_reason_of_a_cancel_is_told(client: Client) -> None:
     with pytest.raises(WorkflowCancelled, match="was cancelled: too dear"):
         await handle.result()
     assert set(heard) == {"too dear"}
+
+
+async def test_messages_with_one_request_id_take_effect_once(client: Client) -> None:
+    @workflow(name="messages.counts")
+    class Counts:
+        def __init__(self) -> None:
+            self.signals = self.updates = 0
+
+        async def run(self) -> list[int]:
+            await workflow.receive("end", object)
+            return [self.signals, self.updates]
+
+        @workflow.signal
+        def signalled(self) -> None:
+            self.signals += 1
+
+        @workflow.update
+        def updated(self) -> int:
+            self.updates += 1
+            return self.updates
+
+    handle = await client.start(Counts())
+    for request_id in ("a", "a", "b"):
+        await handle.options(request_id=request_id).signal(Counts.signalled)
+        assert await handle.options(request_id=request_id).update(Counts.updated) == (1 if request_id == "a" else 2)
+    await handle.signal("end")
+    assert await handle.result() == [2, 2]
+    with pytest.raises(TypeError, match="request_id must be text"):
+        handle.options(request_id=cast(str, 5))

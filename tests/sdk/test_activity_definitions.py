@@ -265,7 +265,7 @@ async def test_cancelling_map_cancels_what_runs() -> None:
 
 
 async def test_map_without_room() -> None:
-    with inside(), pytest.raises(ValueError, match="concurrency must be at least 1"):
+    with inside(), pytest.raises(ValueError, match="concurrency must be between 1"):
         double_number.map([1], concurrency=0)
 
 

@@ -341,12 +341,13 @@ async def test_cancel_and_terminate_say_who_and_why() -> None:
 
 
 async def test_what_waits_for_a_person() -> None:
-    handle, service = handle_of(q.Done(), q.Done(), q.Done(), q.Done())
+    description = q.Description("wf", "run-1", "Onboarding", "eu", "Running", SECOND, 0, 42, 4096)
+    handle, service = handle_of(q.Done(), q.Done(), description, q.Done(), q.Done())
     await handle.release(note="quota is 20 now")
     await handle.release("a1", retry_policy=RetryPolicy(maximum_attempts=3), start_to_close_timeout="5m")
     await handle.complete_activity("a2", {"id": 1}, note="made by hand")
     await handle.fail_activity("a3", "never mind")
-    release, changed, complete, fail = service.requests
+    release, changed, _, complete, fail = service.requests
     assert release == q.ReleaseActivity("ns", "wf", "", "", "quota is 20 now", "me")
     assert isinstance(changed, q.ReleaseActivity)
     assert changed.retry_policy == EnginePolicy(maximum_attempts=3)

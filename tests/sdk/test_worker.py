@@ -445,7 +445,7 @@ def test_what_is_not_decorated_is_refused() -> None:
         Worker(ScriptedService(), workflows=[plain])
     with pytest.raises(TypeError, match="is not an activity"):
         Worker(ScriptedService(), activities=[greet])
-    with pytest.raises(ValueError, match="max_concurrent_activities must be at least 1"):
+    with pytest.raises(ValueError, match="max_concurrent_activities must be between 1"):
         Worker(ScriptedService(), max_concurrent_activities=0)
 
 

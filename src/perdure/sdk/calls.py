@@ -17,9 +17,10 @@ from typing import Any, Final, Generic, NoReturn, Protocol, Self, TypeAlias, Typ
 from typing_extensions import ParamSpec
 
 from perdure.durations import Duration, optional_microseconds
+from perdure.limits import MAX_PENDING_ACTIVITIES
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.coroutines import Coro
-from perdure.sdk.options import optional_name
+from perdure.sdk.options import optional_name, whole_number
 from perdure.sdk.options import priority as checked_priority
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.context import WorkflowContext, current, require
@@ -201,8 +202,10 @@ class ActivityMap(Generic[R]):
 
     def __init__(self, start: Callable[[T], ActivityHandle[R]], items: Iterable[T], concurrency: int | None) -> None:
         require("map()")
-        if concurrency is not None and concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, or None for no bound, not {concurrency}")
+        if hasattr(items, "__aiter__"):
+            raise TypeError("map() takes a plain iterable: collect an asynchronous one before, [item async for …]")
+        if concurrency is not None:
+            whole_number(concurrency, "concurrency", 1, MAX_PENDING_ACTIVITIES)
         self._handles = map(start, items)
         self._concurrency = concurrency
 

@@ -39,6 +39,10 @@ from perdure.model import requests as q
 from perdure.model import tasks as t
 
 logger = logging.getLogger("perdure.engine")
+ELSEWHERE = (
+    "the engine runs on another event loop than this one: use its client in the thread and the loop that opened it "
+    "(from another thread: asyncio.run_coroutine_threadsafe)"
+)
 Reply = TypeVar("Reply", covariant=True)
 
 STOPPED = "the engine was stopped; open it again, and ask again"
@@ -183,6 +187,8 @@ class Node:
         check_request(request)
         if self._closed:
             raise self._refusal()
+        if asyncio.get_running_loop() is not self.serving.loop:
+            raise RuntimeError(ELSEWHERE)
         if isinstance(request, q.ListWorkflows | q.GetHistory):
             return cast(Reply, await self.reading.call(request))
         if self.committer.uncommitted >= MAX_UNCOMMITTED:

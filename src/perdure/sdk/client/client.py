@@ -16,7 +16,7 @@ from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.client.requests import send
 from perdure.sdk.converter import encode
 from perdure.sdk.identity import identity as default_identity
-from perdure.sdk.options import one_of, optional_text, text
+from perdure.sdk.options import name, one_of, optional_text, text
 from perdure.sdk.workflow.api import ClassWorkflow, PlainClassWorkflow
 from perdure.sdk.workflow.calls import WorkflowCall, WorkflowFunction, call_of, definition_of
 
@@ -44,8 +44,8 @@ class Client:
         ids: IdSource | None = None,
     ) -> None:
         self.service = service
-        self.namespace = namespace
-        self.task_queue = task_queue
+        self.namespace = name(namespace, "namespace")
+        self.task_queue = name(task_queue, "task_queue")
         self.identity = default_identity() if identity is None else identity
         self.ids = RandomIds() if ids is None else ids
 
@@ -232,10 +232,11 @@ class Client:
             query: such as "WorkflowType = 'provision' AND ExecutionStatus = 'Running'"; by default all.
 
         Raises:
+            TypeError: the query is no text.
             InvalidRequest: the query can't be read; the message says where.
             Unavailable: the engine could not be reached for an hour.
         """
-        page = ""
+        page, query = "", text(query, "the query")
         while True:
             reply = await send(self.service, ListWorkflows(self.namespace, "", query, page), self.ids)
             for listed in reply.rows:

@@ -39,10 +39,13 @@ from perdure.model.requests import (
     TerminateWorkflow,
     UpdateWorkflow,
 )
+from perdure.sdk.activity.definition import ActivityDefinition
 from perdure.sdk.client.description import WorkflowDescription, describe
 from perdure.sdk.client.requests import send
 from perdure.sdk.converter import decode, encode, encode_all
 from perdure.sdk.failures import exception_of, failure_of
+from perdure.sdk.options import name as checked_name
+from perdure.sdk.registry import REGISTRY
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.unknown import unknown_name
 from perdure.sdk.workflow.definition import HandlerDefinition, HandlerKind, WorkflowDefinition
@@ -89,16 +92,24 @@ class WorkflowHandle(Generic[R_co]):
         self._definition = definition
         self._messages_to = messages_to
         self._timeout: float | None = None
+        self._request_id = ""
 
-    def options(self, *, timeout: Duration | None = None) -> Self:
+    def options(self, *, timeout: Duration | None = None, request_id: str | None = None) -> Self:
         """The same workflow, with options for what is called on the returned handle.
 
         Args:
             timeout: how long an answer may take; after it `TimeoutError` is raised. What was sent may still take
                 effect.
+            request_id: makes a signal or an update idempotent: of several with the same id, one takes effect.
+
+        Raises:
+            TypeError, ValueError: an option is not what it should be.
         """
         other = copy.copy(self)
-        other._timeout = None if timeout is None else microseconds(timeout, "timeout") / SECOND
+        if timeout is not None:
+            other._timeout = microseconds(timeout, "timeout") / SECOND
+        if request_id is not None:
+            other._request_id = checked_name(request_id, "request_id")
         return other
 
     # --- The end ------------------------------------------------------------------------------------
@@ -145,7 +156,7 @@ class WorkflowHandle(Generic[R_co]):
         client = self._client
         await self._call(
             SignalWorkflow(
-                client.namespace, self.id, self._messages_to, name, input, client.ids.new_id(), client.identity
+                client.namespace, self.id, self._messages_to, name, input, self._new_request_id(), client.identity
             )
         )
 
@@ -192,7 +203,7 @@ class WorkflowHandle(Generic[R_co]):
         name, input, handler = self._message("update", update, args, kwargs)
         client = self._client
         request = UpdateWorkflow(
-            client.namespace, self.id, self._messages_to, client.ids.new_id(), name, input, client.identity
+            client.namespace, self.id, self._messages_to, self._new_request_id(), name, input, client.identity
         )
         reply = await self._call(request)
         while reply.stage == "accepted":  # an answer before its time, as a gateway may give
@@ -260,10 +271,12 @@ class WorkflowHandle(Generic[R_co]):
             note: why; it stands in the journal, with who and when.
 
         Raises:
-            EncodeError, PayloadTooLarge: the result can't be stored.
+            EncodeError, PayloadTooLarge: the result can't be stored, or is none that the activity could have, as far
+                as its definition is known in this process. Elsewhere the workflow's code sees a `DecodeError`.
         """
         client = self._client
-        payload = encode(result, "the result")
+        definition = await self._pending_activity(activity_id)
+        payload = encode(result, "the result") if definition is None else definition.signature.encode_result(result)
         await self._call(
             CompleteActivity(client.namespace, self.id, self._messages_to, activity_id, payload, note, client.identity)
         )
@@ -277,10 +290,20 @@ class WorkflowHandle(Generic[R_co]):
             note: why; it stands in the journal, with who and when.
         """
         client = self._client
+        if not isinstance(cast(object, error), Exception | str):
+            raise TypeError(f"error must be an exception or a text, not {type(error).__name__}")
         failure = failure_of(ApplicationError(error) if isinstance(error, str) else error)
         await self._call(
             FailActivity(client.namespace, self.id, self._messages_to, activity_id, failure, note, client.identity)
         )
+
+    async def _pending_activity(self, activity_id: str) -> ActivityDefinition | None:
+        """What a pending activity is here; None where that isn't known."""
+        reply = await self._call(DescribeWorkflow(self._client.namespace, self.id, self._messages_to))
+        for each in reply.activities:
+            if each.activity_id == activity_id:
+                return REGISTRY.activities.get(each.activity_type)
+        return None
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle {self.id!r}>"
@@ -308,6 +331,9 @@ class WorkflowHandle(Generic[R_co]):
         error, text = _ENDS.get(outcome.status, (WorkflowFailed, f"ended as {outcome.status}"))
         reason = f": {failure.message}" if failure is not None and failure.message else ""
         return error(f"workflow {self.id!r} {text}{reason}")
+
+    def _new_request_id(self) -> str:
+        return self._request_id or self._client.ids.new_id()
 
     async def _call(self, request: Request[Reply]) -> Reply:
         sent = send(self._client.service, request, self._client.ids)

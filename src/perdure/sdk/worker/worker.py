@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from perdure.ids import IdSource, RandomIds
-from perdure.limits import DEFAULT_CONCURRENT_ACTIVITIES
+from perdure.limits import DEFAULT_CONCURRENT_ACTIVITIES, MAX_CONCURRENT_ACTIVITIES
 from perdure.model.requests import Service, WorkerLink
 from perdure.model.tasks import (
     ActivityTask,
@@ -33,6 +33,7 @@ from perdure.sdk.activity.api import definition_of as activity_definition
 from perdure.sdk.activity.executor import ActivityExecutor
 from perdure.sdk.client.client import Client
 from perdure.sdk.identity import identity
+from perdure.sdk.options import name, whole_number
 from perdure.sdk.registry import REGISTRY, Registry
 from perdure.sdk.worker.workflows import WorkflowTasks
 from perdure.sdk.workflow.calls import definition_of as workflow_definition
@@ -57,7 +58,7 @@ class Worker:
 
     Raises:
         TypeError: something in the lists is not decorated.
-        ValueError: `max_concurrent_activities` is less than 1.
+        TypeError, ValueError: an option is not what it should be.
     """
 
     def __init__(
@@ -72,18 +73,17 @@ class Worker:
         namespace: str = "default",
         ids: IdSource | None = None,
     ) -> None:
-        if max_concurrent_activities < 1:
-            raise ValueError(f"max_concurrent_activities must be at least 1, not {max_concurrent_activities}")
+        slots = whole_number(max_concurrent_activities, "max_concurrent_activities", 1, MAX_CONCURRENT_ACTIVITIES)
         if isinstance(client, Client):
             self._service, self._namespace = client.service, client.namespace
         else:
             self._service, self._namespace = client, namespace
-        self._task_queue = task_queue
-        self._slots = max_concurrent_activities
+        self._task_queue = name(task_queue, "task_queue")
+        self._slots = slots
         self._build_id = build_id
         self._registry = _registry(workflows, activities)
-        name = client.identity if isinstance(client, Client) else identity()
-        self.instance: Final = f"{name}/{(ids or RandomIds()).new_id()[:12]}"
+        who = client.identity if isinstance(client, Client) else identity()
+        self.instance: Final = f"{who}/{(ids or RandomIds()).new_id()[:12]}"
         """Names this worker in histories and descriptions: "pid@host/…"."""
         self._link: WorkerLink | None = None
         self._early: list[FromWorker] = []
