@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from pathlib import Path
@@ -71,6 +72,12 @@ class Process:
         """Whether it works, and nothing is done to it."""
         return not self.suspended and not self.leaving
 
+    def kill(self) -> None:
+        """`kill -9`, and wait until it is gone."""
+        self.popen.kill()
+        with suppress(BrokenPipeError):
+            self.popen.communicate()
+
     def say(self, what: bytes) -> None:
         """Tell it something: b"" to leave."""
         assert self.popen.stdin is not None
@@ -126,8 +133,7 @@ class Chaos:
             raise
         finally:
             for process in self._processes.values():
-                process.popen.kill()
-                process.popen.wait()
+                process.kill()
             self.database.remove()
 
     # --- Processes --------------------------------------------------------------------------------------
@@ -224,8 +230,7 @@ class Chaos:
         before = now()
         match planned.kind:
             case "kill":
-                process.popen.kill()
-                process.popen.wait()
+                process.kill()
                 self._end(slot)
                 self._made("kill", process.number, before)
                 self._after(planned.length, lambda: self._start(slot))

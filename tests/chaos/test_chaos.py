@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.checks import check
-from tests.chaos.faults import plan
 from tests.chaos.report import report
 from tests.chaos.runner import Broken, Chaos
 
@@ -24,4 +23,4 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
             raise Broken(findings)
     except Broken as broken:
         raise AssertionError(report(chaos, broken)) from None
-    assert {fault.kind for fault in chaos.faults} == {planned.kind for planned in plan(1, SECONDS, GRACE)}
+    assert {fault.kind for fault in chaos.faults} >= {"kill", "suspend", "leave", "restart database", "fail over"}
