@@ -51,6 +51,9 @@ WORK_LEFT = _LEFT.format(now="extract(epoch FROM clock_timestamp())")
 
 NOTHING = "0|0|0"
 
+WATCHED_BY_NOBODY = "SELECT count(*) FROM perdure.watch WHERE node NOT IN (SELECT number FROM perdure.node)"
+"""Whoever leaves in good order watches nothing any more."""
+
 
 class Broken(AssertionError):
     """A guarantee was broken, or something did not end as it should."""
@@ -272,6 +275,7 @@ class Chaos:
         for process in self._processes.values():
             process.say(b"")
         self._wait(lambda: not self._processes, LEAVES_WITHIN)
+        self._wait_for("0", WATCHED_BY_NOBODY)
 
     def _wait_for_work(self) -> None:
         """Until all clients are done; as long as there is a line now and then."""
