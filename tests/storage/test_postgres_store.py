@@ -284,6 +284,17 @@ async def test_every_statement_goes_by_an_index(store: PostgresStore) -> None:
     assert all(count < 150 for count in entries.values()), f"index entries read a round: {entries}"
 
 
+async def test_homes_of_the_past_cost_nothing(store: PostgresStore) -> None:
+    node = await store.join()
+    await put(store, *(start(f"w-{home}")._replace(wake_at=LATER + home, home=node + home) for home in range(500)))
+    scope = Scope(node, frozenset({node}), frozenset(range(SHARDS)))
+    before = await _read(store)
+    for now in range(NOW, NOW + 10):
+        assert await store.due_in(scope, now, 5) == []
+    assert [due.wake_at for due in await store.due_in(scope, LATER + 9, 1)] == [LATER]
+    assert (await _read(store))["execution"][1] - before["execution"][1] < 10
+
+
 async def _read(store: PostgresStore) -> dict[str, tuple[int, int]]:
     """The times each large table was scanned, and the index entries read of it."""
     await store._writer().execute("SELECT pg_stat_force_next_flush()")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
 
 from perdure.clock import Clock
 from perdure.engine.node.peers import Peers
@@ -26,8 +25,6 @@ from perdure.limits import (
 )
 
 logger = logging.getLogger("perdure.engine")
-
-NEVER: Final = 1 << 62
 
 
 class Wakeups:
@@ -105,9 +102,9 @@ class Wakeups:
         # What is not due any more, for whatever reason, does not fail.
         self._failing = {run: failing for run, failing in self._failing.items() if failing[1] > now}
         self._next = now + self._peers.rescan
-        self._next = min(await self._upcoming(), self._next)
+        self._next = min(await self._upcoming(self._next), self._next)
 
-    async def _upcoming(self) -> int:
-        """When to scan again. What is due and held back comes up when its backoff is over, and hides nothing."""
-        rows = await self._peers.due(NEVER, len(self._failing) + 1)
-        return min((self._failing.get(row.key, (0, row.wake_at))[1] for row in rows), default=NEVER)
+    async def _upcoming(self, until: int) -> int:
+        """What comes first. What is due and held back comes up when its backoff is over, and hides nothing."""
+        rows = await self._peers.due(until, len(self._failing) + 1)
+        return min((self._failing.get(row.key, (0, row.wake_at))[1] for row in rows), default=until)

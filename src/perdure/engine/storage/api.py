@@ -347,7 +347,8 @@ class Shared(Store, Protocol):
         ...
 
     async def due_in(self, scope: Scope, now: int, limit: int) -> Sequence[Due]:
-        """As `due`, of the runs in a scope."""
+        """As `due`, of the runs in a scope. May have to look at all that are due by then, whoever looks after them: so
+        `now` is no time far away."""
         ...
 
     async def running_in(self, scope: Scope, after: RunKey | None, limit: int) -> Sequence[RunKey]:

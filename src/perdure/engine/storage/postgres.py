@@ -227,7 +227,7 @@ class PostgresStore:
 
     async def due_in(self, scope: Scope, now: int, limit: int) -> Sequence[Due]:
         node, alive, shards, overdue = scope
-        rows = await self._fetch(sql.DUE_IN, now, limit, node, list(alive), list(shards), min(overdue, now))
+        rows = await self._fetch(sql.DUE_IN, now, limit, node, list(alive), list(shards), overdue)
         return [_due(row) for row in rows]
 
     async def running_in(self, scope: Scope, after: RunKey | None, limit: int) -> Sequence[RunKey]:

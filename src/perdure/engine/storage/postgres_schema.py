@@ -215,7 +215,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             namespace text COLLATE "C" NOT NULL, workflow_id text COLLATE "C" NOT NULL,
             run_id text COLLATE "C" NOT NULL,
             PRIMARY KEY (shard, chain, run_no)) WITH (fillfactor = 70, {_EAGER})""",
-        "CREATE INDEX execution_wake ON execution (home, wake_at) WHERE wake_at > 0",
+        "CREATE INDEX execution_wake ON execution (wake_at) WHERE wake_at > 0",
         "CREATE INDEX execution_busy ON execution (shard) WHERE busy",
         f"CREATE SEQUENCE run INCREMENT {RUN_NUMBERS}",
         """CREATE TABLE journal (

@@ -69,19 +69,12 @@ LATEST = """SELECT w.place, e.run_no, e.status
         WHERE e.shard = w.shard AND e.chain = w.chain ORDER BY e.run_no DESC LIMIT 1) AS e"""
 
 # --- What is due, and what runs --------------------------------------------------------------------------
-_HOMES = """WITH RECURSIVE homes(home) AS (
-        (SELECT e.home FROM execution AS e WHERE e.wake_at > 0 ORDER BY e.home LIMIT 1)
-        UNION ALL
-        SELECT (SELECT e.home FROM execution AS e WHERE e.wake_at > 0 AND e.home > h.home ORDER BY e.home LIMIT 1)
-        FROM homes AS h WHERE h.home IS NOT NULL
-    ) SELECT d.namespace, d.workflow_id, d.run_no, d.run_id, d.wake_at FROM homes AS h CROSS JOIN LATERAL (
-        SELECT * FROM execution AS e WHERE e.home = h.home AND e.wake_at > 0 AND {condition}
-        ORDER BY e.wake_at LIMIT $2) AS d ORDER BY d.wake_at LIMIT $2"""
-DUE = _HOMES.format(condition="e.wake_at <= $1")
-"""Seeks from home to home, since the index has the homes first."""
-DUE_IN = _HOMES.format(
-    condition="""e.wake_at <= CASE WHEN h.home = $3 OR h.home <> ALL ($4::bigint[]) THEN $1::bigint ELSE $6::bigint END
-        AND (h.home = $3 OR e.wake_at <= $6 OR h.home <> ALL ($4) AND e.shard = ANY ($5::smallint[]))"""
+# By their times alone, whosever they are: few are due at any moment, and homes that are gone may be many.
+_DUE = """SELECT e.namespace, e.workflow_id, e.run_no, e.run_id, e.wake_at FROM execution AS e
+    WHERE e.wake_at > 0 AND e.wake_at <= $1{scope} ORDER BY e.wake_at LIMIT $2"""
+DUE = _DUE.format(scope="")
+DUE_IN = _DUE.format(
+    scope=""" AND (e.home = $3 OR e.wake_at <= $6 OR e.home <> ALL ($4::bigint[]) AND e.shard = ANY ($5::smallint[]))"""
 )
 _RUNNING = """SELECT e.namespace, e.workflow_id, e.run_no FROM execution AS e
     WHERE e.busy AND e.shard >= $1 AND (e.shard, e.namespace, e.workflow_id, e.run_no) > ($1, $2, $3, $4){scope}
