@@ -18,7 +18,8 @@ from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
 from perdure.engine.storage.api import BacklogItem, ChainKey, RunKey
 from perdure.model.events import HistoryEvent
-from perdure.model.records import PrivateRecord
+from perdure.model.records import HeartbeatRecorded, PrivateRecord
+from perdure.model.tasks import ActivityHeartbeat, ActivityToken
 
 Answer = asyncio.Future[Any]
 
@@ -163,3 +164,23 @@ class Live:
         """Whether it could be forgotten: it is settled, and nothing in memory is missed."""
         execution = self.execution
         return self.settled() and (execution is None or (execution.taken is None and not execution.state.running))
+
+
+def heartbeats_of(live: Live) -> list[Work]:
+    """Heartbeats are not on disk: without them, attempts that are alive would time out, and how far those
+    came that are over would be lost."""
+    execution = live.execution
+    if execution is None:
+        return []
+    details = {
+        (record.scheduled_event_id, record.attempt): record.details
+        for row in (live.flight, live.row)
+        for _, record in (row.private if row is not None else ())
+        if type(record) is HeartbeatRecorded
+    }
+    for scheduled, beat in execution.beats.items():
+        details[scheduled, execution.state.activities[scheduled].attempt] = beat.details
+    return [
+        Work(ActivityHeartbeat(ActivityToken(execution.ref, scheduled, attempt), latest), None, execution.ref.run_id)
+        for (scheduled, attempt), latest in details.items()
+    ]

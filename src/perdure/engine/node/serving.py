@@ -20,7 +20,7 @@ from perdure.engine.core.decisions.starts import begin_run, check_start, continu
 from perdure.engine.core.transition import Transition
 from perdure.engine.node.answers import ANSWERS, LookAgain
 from perdure.engine.node.dispatch import AttachedWorker, Backlog
-from perdure.engine.node.live import Live, Row, Work, settle
+from perdure.engine.node.live import Live, Row, Work, heartbeats_of, settle
 from perdure.engine.node.offers import Offers
 from perdure.engine.node.queries import Queries
 from perdure.engine.node.waiting import Waiting
@@ -30,9 +30,8 @@ from perdure.limits import MAX_CACHED_EXECUTIONS, MAX_GROUP, NODES_TOLD_APART, S
 from perdure.model import requests as q
 from perdure.model.events import HistoryEvent, WorkflowExecutionContinuedAsNew
 from perdure.model.failures import Failure
-from perdure.model.records import HeartbeatRecorded
 from perdure.model.requests import StartWorkflow, TerminateWorkflow
-from perdure.model.tasks import ActivityEvicted, ActivityHeartbeat, ActivityToken, WorkflowTaskCompletion
+from perdure.model.tasks import ActivityEvicted, WorkflowTaskCompletion
 
 if TYPE_CHECKING:
     from perdure.engine.node.node import Node
@@ -472,7 +471,7 @@ class Serving:
             self._forget(live)
             if not keep_copy:
                 self.offers.evict_copy(live)
-        works = {id(work): work for work in self._heartbeats(live)}
+        works = {id(work): work for work in heartbeats_of(live)}
         for row in (live.flight, live.row):
             if row is not None:
                 works |= {id(work): work for work in row.works}
@@ -490,27 +489,6 @@ class Serving:
         if successor is not None:
             works |= {id(work): work for work in self.discard(successor)}
         return list(works.values())
-
-    def _heartbeats(self, live: Live) -> list[Work]:
-        """Heartbeats are not on disk: without them, attempts that are alive would time out, and how far those
-        came that are over would be lost."""
-        execution = live.execution
-        if execution is None:
-            return []
-        details = {
-            (record.scheduled_event_id, record.attempt): record.details
-            for row in (live.flight, live.row)
-            for _, record in (row.private if row is not None else ())
-            if type(record) is HeartbeatRecorded
-        }
-        for scheduled, beat in execution.beats.items():
-            details[scheduled, execution.state.activities[scheduled].attempt] = beat.details
-        return [
-            Work(
-                ActivityHeartbeat(ActivityToken(execution.ref, scheduled, attempt), latest), None, execution.ref.run_id
-            )
-            for (scheduled, attempt), latest in details.items()
-        ]
 
     def decide_again(self, chain: ChainKey, works: list[Work]) -> None:
         """Put inputs back whose outcome was discarded."""
