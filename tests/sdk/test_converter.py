@@ -160,7 +160,7 @@ def test_several_values() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (Opaque(), "holds a test_converter.Opaque, which can't be stored"),
+        (Opaque(), "holds a value of type test_converter.Opaque, which can't be stored"),
         ({"a": [1, Opaque()]}, "Opaque at `$['a'][1]`"),
         (Network("n", [Subnet("c", {"k": Opaque()})]), "Opaque at `$.subnets[0].tags['k']`"),  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
         (Quota(Opaque()), "Opaque at `$.limit`"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -169,7 +169,7 @@ def test_several_values() -> None:
         (["\ud800"], "not valid Unicode at `$[0]`"),
         (float("nan"), "holds nan at `$`"),
         ({"a": [None, float("-inf")]}, "holds -inf at `$['a'][1]`"),
-        (lambda: 1, "holds a builtins.function"),
+        (lambda: 1, "holds a value of type function"),
     ],
 )
 def test_what_has_no_encoding_is_named_with_its_place(value: object, message: str) -> None:

@@ -332,7 +332,7 @@ def test_what_an_exception_s_own_getattr_needs_is_not_asked_for(exception: Excep
 
 def test_details_that_can_not_be_kept_are_told() -> None:
     failure = failure_of(errors.ApplicationError("no", object()))
-    assert failure.message.startswith("no (and its details are not kept: it holds a builtins.object")
+    assert failure.message.startswith("no (and its details are not kept: it holds a value of type object")
 
 
 def test_an_exit_is_told_as_what_it_is() -> None:

@@ -239,9 +239,9 @@ def _encode_error(value: object, where: str, error: Exception) -> EncodeError:
         return EncodeError(f"{where} holds text that is not valid Unicode{at}: {error}")
     if isinstance(part, Mapping):
         return EncodeError(f"{where} holds a dict{at} with keys that JSON can't have: use text or numbers as keys")
-    kind = f"{type(part).__module__}.{type(part).__qualname__}"
+    kind = f"{type(part).__module__}.{type(part).__qualname__}".removeprefix("builtins.")
     return EncodeError(
-        f"{where} holds a {kind}{at}, which can't be stored: use builtins, dataclasses or msgspec structs"
+        f"{where} holds a value of type {kind}{at}, which can't be stored: use builtins, dataclasses or msgspec structs"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import cast, get_args, overload
+from typing import Final, cast, get_args, overload
 
 from typing_extensions import TypeVar
 
@@ -21,6 +21,9 @@ from perdure.sdk.workflow.api import ClassWorkflow, PlainClassWorkflow
 from perdure.sdk.workflow.calls import WorkflowCall, WorkflowFunction, call_of, definition_of
 
 R = TypeVar("R")
+
+_REUSE: Final = get_args(IdReusePolicy)
+_CONFLICT: Final = get_args(IdConflictPolicy)
 
 
 class Client:
@@ -129,8 +132,8 @@ class Client:
                 self.identity,
                 0 if execution_timeout is None else microseconds(execution_timeout, "execution_timeout"),
                 0 if run_timeout is None else microseconds(run_timeout, "run_timeout"),
-                one_of(id_reuse_policy, "id_reuse_policy", get_args(IdReusePolicy)),
-                one_of(id_conflict_policy, "id_conflict_policy", get_args(IdConflictPolicy)),
+                one_of(id_reuse_policy, "id_reuse_policy", _REUSE),
+                one_of(id_conflict_policy, "id_conflict_policy", _CONFLICT),
                 None if memo is None else _encoded(memo),
             ),
             ids,
