@@ -188,7 +188,11 @@ POLL_INTERVAL: Final = 1 * SECOND
 """A node looks for what is due and for backlogs at least this often, whatever it was told. Notices may be lost."""
 
 OVERDUE: Final = 1_500 * MILLISECOND
-"""A run that has been due for this long is taken over by any node: its home is dead, stalled or busy."""
+"""A run that has been due for this long is taken over by the node in whose shards it is: its home is dead, stalled or
+busy."""
+
+ABANDONED: Final = 2 * OVERDUE
+"""One that has been due for this long, by any: that node is, too, or is the home itself."""
 
 WATCH_INTERVAL: Final = 2 * SECOND
 """Whoever waits for a run that another node serves looks at it at least this often."""

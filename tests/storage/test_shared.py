@@ -192,11 +192,20 @@ async def test_what_is_due_in_a_scope(nodes: Nodes) -> None:
     assert await running(Scope(1, alive, EVERYWHERE)) == {"gone", "mine", "nobody"}
     assert await due(Scope(1, alive, frozenset())) == ["mine"]
     assert await running(Scope(1, alive, frozenset())) == {"mine"}
-    shard = frozenset({shard_of(*key("gone").chain)})
+    shard, other = (frozenset({shard_of(*key(name).chain)}) for name in ("gone", "other"))
     assert await due(Scope(1, alive, shard)) == ["gone", "mine"]
     assert await due(Scope(1, alive, EVERYWHERE - shard)) == ["mine", "nobody"]
-    assert await due(Scope(1, alive, frozenset(), overdue=NOW - 2)) == ["gone", "other", "mine"]
-    assert await running(Scope(1, alive, frozenset(), overdue=NOW - 2)) == {"gone", "other", "mine"}
+    assert await due(Scope(1, alive, EVERYWHERE, overdue=NOW - 3)) == ["gone", "mine", "nobody"]
+    for scope, expected in {
+        Scope(1, alive, frozenset(), overdue=NOW - 2): ["mine"],
+        Scope(1, alive, shard, overdue=NOW - 2): ["gone", "mine"],
+        Scope(1, alive, other, overdue=NOW - 2): ["other", "mine"],
+        Scope(1, alive, EVERYWHERE, overdue=NOW - 2): ["gone", "other", "mine", "nobody"],
+        Scope(1, alive, other, overdue=NOW - 2, abandoned=NOW - 3): ["gone", "other", "mine"],
+        Scope(1, alive, frozenset(), overdue=NOW - 2, abandoned=NOW - 2): ["gone", "other", "mine"],
+    }.items():
+        assert await due(scope) == expected
+        assert await running(scope) == set(expected)
     assert await due(Scope(9, alive | {9}, frozenset())) == []
     assert len(await due(Scope(1, frozenset({1}), EVERYWHERE), LATER)) == 8
     assert [one.key.workflow_id for one in await store.due_in(Scope(1, alive, EVERYWHERE), NOW, 2)] == ["gone", "mine"]

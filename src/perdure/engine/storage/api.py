@@ -252,14 +252,17 @@ class Store(Protocol):
 
 # --- Several nodes --------------------------------------------------------------------------------------
 class Scope(NamedTuple):
-    """Which runs a node looks after: those whose home it is; those whose home is not alive, in its shards; and
-    those of others that have been due since `overdue` (0: none), since somebody must.
+    """Which runs a node looks after: those whose home it is; in its shards, those whose home is not alive, and those
+    that have been due since `overdue`; and any that have been due since `abandoned`, an earlier time (0: none).
+
+    So what a home leaves due is first one other node's, and anybody's only if that, too, does nothing.
     """
 
     node: int
     alive: frozenset[int]
     shards: frozenset[int]
     overdue: int = 0
+    abandoned: int = 0
 
 
 class Membership(NamedTuple):

@@ -338,9 +338,10 @@ def _stored(run: _Run) -> StoredRun:
 
 
 def _is_in(scope: Scope, run: _Run) -> bool:
-    if run.home == scope.node or 0 < run.wake_at <= scope.overdue:
+    if run.home == scope.node or 0 < run.wake_at <= scope.abandoned:
         return True
-    return run.home not in scope.alive and shard_of(run.key.namespace, run.key.workflow_id) in scope.shards
+    left = run.home not in scope.alive or 0 < run.wake_at <= scope.overdue
+    return left and shard_of(run.key.namespace, run.key.workflow_id) in scope.shards
 
 
 def _place(key: RunKey) -> tuple[int, RunKey]:

@@ -226,14 +226,11 @@ class PostgresStore:
             await self._fetch(sql.UNCLAIM, node, *zip(*places, strict=True))
 
     async def due_in(self, scope: Scope, now: int, limit: int) -> Sequence[Due]:
-        node, alive, shards, overdue = scope
-        rows = await self._fetch(sql.DUE_IN, now, limit, node, list(alive), list(shards), overdue)
-        return [_due(row) for row in rows]
+        return [_due(row) for row in await self._fetch(sql.DUE_IN, now, limit, *_scope(scope))]
 
     async def running_in(self, scope: Scope, after: RunKey | None, limit: int) -> Sequence[RunKey]:
-        node, alive, shards, overdue = scope
-        arguments = (*_after(after), limit, node, list(alive), list(shards), overdue)
-        return [_run_key(row) for row in await self._fetch(sql.RUNNING_IN, *arguments)]
+        rows = await self._fetch(sql.RUNNING_IN, *_after(after), limit, *_scope(scope))
+        return [_run_key(row) for row in rows]
 
 
 def _stored(chain: ChainKey, row: Row) -> StoredRun:
@@ -271,3 +268,8 @@ def _after(after: RunKey | None) -> tuple[int, str, str, int]:
     if after is None:
         return -1, "", "", 0
     return chain_key(*after[:2])[0], text(after.namespace), text(after.workflow_id), after.run_no
+
+
+def _scope(scope: Scope) -> tuple[int, list[int], list[int], int, int]:
+    node, alive, shards, overdue, abandoned = scope
+    return node, list(alive), list(shards), overdue, abandoned

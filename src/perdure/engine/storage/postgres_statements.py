@@ -69,21 +69,26 @@ LATEST = """SELECT w.place, e.run_no, e.status
         WHERE e.shard = w.shard AND e.chain = w.chain ORDER BY e.run_no DESC LIMIT 1) AS e"""
 
 # --- What is due, and what runs --------------------------------------------------------------------------
+
+
+def _in_scope(first: int) -> str:
+    """Whether a run is in a scope, which is given by five parameters."""
+    node, alive, shards, overdue, abandoned = (f"${number}" for number in range(first, first + 5))
+    return f"""(e.home = {node} OR e.wake_at BETWEEN 1 AND {abandoned}
+        OR (e.home <> ALL ({alive}::bigint[]) OR e.wake_at BETWEEN 1 AND {overdue})
+            AND e.shard = ANY ({shards}::smallint[]))"""
+
+
 # By their times alone, whosever they are: few are due at any moment, and homes that are gone may be many.
 _DUE = """SELECT e.namespace, e.workflow_id, e.run_no, e.run_id, e.wake_at FROM execution AS e
     WHERE e.wake_at > 0 AND e.wake_at <= $1{scope} ORDER BY e.wake_at LIMIT $2"""
 DUE = _DUE.format(scope="")
-DUE_IN = _DUE.format(
-    scope=""" AND (e.home = $3 OR e.wake_at <= $6 OR e.home <> ALL ($4::bigint[]) AND e.shard = ANY ($5::smallint[]))"""
-)
+DUE_IN = _DUE.format(scope=f" AND {_in_scope(3)}")
 _RUNNING = """SELECT e.namespace, e.workflow_id, e.run_no FROM execution AS e
     WHERE e.busy AND e.shard >= $1 AND (e.shard, e.namespace, e.workflow_id, e.run_no) > ($1, $2, $3, $4){scope}
     ORDER BY e.shard, e.namespace, e.workflow_id, e.run_no LIMIT $5"""
 RUNNING = _RUNNING.format(scope="")
-RUNNING_IN = _RUNNING.format(
-    scope=""" AND (e.home = $6 OR e.wake_at > 0 AND e.wake_at <= $9
-        OR e.home <> ALL ($7::bigint[]) AND e.shard = ANY ($8::smallint[]))"""
-)
+RUNNING_IN = _RUNNING.format(scope=f" AND {_in_scope(6)}")
 
 # --- Backlogs -------------------------------------------------------------------------------------------
 _ITEM = """b.namespace, b.kind, b.task_queue, b.type, b.priority, b.fairness_pass, b.sequence, b.workflow_id, b.run_no,

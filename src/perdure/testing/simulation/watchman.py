@@ -15,8 +15,8 @@ from perdure.testing.simulation.ledger import Ledger, at_once
 from perdure.testing.simulation.lives import GRACE
 from perdure.testing.simulation.process import EPOCH, Process
 
-SOON: Final = 5.0
-"""Seconds within which anything is gone on with: a node looks every second, and takes over after another and a half;
+SOON: Final = 6.5
+"""Seconds within which anything is gone on with: a node looks every second, and any takes over after three more;
 reading and writing may take half a second each."""
 
 TAKEN_OVER: Final = 2 * GRACE + 6.0

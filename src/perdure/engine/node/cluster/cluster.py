@@ -30,7 +30,16 @@ from perdure.engine.storage.api import (
     Shared,
 )
 from perdure.errors import PerdureError
-from perdure.limits import BACKLOG_PAGE, CLAIM_LEASE, OVERDUE, POLL_INTERVAL, RENEWALS_A_GRACE, SECOND, SLOW_COMMIT
+from perdure.limits import (
+    ABANDONED,
+    BACKLOG_PAGE,
+    CLAIM_LEASE,
+    OVERDUE,
+    POLL_INTERVAL,
+    RENEWALS_A_GRACE,
+    SECOND,
+    SLOW_COMMIT,
+)
 from perdure.model.tasks import CancelActivity
 
 if TYPE_CHECKING:
@@ -191,8 +200,9 @@ class Cluster:
                     worker.receive(CancelActivity(token, "cancel_requested"))
 
     async def due(self, now: int, limit: int) -> Sequence[Due]:
-        overdue = min(now, self._node.clock.now()) - OVERDUE
-        return await self._store.due_in(self.members.scope(overdue), now, limit)
+        seen = min(now, self._node.clock.now())
+        scope = self.members.scope(overdue=seen - OVERDUE, abandoned=seen - ABANDONED)
+        return await self._store.due_in(scope, now, limit)
 
     async def running(self, after: RunKey | None, limit: int) -> Sequence[RunKey]:
         return await self._store.running_in(self.members.scope(), after, limit)

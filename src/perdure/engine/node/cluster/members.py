@@ -107,9 +107,9 @@ class Members:
             return since > self._known_until and worker not in self._gone
         return node != self.node
 
-    def scope(self, overdue: int = 0) -> Scope:
-        """What this node looks after; with `overdue`, also what others have left due since then."""
-        return Scope(self.node, self.alive, self._shards, overdue)
+    def scope(self, overdue: int = 0, abandoned: int = 0) -> Scope:
+        """What this node looks after; with `overdue` and `abandoned`, also what others have left due since then."""
+        return Scope(self.node, self.alive, self._shards, overdue, abandoned)
 
 
 def shards_of(node: int, alive: Iterable[int]) -> frozenset[int]:
