@@ -1,22 +1,31 @@
-"""The engine broken on purpose, in every way of `mutations.MUTATIONS`, is caught."""
+"""The engine broken on purpose, in every way of `MUTATIONS` and `NODE_MUTATIONS`, is caught."""
 
 from __future__ import annotations
 
 import pytest
 
+from perdure.testing.simulation.fleet import Fleet
 from perdure.testing.simulation.loop import Stuck
 from perdure.testing.simulation.world import World
 from tests.simulation.mutations import MUTATIONS, Mutation
+from tests.simulation.node_mutations import NODE_MUTATIONS
 
 SEEDS = 1_000
 
+BROKEN = [
+    *(pytest.param(World, mutation, id=mutation.name) for mutation in MUTATIONS),
+    *(pytest.param(Fleet, mutation, id=f"{mutation.name} (several nodes)") for mutation in NODE_MUTATIONS),
+]
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_a_broken_engine_is_caught(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.mark.parametrize(("kind", "mutation"), BROKEN)
+def test_a_broken_engine_is_caught(
+    kind: type[World | Fleet], mutation: Mutation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mutation.apply(monkeypatch)
     for seed in range(SEEDS):
         try:
-            World.from_seed(seed).run()
+            kind.from_seed(seed).run()
         except (AssertionError, Stuck, ExceptionGroup):
             return
     pytest.fail(f"{SEEDS} seeds did not notice: {mutation.name}")

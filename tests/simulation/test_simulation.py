@@ -5,23 +5,47 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
 from perdure.testing.simulation import world
 from perdure.testing.simulation.__main__ import run
 from perdure.testing.simulation.clients import Wanted
+from perdure.testing.simulation.fleet import Fleet
 from perdure.testing.simulation.ledger import Ledger, Violation
 from perdure.testing.simulation.world import World
 
 SEEDS = 1_000
 CHUNK = 50
+FLEETS = 400
+FLEET_CHUNK = 20
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
 def test_seeds(first: int, capsys: pytest.CaptureFixture[str]) -> None:
     failed = [seed for seed in range(first, first + CHUNK) if not run("one", seed)]
     assert not failed, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("first", range(0, FLEETS, FLEET_CHUNK))
+def test_seeds_of_several_nodes(first: int, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = [seed for seed in range(first, first + FLEET_CHUNK) if not run("several", seed)]
+    assert not failed, capsys.readouterr().err
+
+
+def test_the_seeds_of_several_nodes_reach_what_they_are_for() -> None:
+    fleets = [Fleet.from_seed(seed) for seed in range(FLEETS)]
+    members = [member for fleet in fleets for member in fleet.members]
+    befalls = Counter(mishap.what for member in members for mishap in member.mishaps)
+    assert len(befalls) == 4
+    assert min(befalls.values()) > FLEETS / 5
+    assert sum(bool(fleet.outages) for fleet in fleets) > FLEETS / 10
+    assert sum(bool(member.traits.outfit.lacks) for member in members) > FLEETS / 5
+    assert sum(member.traits.skew != 0 for member in members) > FLEETS / 5
+    assert sum(member.begins > 0 for member in members) > FLEETS / 5
+    for fault in ("slow", "late", "refuse", "lose", "conflict", "unheard", "unpunctual", "repeated"):
+        assert sum(getattr(fleet.faults, fault) > 0 for fleet in fleets) > FLEETS / 5, fault
 
 
 def test_the_seeds_reach_what_they_are_for() -> None:
@@ -43,17 +67,20 @@ def test_the_seeds_reach_what_they_are_for() -> None:
 KILLED_EARLY = [seed for seed in range(100) if any(kill < 50 for kill in World.from_seed(seed).kills[:1])]
 
 
-@pytest.mark.parametrize("seed", KILLED_EARLY[:3])
-def test_a_seed_gives_the_same_trace_in_every_process(seed: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "seed", "sign"),
+    [*(("one", seed, "KILLED") for seed in KILLED_EARLY[:3]), *(("several", seed, "p1 ") for seed in range(3))],
+)
+def test_a_seed_gives_the_same_trace_in_every_process(kind: str, seed: int, sign: str) -> None:
     """Also where sets of strings are ordered otherwise."""
     traces = set[str]()
     for hash_seed in ("1", "2"):
-        command = [sys.executable, "-m", "perdure.testing.simulation", "--nodes", "one", "--seed", str(seed)]
+        command = [sys.executable, "-m", "perdure.testing.simulation", "--nodes", kind, "--seed", str(seed)]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         traces.add(done.stdout)
     assert len(traces) == 1
-    assert "KILLED" in traces.pop()
+    assert sign in traces.pop()
 
 
 def test_a_failing_seed_tells_how_to_see_it_again(
