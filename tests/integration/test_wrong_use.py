@@ -23,12 +23,12 @@ from tests.integration.work import echo
         ({"max_concurrent_activities": 0}, "max_concurrent_activities must be between 1 and"),
         ({"task_queue": 5}, "task_queue must be text, not int"),
         ({"namespace": ""}, "namespace must have between 1 and"),
-        ({"path": "a\0b"}, "can't be the path of a file"),
+        ({"location": "a\0b"}, "can't be the path of a file"),
     ],
 )
 def test_an_option_that_is_none(options: dict[str, Any], says: str) -> None:
     with pytest.raises((TypeError, ValueError), match=says):
-        cast(Any, embedded)(**{"path": "file.db", **options})
+        cast(Any, embedded)(**{"location": "file.db", **options})
 
 
 def test_an_engine_without_async() -> None:

@@ -123,7 +123,11 @@ def test_a_stall_counts_while_it_lasts() -> None:
     clock = Clock()
     stalls = Stalls(clock)
     clock.time = 5
+    stalls.commit_sent()
+    clock.time = 7
+    assert stalls.known() == ()
     stalls.store_failed(Unavailable("down"))
+    stalls.commit_sent()
     clock.time = 9
     assert stalls.known() == ((5, 9),)
     stalls.store_works()

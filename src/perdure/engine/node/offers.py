@@ -22,6 +22,7 @@ from perdure.model.tasks import (
     ActivityToken,
     AdmittedUpdate,
     EvictWorkflow,
+    RunRef,
     WorkflowTask,
     WorkflowTaskCompletion,
 )
@@ -250,6 +251,11 @@ class Offers:
                     self._serving.task_lost(live)
         if self._out:
             self._timer = self._serving.loop.call_later(WORKFLOW_TASK_TIMEOUT / SECOND, self._give_to_others)
+
+    def evict(self, run: RunRef) -> None:
+        """Whatever any worker holds of this run is not to be used again."""
+        for worker in self._dispatcher.workers.values():
+            worker.receive(EvictWorkflow(run))
 
     def evict_copy(self, live: Live) -> None:
         """Whatever a worker holds of this run is not to be used again."""

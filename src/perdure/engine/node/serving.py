@@ -140,6 +140,8 @@ class Serving:
             else:
                 self.reply(live, work, error)
         except PerdureError as error:
+            if type(input) is WorkflowTaskCompletion:
+                self.offers.evict(input.run)  # its code has gone on from what nobody will record
             self.reply(live, work, error)
         else:
             self.apply(live, work, tx)
@@ -331,8 +333,10 @@ class Serving:
         elif live.loading:
             live.moved = True
         elif live.pending is None:
-            copy = live.sticky  # it has seen nothing that is not on disk, so it needs only what is new
-            works = self.discard(live, keep_copy=True)
+            # The worker's copy has seen nothing that is not on disk, and needs only what is new; unless it is at work.
+            idle = live.execution is None or live.execution.taken is None
+            copy = live.sticky if idle else ""
+            works = self.discard(live, keep_copy=idle)
             self.decide_again(chain, works)
             self.lives[chain].sticky = copy
 

@@ -27,7 +27,7 @@ class Stalls:
     def known(self) -> tuple[tuple[int, int], ...]:
         """The latest intervals, and the one that isn't over yet."""
         now = self._clock.now()
-        if self._since and now - self._since > SLOW_COMMIT:
+        if self._since and (self._why or now - self._since > SLOW_COMMIT):
             return (*self._past, (self._since, now))
         return tuple(self._past)
 

@@ -32,8 +32,9 @@ from perdure.testing.simulation.switchboard import Switchboard
 from perdure.testing.simulation.watchman import Watchman
 from perdure.testing.simulation.workers import ACTIVITIES, WORKFLOWS, Outfit
 
-LONGEST = 3_600.0
-"""Seconds of simulated time after which a seed is stuck. No step takes longer than a minute."""
+LONGEST = 4 * 3_600.0
+"""Seconds of simulated time after which a seed is stuck. Where there is one slot, the loser of a race may have it, for
+an hour, before the winner has."""
 
 QUIET = 30.0
 """Seconds after the last answer until nothing waits any more."""

@@ -27,7 +27,7 @@ class Watching:
         self._store, self._node = store, node
         self._runs: dict[ChainKey, set[str]] = {}
         self._told: set[ChainKey] = set()  # of whose commits the store tells this node
-        self._sights: dict[ChainKey, tuple[Sight, ...]] = {}  # what was seen of those that are not in memory
+        self._sights: dict[ChainKey, tuple[Sight, ...]] = {}  # what those who wait were told of last
 
     def watch(self, live: Live, *, elsewhere: bool) -> None:
         """Somebody waits for this run. elsewhere: another node serves it."""
@@ -69,20 +69,16 @@ class Watching:
             await patiently("what was watched", partial(self._store.unwatch, self._node.peers.node, done))
 
     async def _check(self, chains: list[ChainKey]) -> None:
-        """Look at what is stored otherwise than it was seen."""
+        """Look at what is stored otherwise than those who wait were told, and otherwise than it is in memory."""
         serving = self._node.serving
-        sights: dict[ChainKey, tuple[Sight, ...]] = {}
-        for chain in chains:
-            live = serving.lives.get(chain)
-            known = live is not None and live.execution is not None
-            sights[chain] = saw(live) if live is not None and known else self._sights.get(chain, ())
-        keys = [key for sight in sights.values() for key, _ in sight]
+        told = {chain: self._sights.get(chain, ()) for chain in chains}
+        memory = {chain: saw(live) for chain in chains if (live := serving.lives.get(chain)) and live.execution}
+        keys = list({key: None for sights in (told, memory) for sight in sights.values() for key, _ in sight})
         versions = await patiently("versions", partial(self._store.versions, keys))
         stored = dict(zip(keys, versions, strict=True))
-        for chain, sight in sights.items():
-            if sight and all(stored[key] <= version for key, version in sight):
-                continue
-            live = serving.lives.get(chain)
-            if live is not None and saw(live) == sight:
+        for chain in chains:
+            live, sight = serving.lives.get(chain), memory.get(chain, ())
+            if live is not None and any(stored[key] > version for key, version in sight) and saw(live) == sight:
                 serving.moved(chain)
-            self.moved(chain)
+            if not told[chain] or any(stored[key] > version for key, version in told[chain]):
+                self.moved(chain)
