@@ -34,14 +34,18 @@ class Queries:
         execution = live.execution
         if not live.queries or execution is None:
             return
-        task = execution.state.task
-        if execution.taken is not None or (task is not None and not task.next_attempt_at and live.pending):
+        news = self._has_news(live)
+        if execution.taken is not None or (news and live.pending):
             return
         key = workflow_queue(live)
         worker = self._dispatcher.workflow_worker(key, live.sticky)
-        if worker is not None and self._others_first(live):
-            self._serving.peers.await_news(live)
-            return
+        if worker is not None and news:
+            if live.queued or self._serving.peers.elsewhere(live.home):
+                self._serving.peers.await_news(live)
+                return
+            self._serving.offers.workflow_task(live)
+            if execution.taken is not None or live.pending is not None:
+                return
         if worker is not None and worker.hello.instance != live.sticky and live.pending is not None:
             return  # it needs the history, which is read from the disk
         waiting, live.queries = live.queries, []
@@ -54,12 +58,10 @@ class Queries:
             else:
                 self._ask(live, work, worker)
 
-    def _others_first(self, live: Live) -> bool:
-        """Whether news for the code waits in the backlog, or at another node."""
+    def _has_news(self, live: Live) -> bool:
+        """Whether there is something that the code has not seen, and can see."""
         state = live.run.state
-        if state.task is None or state.task.next_attempt_at or state.held:
-            return False
-        return live.queued or self._serving.peers.elsewhere(live.home)
+        return state.task is not None and not state.task.next_attempt_at and not state.held
 
     def _ask(self, live: Live, work: Work, worker: AttachedWorker) -> None:
         request, state = work.input, live.run.state
