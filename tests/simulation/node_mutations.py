@@ -113,7 +113,7 @@ def repeat_what_is_under_way(patch: Patch) -> None:
 
 
 def ask_before_the_others(patch: Patch) -> None:
-    patch.setattr(Queries, "_others_first", zero)
+    patch.setattr(Queries, "_has_news", zero)
 
 
 def forget_attempts(patch: Patch) -> None:

@@ -150,6 +150,7 @@ class Cluster:
                 self._renewal.set()
             case _:
                 logger.warning("what other nodes said may have been missed; looking at everything in memory")
+                self._watching.watch_again()
                 for chain in list(self._node.serving.lives):
                     self.moved(chain)
 

@@ -39,6 +39,11 @@ class Watching:
             self._told.add(chain)
             self._node.spawn(self._watch(chain))
 
+    def watch_again(self) -> None:
+        """The store may have forgotten what this node watches."""
+        for chain in sorted(self._told):
+            self._node.spawn(self._watch(chain))
+
     async def _watch(self, chain: ChainKey) -> None:
         await patiently("what to watch", partial(self._store.watch, self._node.peers.node, chain))
         self.moved(chain)  # what happened before it was watched
