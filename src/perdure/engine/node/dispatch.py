@@ -226,8 +226,11 @@ class Dispatcher:
 
     def free_worker(self, key: QueueKey) -> AttachedWorker | None:
         """The worker with a free slot that has the least to do."""
-        able = self.able(key)
-        worker = able[0] if len(able) == 1 else min(able, key=lambda w: (w.leaving, len(w.held)), default=None)
+        line = self.lines.get(key[:3], ())
+        if len(line) == 1:  # as nearly always
+            worker = line[0]
+            return worker if worker.has(key) and worker.room else None
+        worker = min(self.able(key), key=lambda w: (w.leaving, len(w.held)), default=None)
         return worker if worker is not None and worker.room else None
 
     def serves(self, key: QueueKey) -> bool:
