@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Protocol
 from perdure.engine.storage.api import Shared, Store
 from perdure.engine.storage.memory import MemoryStore
 from perdure.engine.storage.postgres import PostgresStore
+from perdure.engine.storage.postgres_driver import Connection
+from perdure.engine.storage.postgres_server import Server
 from perdure.engine.storage.sqlite import SqliteStore
 from tools.postgres import PostgresServer, binaries, shared_server
 
@@ -86,6 +89,16 @@ class PostgresPlace:
         left = f"left by {next(_numbers)}"
         self.server.psql(_COPY.format(schema=self.schema.replace('"', '""'), left=left))
         return PostgresStore(self.server.dsn(), schema=left)
+
+
+@asynccontextmanager
+async def another(place: PostgresPlace) -> AsyncGenerator[Connection]:
+    """A connection of somebody else's, who knows the tables."""
+    connection = await Server(place.server.dsn(), place.schema).connect("tests")
+    try:
+        yield connection
+    finally:
+        connection.terminate()
 
 
 _COPY = """

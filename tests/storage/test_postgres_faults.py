@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,9 @@ from perdure.engine.storage import postgres_server, postgres_writer
 from perdure.engine.storage.api import CommitUnknown, Notice, NoticesLost, Verdict, Write
 from perdure.engine.storage.postgres import PostgresStore
 from perdure.engine.storage.postgres_driver import Connection
-from perdure.engine.storage.postgres_server import Server
 from perdure.errors import StoreFull, Unavailable
 from tests.storage.make import NOW, follow, key, put, start
-from tests.storage.places import PostgresPlace
+from tests.storage.places import PostgresPlace, another
 from tools.postgres import NOBODY, PostgresServer, binaries, free_port, shared_server
 
 PROGRAMS = binaries()
@@ -39,16 +37,6 @@ async def store(place: PostgresPlace) -> AsyncIterator[PostgresStore]:
     await opened.open(NOW)
     yield opened
     await opened.close()
-
-
-@asynccontextmanager
-async def another(place: PostgresPlace) -> AsyncGenerator[Connection]:
-    """A connection of somebody else's, who knows the tables."""
-    connection = await Server(place.server.dsn(), place.schema).connect("tests")
-    try:
-        yield connection
-    finally:
-        connection.terminate()
 
 
 async def persistently(call: Callable[[], Awaitable[Sequence[Verdict]]]) -> Sequence[Verdict]:

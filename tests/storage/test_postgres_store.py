@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -14,10 +13,8 @@ from perdure.engine.storage import filter as list_filter
 from perdure.engine.storage import postgres, postgres_listing, postgres_server
 from perdure.engine.storage.api import Scope
 from perdure.engine.storage.postgres import PostgresStore
-from perdure.engine.storage.postgres_driver import Connection
 from perdure.engine.storage.postgres_notices import decode
 from perdure.engine.storage.postgres_schema import VERSION
-from perdure.engine.storage.postgres_server import Server
 from perdure.engine.storage.postgres_values import plain, text
 from perdure.errors import (
     InvalidRequest,
@@ -30,7 +27,7 @@ from perdure.errors import (
 )
 from perdure.ids import SHARDS
 from tests.storage.make import LATER, NOW, follow, item, put, queue, seen, start
-from tests.storage.places import PostgresPlace
+from tests.storage.places import PostgresPlace, another
 from tools.postgres import PostgresServer, binaries, free_port, shared_server
 
 PROGRAMS = binaries()
@@ -47,15 +44,6 @@ async def store(place: PostgresPlace) -> AsyncIterator[PostgresStore]:
     await opened.open(NOW)
     yield opened
     await opened.close()
-
-
-@asynccontextmanager
-async def another(place: PostgresPlace) -> AsyncGenerator[Connection]:
-    connection = await Server(place.server.dsn(), place.schema).connect("tests")
-    try:
-        yield connection
-    finally:
-        connection.terminate()
 
 
 def test_the_tests_run_on_two_versions() -> None:
