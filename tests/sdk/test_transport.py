@@ -91,7 +91,7 @@ async def test_worker_messages_arrive_in_order_in_a_later_turn() -> None:
     link = await InProcessTransport(service).attach(hello, received.append)
     worker = service.workers[0]
     assert worker.hello == hello
-    task = WorkflowTask(RUN, 1, 5, START, Position(1, b"\x01"), (STARTED,))
+    task = WorkflowTask(RUN, 1, 5, START, Position(1, 1), (STARTED,))
     worker.receive(task)
     worker.receive(EvictWorkflow(RUN))
     assert received == []

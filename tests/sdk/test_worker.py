@@ -97,7 +97,7 @@ class Run:
 
     @property
     def position(self) -> Position:
-        return Position(len(self.events), b"%d" % len(self.events))
+        return Position(len(self.events), len(self.events))
 
     def add(self, event: e.HistoryEvent) -> None:
         self.events.append(event)
@@ -200,7 +200,7 @@ async def test_a_workflow_that_is_not_here_or_elsewhere_is_asked_for(node: Attac
     node.receive(other.task())
     other.shouted("ann", '"ANN"')
     task = other.task()
-    elsewhere = WorkflowTask(task.run, 1, 0, Position(2, b"another history"), task.position, task.events)
+    elsewhere = WorkflowTask(task.run, 1, 0, Position(2, 1), task.position, task.events)
     node.receive(elsewhere)
     assert node.messages[3] == HistoryWanted(other.ref)
     assert torn_down == ["ann", "ann"]  # the copy that was wrong is gone
@@ -298,7 +298,7 @@ async def test_log_lines_wait_until_their_task_is_on_disk(
     assert isinstance(message, WorkflowTaskCompletion)
     assert message.acknowledge
     assert caplog.messages == []
-    node.receive(WorkflowTaskAcknowledged(run.ref, Position(0, b"")))
+    node.receive(WorkflowTaskAcknowledged(run.ref, Position(0, 0)))
     assert caplog.messages == []  # of an earlier task
     node.receive(WorkflowTaskAcknowledged(run.ref, task.position))
     assert caplog.messages == ["greeting ann"]

@@ -116,7 +116,7 @@ class State(Struct):
     last_event_id: int = 0
     last_time: int = 0
     history_bytes: int = 0
-    digest: bytes = b""
+    digest: int = 0
     seen: Position = START  # how far the history had gone when the last completed workflow task began
 
     task: OpenTask | None = None

@@ -21,7 +21,7 @@ from perdure.model.failures import Failure
 from perdure.model.payloads import Payload, Payloads
 
 
-class RunRef(Struct, frozen=True, array_like=True, gc=False):
+class RunRef(Struct, frozen=True, array_like=True, gc=False, cache_hash=True):
     """One run of one workflow id."""
 
     namespace: str
@@ -33,13 +33,13 @@ class Position(Struct, frozen=True, array_like=True, gc=False):
     """How far a history was seen: the last event's id, and the digest of all events up to it."""
 
     event_id: int
-    digest: bytes
+    digest: int
 
 
-START = Position(0, b"")
+START = Position(0, 0)
 
 
-class ActivityToken(Struct, frozen=True, array_like=True, gc=False):
+class ActivityToken(Struct, frozen=True, array_like=True, gc=False, cache_hash=True):
     """Names one attempt of one activity. What comes back under an old token is refused."""
 
     run: RunRef
@@ -230,16 +230,14 @@ class WorkerServes(Struct, frozen=True, array_like=True, gc=False, tag=11):
     activities: tuple[str, ...]
 
 
+AboutAttempt = ActivityCompletion | ActivityFailure | ActivityCancellation | ActivityHeartbeat | ActivityEvicted
+
 FromWorker = (
     WorkflowTaskCompletion
     | WorkflowTaskFailure
     | HistoryWanted
     | QueryAnswer
-    | ActivityCompletion
-    | ActivityFailure
-    | ActivityCancellation
-    | ActivityHeartbeat
-    | ActivityEvicted
+    | AboutAttempt
     | WorkerLeaving
     | WorkerServes
 )

@@ -77,8 +77,8 @@ def test_a_good_run_passes() -> None:
 BROKEN_STATES: list[tuple[Callable[[State], object], str]] = [
     (lambda s: assign(s, running=0), "running is 0, but 1 activities are started"),
     (lambda s: assign(s, close_refusals=4), "refused 4 times"),
-    (lambda s: assign(s, digest=b""), "has no history"),
-    (lambda s: assign(s, seen=Position(99, b"")), "has seen"),
+    (lambda s: assign(s, history_bytes=0), "has no history"),
+    (lambda s: assign(s, seen=Position(99, 0)), "has seen"),
     (lambda s: assign(s, close_time=NOW), "is running, and has a close time"),
     (lambda s: assign(s, next_entry_id=1), "will be used again"),
     (lambda s: s.outbox.update({0: s.outbox[1]}), "outbox entry is misfiled"),
@@ -133,8 +133,8 @@ def test_a_closed_state_that_goes_on_is_named(break_it: Callable[[State], object
 
 
 BROKEN_MEMORIES: list[tuple[Callable[[Execution], object], str]] = [
-    (lambda x: assign(x, taken=Position(1, b"")), "the history moved on from"),
-    (lambda x: assign(x.state, task=None, admitted={}) or assign(x, taken=Position(1, b"")), "isn't open"),
+    (lambda x: assign(x, taken=Position(1, 0)), "the history moved on from"),
+    (lambda x: assign(x.state, task=None, admitted={}) or assign(x, taken=Position(1, 0)), "isn't open"),
     (lambda x: x.beats.update({99: Beat(NOW, ())}), "activity 99 has a heartbeat, but does not run"),
     (lambda x: x.state.timers.update(u=e.TimerStarted(3, NOW, "u", NOW + 1, 2)), "but should at"),
 ]

@@ -62,7 +62,7 @@ def test_an_answer_to_another_task_is_refused(when: str) -> None:
     elif when == "lost":
         run.decide(i.WorkflowTaskLost())
     elif when == "elsewhere":
-        answer = run.completion(position=Position(position.event_id, b"another history"))
+        answer = run.completion(position=Position(position.event_id, 1))
     else:
         answer = t.WorkflowTaskCompletion(answer.run, 2, position, ())
     with pytest.raises(NotFound, match="not open any more"):

@@ -25,17 +25,13 @@ Stalls = Sequence[tuple[int, int]]
 """Intervals (start, end) in which the node itself could not read or commit."""
 
 
-class Key(NamedTuple):
-    """What a deadline belongs to: one of the constants above, and the id within it; for a timer, the event that
-    started it (so that timers of one time fire in the order in which they were started) and its name."""
+Key = tuple[int, int, str]
+"""What a deadline belongs to: one of the constants above, and the id within it; for a timer, the event that started
+it (so that timers of one time fire in the order in which they were started) and its name. Plain tuples: each step
+makes some."""
 
-    kind: int
-    id: int
-    name: str = ""
-
-
-RUN_KEY: Final = Key(RUN, 0)
-TASK_KEY: Final = Key(TASK, 0)
+RUN_KEY: Final[Key] = (RUN, 0, "")
+TASK_KEY: Final[Key] = (TASK, 0, "")
 
 
 class Beat(NamedTuple):
@@ -45,19 +41,15 @@ class Beat(NamedTuple):
     details: Payloads
 
 
-class ActivityLimits(NamedTuple):
-    """The timeouts in force for an activity, microseconds, 0: none."""
+def limits_of(activity: PendingActivity) -> tuple[int, int, int, int]:
+    """The timeouts in force for an activity, microseconds, 0: none. What was asked for when it was scheduled, or by
+    the last release.
 
-    schedule_to_close: int
-    schedule_to_start: int
-    start_to_close: int
-    heartbeat: int
-
-
-def limits_of(activity: PendingActivity) -> ActivityLimits:
-    """What was asked for when it was scheduled, or by the last release."""
+    Returns:
+        schedule_to_close, schedule_to_start, start_to_close, heartbeat.
+    """
     event = activity.event
-    return ActivityLimits(
+    return (
         event.schedule_to_close_timeout
         if activity.schedule_to_close_timeout is None
         else activity.schedule_to_close_timeout,
@@ -135,29 +127,30 @@ class Deadlines:
     def _rebuild(self) -> None:
         state = self._state
         keys = [RUN_KEY, TASK_KEY]
-        keys += [Key(ACTIVITY, id) for id in state.activities]
-        keys += [Key(TIMER, timer.id, name) for name, timer in state.timers.items()]
-        keys += [Key(OUTBOX, id) for id in state.outbox]
+        keys += [(ACTIVITY, id, "") for id in state.activities]
+        keys += [(TIMER, timer.id, name) for name, timer in state.timers.items()]
+        keys += [(OUTBOX, id, "") for id in state.outbox]
         self._heap = [(at, key) for key in keys if (at := self.at(key))]
         heapify(self._heap)
 
     def at(self, key: Key) -> int:
         """The deadline of one thing; 0: none (any more)."""
         state = self._state
-        if key.kind == ACTIVITY:
-            activity = state.activities.get(key.id)
+        kind, id, name = key
+        if kind == ACTIVITY:
+            activity = state.activities.get(id)
             if activity is None:
                 return 0
-            return activity_deadline(activity, self._beats.get(key.id), self.stalls)[0]
-        if key.kind == TIMER:
-            timer = state.timers.get(key.name)
-            return timer.fire_at if timer is not None and timer.id == key.id else 0
-        if key.kind == OUTBOX:
-            entry = state.outbox.get(key.id)
+            return activity_deadline(activity, self._beats.get(id), self.stalls)[0]
+        if kind == TIMER:
+            timer = state.timers.get(name)
+            return timer.fire_at if timer is not None and timer.id == id else 0
+        if kind == OUTBOX:
+            entry = state.outbox.get(id)
             if entry is None:
                 return 0
             return entry.next_attempt_at or entry.added.time + OUTBOX_RETRY_INITIAL
-        if key.kind == TASK:
+        if kind == TASK:
             return state.task.next_attempt_at if state.task is not None else 0
         if state.status != "Running":
             return 0 if state.outbox else state.close_time + self.retention

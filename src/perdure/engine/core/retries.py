@@ -52,7 +52,7 @@ def after_failure(run_id: str, activity: PendingActivity, failure: Failure, now:
         if failure.next_retry_delay >= 0
         else backoff(policy, made, f"{run_id}/{activity.event.id}/{activity.attempt}")
     )
-    limit = limits_of(activity).schedule_to_close
+    limit, *_ = limits_of(activity)
     if limit and at >= activity.event.time + limit + activity.held_for:
         return _exhausted(policy, failure, "timeout", "no time is left for another attempt")
     return Retry(at)

@@ -30,7 +30,8 @@ class Transition:
         self.execution = execution
         self.state: State = execution.state
         # Workflow time never goes back, whatever the machine's clock does.
-        self.now = max(now, self.state.last_time)
+        last = self.state.last_time
+        self.now = max(last, now)
         self.events: list[e.HistoryEvent] = []
         self.encoded: list[bytes] = []
         self.private: list[tuple[int, r.PrivateRecord]] = []
@@ -125,19 +126,19 @@ def _task(_: object) -> Key:
 
 
 def _activity(record: Any) -> Key:
-    return Key(ACTIVITY, record.scheduled_event_id)
+    return ACTIVITY, record.scheduled_event_id, ""
 
 
 def _scheduled(event: e.ActivityTaskScheduled) -> Key:
-    return Key(ACTIVITY, event.id)
+    return ACTIVITY, event.id, ""
 
 
 def _timer(event: e.TimerStarted) -> Key:
-    return Key(TIMER, event.id, event.timer_id)
+    return TIMER, event.id, event.timer_id
 
 
 def _entry(record: Any) -> Key:
-    return Key(OUTBOX, record.entry_id)
+    return OUTBOX, record.entry_id, ""
 
 
 WATCHED_EVENTS: Final[dict[type[e.Event], Callable[[Any], Key]]] = {

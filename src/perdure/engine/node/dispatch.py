@@ -219,9 +219,11 @@ class Dispatcher:
 
     def activity_worker(self, key: QueueKey) -> AttachedWorker | None:
         """A worker with a free slot, if no other task of the queue waits that could take it."""
-        for other, backlog in self.backlogs.get(key[:3], {}).items():
-            if backlog and (other == key or self.able(other)):
-                return None
+        waiting = self.backlogs.get(key[:3])
+        if waiting:
+            for other, backlog in waiting.items():
+                if backlog and (other == key or self.able(other)):
+                    return None
         return self.free_worker(key)
 
     def free_worker(self, key: QueueKey) -> AttachedWorker | None:

@@ -55,12 +55,11 @@ class Row:
     """What becomes one journal row, and what waits for it."""
 
     __slots__ = (
-        "additions", "answers", "backlog_added", "backlog_removed", "dedup", "delete", "effects", "encoded", "events",
-        "listed", "notify", "private", "reads", "works",
+        "additions", "answers", "backlog_added", "backlog_removed", "dedup", "delete", "effects", "encoded", "listed",
+        "notify", "private", "reads", "works",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.events: list[HistoryEvent] = []
         self.encoded: list[bytes] = []
         self.private: list[tuple[int, PrivateRecord]] = []
         self.dedup: list[str] = []
@@ -83,7 +82,6 @@ class Row:
                 self.private += [(before + n, record) for n, record in tx.private]
             else:
                 self.private += tx.private
-        self.events += tx.events
         self.encoded += tx.encoded
         self.dedup += tx.dedup
         self.listed = self.listed or tx.listed

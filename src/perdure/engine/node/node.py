@@ -20,6 +20,7 @@ from perdure.clock import Clock
 from perdure.engine.core import inputs as i
 from perdure.engine.node.committer import Committer
 from perdure.engine.node.dispatch import AttachedWorker, Dispatcher
+from perdure.engine.node.hearing import HEARD
 from perdure.engine.node.housekeeping import forget_request_ids
 from perdure.engine.node.inbound import check_request
 from perdure.engine.node.live import Answer, Live, Row, Work, settle
@@ -221,31 +222,8 @@ class Node:
 
     def received(self, worker: AttachedWorker, message: t.FromWorker) -> None:
         """A worker said something."""
-        if self._closed:
-            return  # what it did is done again, by the next engine
-        match message:
-            case t.WorkflowTaskCompletion() | t.WorkflowTaskFailure():
-                run = message.run
-                work = Work(message, None, run.run_id, False)
-                self.serving.submit(ChainKey(run.namespace, run.workflow_id), work)
-            case t.HistoryWanted(query_id=""):
-                self.reading.history_wanted(worker, message)
-            case t.HistoryWanted():
-                self.serving.queries.ask_again(message.query_id)
-            case t.QueryAnswer():
-                self.serving.queries.answered(message)
-            case t.WorkerLeaving():
-                worker.leaving = True
-            case t.WorkerServes():
-                worker.workflows.update(message.workflows)
-                worker.activities.update(message.activities)
-                self.serving.nudge()
-            case _:
-                run = message.token.run
-                if type(message) is not t.ActivityHeartbeat:
-                    worker.held.discard(message.token)
-                    self.serving.nudge()
-                self.serving.submit(ChainKey(run.namespace, run.workflow_id), Work(message, None, run.run_id))
+        if not self._closed:  # else what it did is done again, by the next engine
+            HEARD[type(message)](self, worker, message)
 
     # --- What the parts tell each other -----------------------------------------------------------------
     def _loaded(self, live: Live) -> None:

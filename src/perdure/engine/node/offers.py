@@ -61,8 +61,9 @@ class Offers:
     def _start(self, live: Live, worker: AttachedWorker, scheduled_event_id: int, attempt: int) -> None:
         """Start an attempt on a worker. Raises NotFound where it does not wait any more."""
         start = i.StartActivity(scheduled_event_id, attempt, worker.hello.instance)
-        tx = decide(live.run, start, self._serving.clock.now())
-        worker.held.add(ActivityToken(live.run.ref, scheduled_event_id, attempt))
+        run = live.run
+        tx = decide(run, start, self._serving.clock.now())
+        worker.held.add(ActivityToken(run.ref, scheduled_event_id, attempt))
         self._serving.apply(live, Work(start, again=False), tx)
 
     def unserved(self, live: Live) -> tuple[str, ...]:
@@ -191,7 +192,8 @@ class Offers:
         state, taken = execution.state, execution.taken
         assert taken is not None and state.task is not None
         self._watch(live)
-        updates = tuple([AdmittedUpdate(u.update_id, u.name, u.input) for u in state.admitted.values()])
+        admitted = state.admitted
+        updates = tuple([AdmittedUpdate(u.update_id, u.name, u.input) for u in admitted.values()]) if admitted else ()
         live.sticky = worker.hello.instance
         live.wants_history = False
         worker.receive(

@@ -47,8 +47,8 @@ class Conditions:
 
         One at a time, since the first to go on may make the condition of the next one false again.
         """
-        changed = True
-        while changed and self._waiters:
+        changed = bool(self._waiters)
+        while changed:
             changed = False
             for waiter in list(self._waiters.values()):
                 if not waiter.future.done() and self._is_met(waiter):

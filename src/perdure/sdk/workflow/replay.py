@@ -79,11 +79,11 @@ class HistoryReader:
             kind = type(event)
             if kind in NEWS:
                 self.news.append(event)
-            elif isinstance(event, e.WorkflowTaskScheduled):
+            elif type(event) is e.WorkflowTaskScheduled:
                 self._late = event.attempt > 1  # then it was written after the code had run
-            elif isinstance(event, e.WorkflowTaskStarted):
+            elif type(event) is e.WorkflowTaskStarted:
                 self._started = event
-            elif isinstance(event, e.WorkflowTaskCompleted):
+            elif type(event) is e.WorkflowTaskCompleted:
                 end = index
                 while end < count and getattr(events[end], "workflow_task_completed_event_id", 0) == event.id:
                     end += 1

@@ -53,7 +53,8 @@ def start(tx: Transition, start: StartActivity) -> None:
     if activity is None or activity.status != "scheduled" or activity.attempt != start.attempt:
         raise NotFound("that attempt does not wait for a worker any more")
     tx.note(r.ActivityAttemptStarted(start.scheduled_event_id, start.attempt, start.worker, tx.now))
-    event, limits = activity.event, limits_of(activity)
+    event = activity.event
+    _, _, start_to_close, heartbeat = limits_of(activity)
     tx.effects.append(
         HandOver(
             start.worker,
@@ -66,8 +67,8 @@ def start(tx: Transition, start: StartActivity) -> None:
                 event.input,
                 event.time,
                 tx.now,
-                limits.start_to_close,
-                limits.heartbeat,
+                start_to_close,
+                heartbeat,
                 activity.heartbeat,
                 activity.last_failure,
             ),
@@ -190,7 +191,7 @@ def heartbeat(tx: Transition, message: ActivityHeartbeat) -> None:
     """Alive. The sign of life stays in memory; the details are journaled now and then."""
     activity = attempt(tx.execution, message.token)
     tx.execution.beats[activity.event.id] = Beat(tx.now, message.details)
-    interval = max(HEARTBEAT_JOURNAL_INTERVAL, limits_of(activity).heartbeat // 2)
+    interval = max(HEARTBEAT_JOURNAL_INTERVAL, limits_of(activity)[3] // 2)
     if tx.now - activity.heartbeat_at >= interval:
         keep_beat(tx, activity)
 

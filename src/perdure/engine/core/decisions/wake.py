@@ -31,7 +31,7 @@ def wake_up(tx: Transition, wake: WakeUp) -> None:
     deadlines = tx.execution.deadlines
     deadlines.extend(wake.stalls)
     for key in deadlines.due(tx.now):
-        KINDS[key.kind](tx, key)
+        KINDS[key[0]](tx, key)
         deadlines.watch(key)
 
 
@@ -50,7 +50,7 @@ def _task(tx: Transition, _: Key) -> None:
 
 
 def _activity(tx: Transition, key: Key) -> None:
-    scheduled = key.id
+    _, scheduled, _ = key
     activity = tx.state.activities.get(scheduled)
     if activity is None:
         return
@@ -68,13 +68,14 @@ def _activity(tx: Transition, key: Key) -> None:
 
 
 def _timer(tx: Transition, key: Key) -> None:
-    if key.name in tx.state.timers:
-        tx.arrive(e.TimerFired(0, tx.now, key.name, key.id))
+    _, id, name = key
+    if name in tx.state.timers:
+        tx.arrive(e.TimerFired(0, tx.now, name, id))
         tx.schedule_task()
 
 
 def _outbox(tx: Transition, key: Key) -> None:
-    entry = tx.state.outbox.get(key.id)
+    entry = tx.state.outbox.get(key[1])
     if entry is not None:
         resend(tx, entry)
 
