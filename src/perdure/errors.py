@@ -23,6 +23,7 @@
     │   └── ActivityTimedOut (also a TimeoutError)  WorkerLost  ActivityCancelled
     ├── ApplicationError         a failure whose class isn't known here, or raised on purpose
     ├── Hold                     raised by an activity: wait for a person
+    ├── GuardError               workflow code did what can't be repeated
     └── NondeterminismError      the code and the recorded history disagree
     Evicted (BaseException)      thrown into a workflow that is being taken out of memory
 """
@@ -216,6 +217,17 @@ class Hold(PerdureError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class GuardError(PerdureError):
+    """Workflow code did, or would do, what can't be repeated when it is replayed, such as opening a file.
+
+    `line` is the line that does, as "file:line".
+    """
+
+    def __init__(self, message: str, line: str = "") -> None:
+        super().__init__(message)
+        self.line = line
 
 
 class NondeterminismError(PerdureError):

@@ -261,3 +261,7 @@ MAX_THREADS: Final = 64
 
 BLOCKED_LOOP_WARNING: Final = 1 * SECOND
 """A loop that was blocked for longer than this is named in a warning."""
+
+BLOCKED_WORKFLOW: Final = 2 * SECOND
+"""Workflow code that has not come to its next `await` for this long is taken for stuck: it is interrupted, and its
+task fails. Meanwhile nothing else runs on its loop. Code that computes this long belongs in an activity."""

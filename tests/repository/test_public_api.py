@@ -26,6 +26,7 @@ PUBLIC = [
     "Duration",
     "EncodeError",
     "EngineStopped",
+    "GuardError",
     "Hold",
     "InvalidRequest",
     "LimitExceeded",

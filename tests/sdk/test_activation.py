@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 from perdure import workflow
@@ -23,12 +23,11 @@ def test_the_program_around_a_workflow_is_untouched() -> None:
             seen.append(asyncio.current_task())
             await fetch("a")
 
-        loop, task, hooks = asyncio.get_running_loop(), asyncio.current_task(), sys.get_asyncgen_hooks()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         scenario = Scenario(inner)
         scenario.do()
         assert asyncio.get_running_loop() is loop
         assert asyncio.current_task() is task
-        assert sys.get_asyncgen_hooks() == hooks
         assert gc.isenabled()
         assert seen[0] is not loop
         assert seen[1] is not task
@@ -38,6 +37,42 @@ def test_the_program_around_a_workflow_is_untouched() -> None:
         await asyncio.wait_for(asyncio.create_task(asyncio.sleep(0)), 5)
         scenario.complete()
         assert kinds(scenario.do()) == ["CompleteWorkflow"]
+
+    before = sys.get_asyncgen_hooks()
+    asyncio.run(program())
+    assert sys.get_asyncgen_hooks() == before
+
+
+def test_generators_are_closed_by_the_loop_that_they_were_begun_on() -> None:
+    closed_on: list[object] = []
+
+    async def numbers() -> AsyncGenerator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed_on.append(type(asyncio.get_running_loop()).__name__)
+
+    @workflow
+    async def leaves() -> None:
+        async for _ in numbers():
+            break
+        await fetch("a")
+
+    async def program() -> None:
+        outside = numbers()
+        await anext(outside)
+        scenario = Scenario(leaves)
+        scenario.do()
+        assert closed_on == ["DeterministicLoop"]
+        other = numbers()
+        await anext(other)
+        del outside, other
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert closed_on[1:] == [type(asyncio.get_running_loop()).__name__] * 2
+        scenario.complete()
+        scenario.do()
 
     asyncio.run(program())
 

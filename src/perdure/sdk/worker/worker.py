@@ -36,6 +36,7 @@ from perdure.sdk.identity import identity
 from perdure.sdk.options import name, whole_number
 from perdure.sdk.registry import REGISTRY, Registry
 from perdure.sdk.worker.workflows import WorkflowTasks
+from perdure.sdk.workflow import determinism, scanning
 from perdure.sdk.workflow.calls import definition_of as workflow_definition
 from perdure.sdk.workflow.runtime import WorkflowRun
 
@@ -95,9 +96,15 @@ class Worker:
         self._grows = workflows is None or activities is None  # it serves what is imported later, too
 
     async def start(self) -> None:
-        """Attach to the Service. From now on work comes in."""
+        """Attach to the Service. From now on work comes in.
+
+        Raises GuardError where a workflow's code has what can't be repeated in a replay; it names the line.
+        """
         if self._executor is not None:
             raise RuntimeError("this worker was started already; make another one")
+        determinism.install()
+        for definition in self._registry.workflows.values():
+            scanning.check(definition)
         self._executor = executor = ActivityExecutor(self._registry.activities, self._send, slots=self._slots)
         self._tasks = tasks = WorkflowTasks(self._registry.workflows, self._send)
         self._handlers = {

@@ -27,6 +27,7 @@ from perdure.model.tasks import (
 )
 from perdure.sdk.failures import failure_of
 from perdure.sdk.unknown import unknown_name
+from perdure.sdk.workflow import scanning
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.runtime import WorkflowRun
 
@@ -149,6 +150,7 @@ class WorkflowTasks:
         if started.workflow_type not in self._workflows:
             # Tried again, as any workflow task that fails is: the next deploy may have it.
             raise NotFound(unknown_name("this worker", "workflow", started.workflow_type, self._workflows))
+        scanning.check(self._workflows[started.workflow_type])
         return WorkflowRun(ref, self._workflows)
 
     def _make_room(self) -> None:

@@ -14,6 +14,7 @@ from asyncio import events
 from collections.abc import Callable
 from typing import Any, Final
 
+from perdure.sdk.workflow import generators, stuck
 from perdure.sdk.workflow.context import WorkflowContext, enter
 from perdure.sdk.workflow.loop import DeterministicLoop
 
@@ -40,18 +41,26 @@ class Activation:
         if outer is not None and _swap_current_task is not None:
             self._task = _swap_current_task(outer, None)
         events._set_running_loop(loop)
-        self._hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(loop.generator_begins, loop.generator_dropped)
+        if outer is None:
+            self._hooks = sys.get_asyncgen_hooks()
+            sys.set_asyncgen_hooks(loop.generator_begins, loop.generator_dropped)
+        else:
+            generators.adopt()
         self._context = enter(self._context)
         loop.running = True
+        stuck.begin(loop)
 
-    def __exit__(self, *_: object) -> None:
-        self._loop.running = False
-        enter(self._context)
-        sys.set_asyncgen_hooks(*self._hooks)
-        outer = self._outer
-        events._set_running_loop(outer)
-        if outer is not None and _swap_current_task is not None:
-            _swap_current_task(outer, self._task)
-        if self._collecting:
-            gc.enable()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            stuck.end(self._loop, error)
+        finally:  # it may have been interrupted, even just here
+            self._loop.running = False
+            enter(self._context)
+            outer = self._outer
+            events._set_running_loop(outer)
+            if outer is None:
+                sys.set_asyncgen_hooks(*self._hooks)
+            elif _swap_current_task is not None:
+                _swap_current_task(outer, self._task)
+            if self._collecting:
+                gc.enable()

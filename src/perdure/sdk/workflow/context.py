@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.workflow.definition import WorkflowDefinition
@@ -94,21 +94,22 @@ class WorkflowContext(Protocol):
     ) -> NoReturn: ...
 
 
-class _Current(threading.local):
+class _Thread(threading.local):
     context: WorkflowContext | None = None
 
 
-_current = _Current()
+thread: Final = _Thread()
+"""What this thread does; `thread.context` is what `current` returns, for those who ask often."""
 
 
 def current() -> WorkflowContext | None:
     """The run whose code this thread is executing, if any."""
-    return _current.context
+    return thread.context
 
 
 def require(what: str) -> WorkflowContext:
     """The current run; raises RuntimeError naming `what` outside a workflow."""
-    context = _current.context
+    context = thread.context
     if context is None:
         raise RuntimeError(f"{what} can only be used inside a workflow")
     return context
@@ -116,5 +117,5 @@ def require(what: str) -> WorkflowContext:
 
 def enter(context: WorkflowContext | None) -> WorkflowContext | None:
     """Set the current run of this thread; returns what it was before, to be set again after."""
-    before, _current.context = _current.context, context
+    before, thread.context = thread.context, context
     return before

@@ -1,7 +1,7 @@
 """Python's own clocks, random numbers and sets of tasks, made to repeat exactly inside workflows.
 
-`install` puts dispatchers in place of some functions of the standard library. A dispatcher asks whether this
-thread is executing a workflow: if so, the answer comes from the run; if not, from the original.
+`install` puts dispatchers in place of some functions of the standard library (see `dispatchers`); what can't be made
+to repeat, the guard stops.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from perdure.clock import SECOND
-from perdure.sdk.workflow import ordering
+from perdure.sdk.workflow import guard, ordering, stuck
 from perdure.sdk.workflow.context import WorkflowContext, current
+from perdure.sdk.workflow.dispatchers import dispatcher, originals, replace
 
 _Function = Callable[..., Any]
 
@@ -47,34 +48,34 @@ _RANDOM: Final = [
     "weibullvariate",
 ]
 
-originals: Final[dict[str, _Function]] = {}
-"""What was replaced, by "module.name"."""
-
 
 def install() -> None:
     """Put the dispatchers in place, in this process. A second call does nothing."""
     if originals:
         return
-    _replace(time, "time", _clock(time.time, lambda run: run.time()))
-    _replace(time, "time_ns", _clock(time.time_ns, lambda run: _microseconds(run) * 1_000))
+    guard.install()
+    stuck.Watcher().start()
+    replace(time, "time", _clock(time.time, lambda run: run.time()))
+    replace(time, "time_ns", _clock(time.time_ns, lambda run: _microseconds(run) * 1_000))
     # A workflow's only clock is that of its events, which never goes back.
-    _replace(time, "monotonic", _clock(time.monotonic, lambda run: run.time()))
-    _replace(time, "monotonic_ns", _clock(time.monotonic_ns, lambda run: _microseconds(run) * 1_000))
-    _replace(uuid, "uuid4", _clock(uuid.uuid4, lambda run: run.uuid4()))
+    for name in ("monotonic", "perf_counter", "process_time", "thread_time"):
+        replace(time, name, _clock(getattr(time, name), lambda run: run.time()))
+        replace(time, f"{name}_ns", _clock(getattr(time, f"{name}_ns"), lambda run: _microseconds(run) * 1_000))
+    for name in ("gmtime", "localtime", "ctime"):
+        replace(time, name, _of_now(getattr(time, name)))
+    replace(time, "asctime", _of_fields(time.asctime))
+    replace(time, "strftime", _of_fields(time.strftime, 1))
+    replace(uuid, "uuid4", _clock(uuid.uuid4, lambda run: run.uuid4()))
     for name in _RANDOM:
         if hasattr(random, name):
-            _replace(random, name, _random(name))
+            replace(random, name, _random(name))
+    replace(random.Random, "seed", _seeded(random.Random.seed))
     for name in ("wait", "as_completed", "wait_for"):
-        dispatcher = _dispatcher(getattr(asyncio, name), getattr(ordering, name))
-        _replace(asyncio, name, dispatcher)
-        _replace(asyncio.tasks, name, dispatcher)
-    enter = _dispatcher(asyncio.TaskGroup.__aenter__, ordering.enter_task_group)
-    _replace(asyncio.TaskGroup, "__aenter__", enter)
-
-
-def _replace(owner: object, name: str, dispatcher: _Function) -> None:
-    originals[f"{getattr(owner, '__name__', owner)}.{name}"] = getattr(owner, name)
-    setattr(owner, name, dispatcher)
+        ordered = dispatcher(getattr(asyncio, name), getattr(ordering, name))
+        replace(asyncio, name, ordered)
+        replace(asyncio.tasks, name, ordered)
+    enter = dispatcher(asyncio.TaskGroup.__aenter__, ordering.enter_task_group)
+    replace(asyncio.TaskGroup, "__aenter__", enter)
 
 
 def _microseconds(run: WorkflowContext) -> int:
@@ -92,12 +93,25 @@ def _clock(original: _Function, answer: Callable[[WorkflowContext], object]) -> 
     return dispatch
 
 
-def _dispatcher(original: _Function, instead: _Function) -> _Function:
-    """For functions that have another form inside workflows."""
+def _of_now(original: _Function) -> _Function:
+    """For functions of a time, by default the present one."""
 
     @functools.wraps(original)
-    def dispatch(*args: object, **kwargs: object) -> object:
-        return (original if current() is None else instead)(*args, **kwargs)
+    def dispatch(secs: float | None = None) -> object:
+        run = current()
+        return original(run.time() if secs is None and run is not None else secs)
+
+    return dispatch
+
+
+def _of_fields(original: _Function, before: int = 0) -> _Function:
+    """For functions of a time's fields, by default the present ones, after so many other arguments."""
+
+    @functools.wraps(original)
+    def dispatch(*args: object) -> object:
+        run = current()
+        present = () if run is None or len(args) > before else (time.localtime(),)
+        return original(*args, *present)
 
     return dispatch
 
@@ -114,5 +128,16 @@ def _random(name: str) -> _Function:
         if name == "seed" and not args and not kwargs:
             raise TypeError("random.seed() without a seed would make the workflow random: give it one")
         return getattr(run.random(), name)(*args, **kwargs)
+
+    return dispatch
+
+
+def _seeded(original: _Function) -> _Function:
+    """`Random()` without a seed takes it from the machine: inside workflows, from the run."""
+
+    @functools.wraps(original)
+    def dispatch(self: random.Random, a: Any = None, version: int = 2) -> None:
+        run = current()
+        original(self, run.random().getrandbits(64) if a is None and run is not None else a, version)
 
     return dispatch

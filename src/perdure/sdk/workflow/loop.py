@@ -192,6 +192,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.replaying = False
         self.running = False
         """Whether the run's code is being executed."""
+        self.steps = 0
+        """How often code was given control: while this stands still, one step is being executed."""
+        self.struck = False
+        """Whether a step was interrupted, because it took too long."""
         self.silent = False
         """Whether asyncio's complaints about forgotten tasks and exceptions are dropped."""
         self.logger: logging.LoggerAdapter[logging.Logger] = logging.LoggerAdapter(_logger, {})
@@ -208,6 +212,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             handle = ready.popleft()
             callback = handle.callback
             if callback is not None:
+                self.steps += 1
                 handle.context.run(callback, *handle.args)
 
     @property

@@ -1,0 +1,143 @@
+"""Stops what workflow code can't repeat: files, sockets, processes, threads, real sleep and waiting for others.
+
+It is there only while this thread executes a workflow. Python itself tells of most of it (an audit hook); for the
+rest there are dispatchers. Imports pass, and what is done to write a log line or a traceback.
+
+Not caught: files and sockets that were opened outside and are used inside, and what extension modules do by
+themselves. `scanning` refuses what can be seen in the code, `stuck` ends what never yields.
+"""
+
+from __future__ import annotations
+
+import linecache
+import logging
+import os
+import random
+import sys
+import sysconfig
+import threading
+import time
+import uuid
+from types import FrameType
+from typing import Any, Final
+
+from perdure.errors import GuardError
+from perdure.sdk.workflow.context import thread
+from perdure.sdk.workflow.dispatchers import dispatcher, replace
+from perdure.sdk.workflow.source import LOOP, is_ours
+
+_ACTIVITY: Final = "Do it in an activity, and use its result"
+_SLEEP: Final = "Use asyncio.sleep, which is a durable timer"
+_CHANCE: Final = "Use random, workflow.random() or uuid.uuid4(), which repeat; real secrets are for activities"
+_THREAD: Final = "Use asyncio tasks for what waits, and activities for what computes"
+_WAIT: Final = "Use asyncio's Event, Condition, Lock or Queue, or workflow.wait_until"
+
+_EVENTS: Final[dict[str, tuple[str, str]]] = {
+    "open": ("opening {}", _ACTIVITY),
+    "builtins.input": ("asking at the terminal", "Wait for a signal or an update"),
+    "_thread.start_new_thread": ("starting a thread", _THREAD),
+    "sqlite3.connect": ("opening the database {}", _ACTIVITY),
+    "os.putenv": ("setting an environment variable", _ACTIVITY),
+    "os.unsetenv": ("removing an environment variable", _ACTIVITY),
+    "os.kill": ("sending a signal to a process", _ACTIVITY),
+    "mmap.__new__": ("mapping a file", _ACTIVITY),
+}
+"""What is done, and what to do instead, by the audit event; the event's first argument goes into the braces."""
+
+for _name in [
+    "os.exec",
+    "os.fork",
+    "os.forkpty",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.startfile",
+    "os.system",
+    "pty.spawn",
+    "subprocess.Popen",
+]:
+    _EVENTS[_name] = ("starting a process", _ACTIVITY)
+for _name in [
+    "chdir",
+    "chflags",
+    "chmod",
+    "chown",
+    "link",
+    "listdir",
+    "mkdir",
+    "remove",
+    "rename",
+    "rmdir",
+    "scandir",
+    "symlink",
+    "truncate",
+    "utime",
+    "walk",
+    "fwalk",
+]:
+    _EVENTS[f"os.{_name}"] = (f"os.{_name}()", _ACTIVITY)
+
+_NETWORK: Final = ("socket.", "ftplib.", "http.client.", "imaplib.", "poplib.", "smtplib.", "telnetlib.", "urllib.")
+
+_FORMATTING: Final = frozenset({logging.__file__, linecache.__file__})
+"""What writes log lines and tracebacks; it may read source files."""
+_LIBRARY: Final = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
+
+
+def install() -> None:
+    """Begin to guard, in this process, for good: Python has no way to remove an audit hook."""
+    sys.addaudithook(_hear)
+    for owner in (os, random):
+        name = "urandom" if owner is os else "_urandom"
+        replace(owner, name, _refusing(getattr(owner, name), "reading the machine's randomness", _CHANCE))
+    replace(time, "sleep", _refusing(time.sleep, "sleeping in real time", _SLEEP))
+    replace(uuid, "uuid1", _refusing(uuid.uuid1, "uuid1()", "Use uuid.uuid4(), which repeats"))
+    replace(threading.Thread, "start", _refusing(threading.Thread.start, "starting a thread", _THREAD))
+    replace(threading.Thread, "join", _refusing(threading.Thread.join, "waiting for a thread", _THREAD))
+    # What waits for other threads in Python's own code, such as queue.Queue.get and concurrent futures, does so by it.
+    replace(threading.Condition, "wait", _refusing(threading.Condition.wait, "waiting for another thread", _WAIT))
+
+
+def _hear(event: str, args: tuple[Any, ...]) -> None:
+    """Python is about to do something. Raises GuardError where a workflow may not."""
+    if thread.context is None:  # Python tells of much, and often
+        return
+    known = _EVENTS.get(event)
+    if known is not None:
+        what, instead = known
+        refuse(what.format(repr(args[0])) if "{}" in what and args else what, instead)
+    elif event.startswith(_NETWORK):
+        refuse("using the network", _ACTIVITY)
+
+
+def _refusing(original: Any, what: str, instead: str) -> Any:
+    def refuse_or_pass(*args: Any, **kwargs: Any) -> Any:
+        refuse(what, instead)
+        return original(*args, **kwargs)
+
+    return dispatcher(original, refuse_or_pass)
+
+
+def refuse(what: str, instead: str) -> None:
+    """Raise GuardError for what workflow code does, unless an import or a log line does it."""
+    place = _place(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+    if place:
+        raise GuardError(f"{place}: {what} can't be repeated when the workflow is replayed. {instead}", place)
+
+
+def _place(frame: FrameType | None) -> str:
+    """The innermost line of the user's own code, or else of a library, as "file:line"; "" where it may pass."""
+    own = library = ""
+    while frame is not None:
+        code = frame.f_code
+        file = code.co_filename
+        if file in _FORMATTING or file.startswith("<frozen importlib"):
+            return ""
+        if is_ours(code):
+            if code.co_name == LOOP:
+                break  # what is further out is the program around the workflow
+        elif file.startswith(("<frozen", *_LIBRARY)):
+            library = library or f"{file}:{frame.f_lineno}"
+        else:
+            own = own or f"{file}:{frame.f_lineno}"
+        frame = frame.f_back
+    return own or library

@@ -1,0 +1,180 @@
+# ruff: noqa: ASYNC230, ASYNC240, PLW0108 - what is tested here is code that should not be written
+"""What workflow code can't repeat is stopped, with the line and the way out; what is harmless passes."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import logging
+import os
+import queue
+import random
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure import workflow
+from perdure.errors import GuardError
+from tests.sdk.harness import (
+    Scenario,
+    check_replay,
+    result,
+)
+from tests.sdk.harness import (
+    fresh_registry as fresh_registry,
+)
+
+HERE = Path(__file__)
+
+
+def refusal(do: Callable[[], object]) -> str:
+    """What a workflow that does something is told."""
+
+    @workflow
+    async def careless() -> None:
+        do()
+
+    failure = Scenario(careless).broken()
+    assert failure.types[0] == "perdure.errors.GuardError"
+    return failure.message
+
+
+REFUSED: list[tuple[Callable[[], object], str, str]] = [
+    (lambda: open(HERE), "opening", "activity"),  # noqa: SIM115
+    (HERE.read_text, "opening", "activity"),
+    (lambda: os.listdir("."), "os.listdir()", "activity"),
+    (lambda: HERE.unlink(), "os.remove()", "activity"),
+    (lambda: socket.getaddrinfo("localhost", 1), "network", "activity"),
+    (socket.socket, "network", "activity"),
+    (lambda: subprocess.run(["true"], check=False), "starting a process", "activity"),
+    (lambda: os.posix_spawn("/bin/true", ["true"], {}), "starting a process", "activity"),
+    (lambda: threading.Thread(target=print).start(), "starting a thread", "asyncio"),
+    (lambda: threading.Event().wait(), "waiting for another thread", "asyncio"),
+    (lambda: queue.Queue[int]().get(), "waiting for another thread", "asyncio"),
+    (lambda: Future[int]().result(), "waiting for another thread", "asyncio"),
+    (partial(time.sleep, 1), "sleeping in real time", "asyncio.sleep"),
+    (lambda: os.urandom(4), "randomness", "uuid.uuid4()"),
+    (lambda: secrets.token_hex(), "randomness", "uuid.uuid4()"),
+    (lambda: random.SystemRandom().random(), "randomness", "uuid.uuid4()"),
+    (lambda: uuid.uuid1(), "uuid1()", "uuid.uuid4()"),
+    (lambda: os.putenv("A", "b"), "environment", "activity"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("do", "what", "instead"), REFUSED)
+def test_it_is_stopped_and_says_where_and_what_to_do(do: Callable[[], object], what: str, instead: str) -> None:
+    said = refusal(do)
+    place, _, told = said.partition(": ")
+    file, line = place.rsplit(":", 1)
+    assert Path(file) == HERE, said
+    assert int(line) > 0
+    assert what in told
+    assert instead in told
+
+
+def test_the_line_is_that_of_the_workflow_not_of_the_library() -> None:
+    @workflow
+    async def careless() -> str:
+        return HERE.read_text()  # this line
+
+    line = int(Scenario(careless).broken().message.split(":", 2)[1])
+    assert "# this line" in HERE.read_text().splitlines()[line - 1]
+
+
+def test_outside_an_activation_nothing_is_changed(tmp_path: Path) -> None:
+    Scenario(_quiet())  # the guard is there
+    (tmp_path / "file").write_text("x")
+    assert (tmp_path / "file").read_text() == "x"
+    assert len(os.urandom(3)) == 3
+    time.sleep(0)
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join()
+    assert random.Random(5).random() == random.Random(5).random()
+    assert random.Random().random() != random.Random().random()
+    assert time.strftime("%Y") == time.strftime("%Y", time.localtime())
+
+
+def _quiet() -> Any:
+    @workflow
+    async def quiet() -> None:
+        pass
+
+    return quiet
+
+
+def test_imports_logging_and_pure_code_pass(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    (tmp_path / "perdure_guarded_module.py").write_text(
+        "import os, pathlib\nTEXT: str = str(os.listdir('.')) + pathlib.Path(__file__).read_text()\n"
+    )
+    handler = logging.FileHandler(tmp_path / "log", delay=True)  # it opens its file when the first line comes
+    logger = logging.getLogger("tests.guard")
+    logger.addHandler(handler)
+
+    @workflow
+    async def harmless() -> list[object]:
+        text: str = importlib.import_module("perdure_guarded_module").TEXT
+
+        try:
+            raise ValueError("x")
+        except ValueError:
+            logger.exception("a line with the source of another")
+        return [bool(text), json.loads("[1]"), sorted([2, 1]), str(Path("a") / "b")]
+
+    sys.path.insert(0, str(tmp_path))
+    try:
+        scenario = Scenario(harmless)
+        scenario.do()
+        assert result(scenario) == [True, [1], [1, 2], "a/b"]
+    finally:
+        sys.path.remove(str(tmp_path))
+        logger.removeHandler(handler)
+        handler.close()
+    assert "a line with the source" in (tmp_path / "log").read_text()
+
+
+def test_what_only_reads_the_time_repeats() -> None:
+    @workflow
+    async def times() -> list[object]:
+        first = [
+            time.perf_counter(), time.process_time_ns(), time.gmtime(), time.ctime(), time.asctime(),
+            time.strftime("%H:%M:%S"), time.localtime(0)[0], random.Random().random(),
+        ]  # fmt: skip
+        await asyncio.sleep(100)
+        return [first, time.strftime("%H:%M:%S"), time.gmtime()]
+
+    scenario = Scenario(times)
+    scenario.do()
+    scenario.fire()
+    scenario.do()
+    told = result(scenario)
+    assert isinstance(told, list)
+    check_replay(scenario)
+
+
+def test_a_workflow_may_not_hide_it() -> None:
+    """It is an ordinary exception; code that catches everything goes on without what it wanted."""
+
+    @workflow
+    async def stubborn() -> str:
+        try:
+            open(HERE)  # noqa: SIM115
+        except GuardError as error:
+            return error.line.rsplit(":", 1)[0]
+        return "opened"
+
+    scenario = Scenario(stubborn)
+    scenario.do()
+    assert result(scenario) == str(HERE)

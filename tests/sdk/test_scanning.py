@@ -1,0 +1,155 @@
+# ruff: noqa: DTZ001, DTZ003, DTZ005, DTZ011, PLW0108 - what is tested here is code that should not be written
+"""What can be seen in a workflow's code before it runs is refused when a worker starts, with the line."""
+
+from __future__ import annotations
+
+import datetime as dt
+import queue
+import threading
+import time
+from collections.abc import Callable
+from datetime import date, datetime
+from functools import partial
+from pathlib import Path
+from time import sleep, time_ns
+
+import pytest
+
+from perdure import activity, workflow
+from perdure.errors import GuardError
+from perdure.sdk.worker.worker import Worker
+from perdure.sdk.workflow import determinism, scanning
+from tests.sdk.fake_service import ScriptedService
+from tests.sdk.harness import definition_of
+from tests.sdk.harness import fresh_registry as fresh_registry
+
+LOCK = threading.Lock()
+HERE = Path(__file__)
+
+
+class Calendar(datetime):
+    """A class of the user's own."""
+
+    @classmethod
+    def now(cls, tz: dt.tzinfo | None = None) -> Calendar:
+        return cls(2000, 1, 1)
+
+
+def helper() -> object:
+    return deeper()
+
+
+def deeper() -> object:
+    return datetime.now()  # deep
+
+
+@activity
+async def record() -> str:
+    return str(datetime.now())
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:
+    determinism.install()
+
+
+def _of(code: Callable[[], object]) -> object:
+    @workflow
+    async def flow() -> object:
+        return code()
+
+    return flow
+
+
+@pytest.mark.parametrize(
+    ("code", "what", "instead"),
+    [
+        (lambda: datetime.now(), "datetime.now()", "workflow.now()"),
+        (lambda: datetime.now(dt.UTC), "datetime.now()", "workflow.now()"),
+        (lambda: dt.datetime.utcnow(), "dt.datetime.utcnow()", "workflow.now()"),  # pyright: ignore[reportDeprecated]
+        (lambda: date.today(), "date.today()", "workflow.now().date()"),
+        (lambda: partial(sleep, 1), "sleep", "import time, and call time.sleep"),
+        (lambda: time_ns(), "time_ns", "import time, and call time.time_ns"),
+        (lambda: LOCK.acquire(), "LOCK", "asyncio's Lock"),
+        (lambda: threading.Lock(), "threading.Lock", "asyncio's Lock"),
+        (lambda: queue.Queue[int](), "queue.Queue", "asyncio's Lock"),
+        (lambda: [datetime.now() for _ in range(2)], "datetime.now()", "workflow.now()"),
+        (lambda: helper(), "datetime.now()", "workflow.now()"),
+    ],
+)
+def test_it_is_refused(code: Callable[[], object], what: str, instead: str) -> None:
+    with pytest.raises(GuardError) as refused:
+        scanning.check(definition_of(_of(code)))
+    assert what in str(refused.value)
+    assert instead in str(refused.value)
+    file, line = refused.value.line.rsplit(":", 1)
+    assert Path(file) == HERE
+    assert what.removesuffix("()").rpartition(".")[2] in HERE.read_text().splitlines()[int(line) - 1]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        lambda: workflow.now(),
+        lambda: time.time(),
+        lambda: time.strftime("%Y"),
+        lambda: datetime(2000, 1, 1),
+        lambda: datetime.fromisoformat("2000-01-01"),
+        lambda: Calendar.now(),
+        lambda: record(),
+        lambda: sorted([1]),
+    ],
+)
+def test_what_repeats_is_allowed(code: Callable[[], object]) -> None:
+    scanning.check(definition_of(_of(code)))
+
+
+def test_all_methods_of_a_class_are_looked_at() -> None:
+    class Base:
+        def stamp(self) -> str:
+            return str(datetime.now())
+
+    @workflow
+    class Stamped(Base):
+        async def run(self) -> None:
+            pass
+
+        @workflow.signal
+        def go(self) -> None:
+            pass
+
+    with pytest.raises(GuardError, match=r"datetime\.now"):
+        scanning.check(definition_of(Stamped))
+
+
+def test_handlers_are_looked_at() -> None:
+    @workflow
+    class Asked:
+        async def run(self) -> None:
+            pass
+
+        @workflow.query
+        def when(self) -> str:
+            return str(datetime.now())
+
+    with pytest.raises(GuardError, match=r"datetime\.now"):
+        scanning.check(definition_of(Asked))
+
+
+async def test_a_worker_does_not_start_with_such_a_workflow() -> None:
+    flow = _of(lambda: datetime.now())
+    with pytest.raises(GuardError, match=r"test_scanning\.py:\d+: datetime\.now\(\)"):
+        await Worker(ScriptedService(), workflows=[flow], activities=[]).start()
+
+
+def test_an_empty_cell_and_a_recursion_are_no_trouble() -> None:
+    def recursive() -> object:
+        return later() if later else recursive()
+
+    later: Callable[[], object] | None = None
+
+    @workflow
+    async def flow() -> object:
+        return recursive()
+
+    scanning.check(definition_of(flow))

@@ -1,0 +1,91 @@
+"""Workflow code that never yields is interrupted, and its task fails; what merely takes many steps is not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from perdure import workflow
+from perdure.limits import MILLISECOND
+from perdure.sdk.workflow import stuck
+from tests.sdk.harness import Scenario, result
+from tests.sdk.harness import fresh_registry as fresh_registry
+
+
+@pytest.fixture
+def impatient() -> Iterator[stuck.Watcher]:
+    watcher = stuck.Watcher(tolerated=40 * MILLISECOND)
+    watcher.start()
+    yield watcher
+    watcher.stop()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_loop_that_never_yields_fails_its_task(caplog: pytest.LogCaptureFixture) -> None:
+    @workflow
+    async def endless() -> None:
+        while True:
+            pass
+
+    scenario = Scenario(endless)
+    failure = scenario.broken()
+    assert failure.types[0].endswith("Stuck")
+    assert "did not come to its next await" in failure.message
+    assert "while True:" in failure.traceback or "pass" in failure.traceback
+    assert "in endless" in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
+def test_it_counts_also_where_the_code_swallows_it() -> None:
+    @workflow
+    async def stubborn() -> str:
+        async def forever() -> None:
+            while True:
+                pass
+
+        await asyncio.gather(forever(), return_exceptions=True)
+        return "nothing happened"
+
+    assert Scenario(stubborn).broken().types[0].endswith("Stuck")
+
+
+def test_many_short_steps_are_not_one_long_one() -> None:
+    watcher = stuck.Watcher()
+
+    @workflow
+    async def busy() -> int:
+        count = 0
+        while count < 200:
+            await asyncio.sleep(0)
+            watcher.look()  # as if as much time had passed as goes by between two looks
+            count += 1
+        return count
+
+    scenario = Scenario(busy)
+    scenario.do()
+    assert result(scenario) == 200
+
+
+def test_nothing_is_raised_after_the_activation() -> None:
+    """A step is over just when it is struck: the next one is another."""
+    watcher = stuck.Watcher()
+
+    @workflow
+    async def slow() -> None:
+        for _ in range(30):
+            watcher.look()
+
+    failure = Scenario(slow).broken()
+    assert failure.types[0].endswith("Stuck")
+
+    @workflow
+    async def quick() -> str:
+        return "fine"
+
+    scenario = Scenario(quick)
+    scenario.do()
+    assert result(scenario) == "fine"
+    assert threading.main_thread().is_alive()
