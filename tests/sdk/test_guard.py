@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ REFUSED: list[tuple[Callable[[], object], str, str]] = [
     (lambda: threading.Event().wait(), "waiting for another thread", "asyncio"),
     (lambda: queue.Queue[int]().get(), "waiting for another thread", "asyncio"),
     (lambda: Future[int]().result(), "waiting for another thread", "asyncio"),
-    (partial(time.sleep, 1), "sleeping in real time", "asyncio.sleep"),
+    (lambda: methodcaller("sleep", 1)(time), "sleeping in real time", "asyncio.sleep"),
     (lambda: os.urandom(4), "randomness", "uuid.uuid4()"),
     (lambda: secrets.token_hex(), "randomness", "uuid.uuid4()"),
     (lambda: random.SystemRandom().random(), "randomness", "uuid.uuid4()"),
