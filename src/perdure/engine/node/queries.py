@@ -32,22 +32,14 @@ class Queries:
     def flush(self, live: Live) -> None:
         """Send the queries that wait, unless the code is about to see news first."""
         execution = live.execution
-        if not live.queries or execution is None:
-            return
-        news = self._has_news(live)
-        if execution.taken is not None or (news and live.pending):
+        if not live.queries or execution is None or execution.taken is not None:
             return
         key = workflow_queue(live)
         worker = self._dispatcher.workflow_worker(key, live.sticky)
-        if worker is not None and news:
-            if live.queued or self._serving.peers.elsewhere(live.home):
-                self._serving.peers.await_news(live)
-                return
-            self._serving.offers.workflow_task(live)
-            if execution.taken is not None or live.pending is not None:
-                return
-        if worker is not None and worker.hello.instance != live.sticky and live.pending is not None:
-            return  # it needs the history, which is read from the disk
+        if worker is not None and self._has_news(live):
+            if live.pending is None:
+                self._see_to_news(live)
+            return
         waiting, live.queries = live.queries, []
         for work in waiting:
             if work.answer is None or work.answer.done():
@@ -55,15 +47,29 @@ class Queries:
             if worker is None:
                 error = NotFound(f"no worker serves task queue {key.task_queue!r}, so nobody can answer the query")
                 self._serving.reply(live, work, error)
-            else:
+            elif self._in_reach(live, worker):
                 self._ask(live, work, worker)
+            else:
+                live.queries.append(work)
 
     def _has_news(self, live: Live) -> bool:
         """Whether there is something that the code has not seen, and can see."""
         state = live.run.state
         return state.task is not None and not state.task.next_attempt_at and not state.held
 
+    def _in_reach(self, live: Live, worker: AttachedWorker) -> bool:
+        """Whether a worker holds the workflow; or can be sent all of the history, which is read from the disk."""
+        return worker.hello.instance == live.sticky or live.pending is None
+
+    def _see_to_news(self, live: Live) -> None:
+        """The code is to see the news soon."""
+        if live.queued or self._serving.peers.elsewhere(live.home):
+            self._serving.peers.await_news(live)
+        else:
+            self._serving.offers.workflow_task(live)  # its home was alive until now
+
     def _ask(self, live: Live, work: Work, worker: AttachedWorker) -> None:
+        """Ask a worker, which may say before this returns that it does not hold the workflow."""
         request, state = work.input, live.run.state
         assert isinstance(request, QueryWorkflow)
         query_id = self._serving.ids.new_id()
