@@ -210,7 +210,7 @@ async def test_deadlocks_are_tried_again(
 ) -> None:
     halved: list[int] = []
 
-    def halves(group: Sequence[Write]) -> list[Sequence[Write]]:
+    def halves(group: Sequence[Write]) -> list[list[int]]:
         halved.append(len(group))
         return halves_of(group)
 
@@ -230,6 +230,23 @@ async def test_deadlocks_are_tried_again(
             assert set(await commit) == {"taken"}
             runs = group
     assert halved == [20]
+
+
+async def test_each_write_gets_its_own_verdict_where_a_group_is_halved(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where those of a workflow id stand apart from each other."""
+    at_once = postgres_writer.Writer._at_once
+
+    async def in_the_way(self: postgres_writer.Writer, group: Sequence[Write], now: int) -> Sequence[Verdict]:
+        if len(group) > 3:
+            raise postgres_writer._Moved
+        return await at_once(self, group, now)
+
+    monkeypatch.setattr(postgres_writer.Writer, "_at_once", in_the_way)
+    await put(store, start("there"))
+    one = start("one")
+    assert await put(store, one, start("two"), start("there"), follow(one)) == ["taken", "taken", "stale", "taken"]
 
 
 async def test_a_row_that_somebody_keeps_locked_stops_only_itself(

@@ -111,14 +111,16 @@ class Writer:
         except _Moved as moved:
             if not retries:
                 raise Unavailable(f"{self._server.place}: other nodes write to the same workflows just now") from moved
-        verdicts: list[Verdict] = []
+        verdicts: list[Verdict] = ["stale" for _ in group]
         for part in _halves(group):
             try:
-                verdicts += await self._commit(part, now, retries - 1)
+                judged = await self._commit([group[position] for position in part], now, retries - 1)
             except (StoreError, Unavailable) as error:
                 if "taken" in verdicts:  # only some of the group is there
                     raise CommitUnknown(f"a part of a group was not committed: {error}") from error
                 raise
+            for position, verdict in zip(part, judged, strict=True):
+                verdicts[position] = verdict
         return verdicts
 
     async def _at_once(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:
@@ -234,9 +236,9 @@ def _columns(rows: Sequence[tuple[object, ...]], width: int) -> list[Sequence[ob
     return list(zip(*rows, strict=True)) if rows else [()] * width
 
 
-def _halves(group: Sequence[Write]) -> list[Sequence[Write]]:
-    """A group in two, the writes of each workflow id together."""
+def _halves(group: Sequence[Write]) -> list[list[int]]:
+    """A group in two: the positions of the writes, those of each workflow id together, wherever they stand."""
     chains = list(dict.fromkeys(write.key[:2] for write in group))
     first = set(chains[: (len(chains) + 1) // 2])
-    parts = [[write for write in group if (write.key[:2] in first) is half] for half in (True, False)]
+    parts = [[n for n, write in enumerate(group) if (write.key[:2] in first) is half] for half in (True, False)]
     return [part for part in parts if part]
