@@ -122,11 +122,11 @@ class Committer:
             if self._may_answer(live, now):
                 waiting = True
                 continue
-            if live.successor is None:
-                self._prepare((live,), now, group)
-            else:  # one commit ends a run and begins the next
-                successor, live.successor = live.successor, None
-                self._prepare((live, successor), now, group)
+            lives = [live]
+            while (successor := lives[-1].successor) is not None:  # one commit ends a run and begins the next
+                lives[-1].successor = None
+                lives.append(successor)
+            self._prepare(lives, now, group)
             if len(group) >= MAX_GROUP:
                 break
         if waiting and self._timer is None:
