@@ -248,6 +248,13 @@ def lose_query_answers(patch: Patch) -> None:
     patch.setattr(Queries, "answered", answered)
 
 
+def read_what_is_not_on_disk(patch: Patch) -> None:
+    def in_reach(self: Queries, live: Live, worker: AttachedWorker) -> bool:
+        return True
+
+    patch.setattr(Queries, "_in_reach", in_reach)
+
+
 def forget_queries_of_lost_workers(patch: Patch) -> None:
     def worker_gone(self: Queries, worker: AttachedWorker) -> None:
         """Nobody else is asked."""
@@ -297,6 +304,11 @@ MUTATIONS = [
     Mutation("don't journal a hold", "3: a hold survives", forget_holds),
     Mutation("don't deliver to other executions", "5: a run goes on", drop_the_outbox),
     Mutation("don't store the backlog", "4: what waits is on disk", forget_the_backlog),
+    Mutation(
+        "read a history before it is on disk",
+        "1: no reply is older than what was acknowledged",
+        read_what_is_not_on_disk,
+    ),
     Mutation("lose the answer of a query", "6: every request is answered", lose_query_answers),
     Mutation("forget the queries of a lost worker", "6: every request is answered", forget_queries_of_lost_workers),
     Mutation("forget the workflow tasks of a lost worker", "5: a run goes on", forget_tasks_of_lost_workers),

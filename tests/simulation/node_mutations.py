@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from perdure.engine.core.decisions import activities
+from perdure.engine.core.decisions import activities, workflow_tasks
+from perdure.engine.core.execution import Execution
+from perdure.engine.node import offers
 from perdure.engine.node import serving as serving_module
 from perdure.engine.node.cluster.cluster import Cluster
 from perdure.engine.node.cluster.members import Members, StoreClock
@@ -122,6 +124,13 @@ def forget_attempts(patch: Patch) -> None:
     patch.setattr(Serving, "look_for_lost", nothing)
 
 
+def tell_no_givings_apart(patch: Patch) -> None:
+    def take(execution: Execution, worker: str, now: int, build_id: str, given: int) -> bool:
+        return workflow_tasks.take(execution, worker, now, build_id)
+
+    patch.setattr(offers, "take", take)
+
+
 NODE_MUTATIONS = [
     Mutation("reply from memory", "1: no reply is older than what was acknowledged", reply_from_memory),
     Mutation("ignore that nodes are lost", "5: a run goes on", ignore_losses),
@@ -137,6 +146,8 @@ NODE_MUTATIONS = [
     Mutation("repeat a request that is under way", "2: a repeated request takes effect once", repeat_what_is_under_way),
     Mutation("ask the code before it has the news", "1: no reply is older than what was acknowledged",
              ask_before_the_others),
+    Mutation("take an answer to a task that was given again", "1: no reply is older than what was acknowledged",
+             tell_no_givings_apart),
     Mutation("forget attempts of lost workers", "5: a run goes on", forget_attempts),
     Mutation("accept the outcome of a lost worker", "2: an old token is refused", accept_stale_tokens),
     Mutation("take an unknown commit for committed", "1: acknowledged means on disk", take_unknown_for_committed),

@@ -75,7 +75,8 @@ class WorkflowTask(Struct, frozen=True, array_like=True, gc=False, tag=1):
     """News for a workflow's code.
 
     `events` continue the history after `previous`; from START they are the whole of it. `position` is
-    where they end. `time` is the workflow's time during the task.
+    where they end. `time` is the workflow's time during the task. `given` tells it from the same task, given before to
+    this or another worker: that one may have had other updates.
     """
 
     run: RunRef
@@ -86,6 +87,7 @@ class WorkflowTask(Struct, frozen=True, array_like=True, gc=False, tag=1):
     events: tuple[HistoryEvent, ...]
     updates: tuple[AdmittedUpdate, ...] = ()
     history_bytes: int = 0
+    given: int = 0
 
 
 class QueryTask(Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -146,7 +148,7 @@ ToWorker = WorkflowTask | QueryTask | ActivityTask | CancelActivity | EvictWorkf
 
 # --- Worker → node --------------------------------------------------------------------------------------
 class WorkflowTaskCompletion(Struct, frozen=True, array_like=True, gc=False, tag=1):
-    """The workflow's code waits again, or has ended. `position` is that of the task."""
+    """The workflow's code waits again, or has ended. `position` and `given` are those of the task."""
 
     run: RunRef
     attempt: int
@@ -156,6 +158,7 @@ class WorkflowTaskCompletion(Struct, frozen=True, array_like=True, gc=False, tag
     flags: tuple[int, ...] = ()
     exceptions: dict[str, bool] | None = None
     acknowledge: bool = False
+    given: int = 0
 
 
 class WorkflowTaskFailure(Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -165,16 +168,18 @@ class WorkflowTaskFailure(Struct, frozen=True, array_like=True, gc=False, tag=2)
     attempt: int
     position: Position
     failure: Failure
+    given: int = 0
 
 
 class HistoryWanted(Struct, frozen=True, array_like=True, gc=False, tag=3):
     """The worker does not hold the workflow at the task's `previous` position: send all of it.
 
-    query_id is set where the task was a query.
+    query_id is set where the task was a query, `given` where it was not.
     """
 
     run: RunRef
     query_id: str = ""
+    given: int = 0
 
 
 class QueryAnswer(Struct, frozen=True, array_like=True, gc=False, tag=4):

@@ -52,7 +52,7 @@ def test_a_task_is_taken_once() -> None:
     assert not take(run.execution, "worker-1", run.now)
 
 
-@pytest.mark.parametrize("when", ["answered", "lost", "elsewhere", "attempt"])
+@pytest.mark.parametrize("when", ["answered", "lost", "given again", "elsewhere", "attempt"])
 def test_an_answer_to_another_task_is_refused(when: str) -> None:
     run = Run.begin()
     position = run.take()
@@ -61,6 +61,10 @@ def test_an_answer_to_another_task_is_refused(when: str) -> None:
         run.decide(answer)
     elif when == "lost":
         run.decide(i.WorkflowTaskLost())
+    elif when == "given again":
+        run.decide(i.WorkflowTaskLost())
+        assert take(run.execution, "worker-1", run.now, given=2)
+        assert run.execution.taken == position
     elif when == "elsewhere":
         answer = run.completion(position=Position(position.event_id, 1))
     else:

@@ -80,7 +80,7 @@ class Hand:
 
     def complete(self, task: t.WorkflowTask, *commands: Command) -> None:
         """Answer a workflow task."""
-        self.link.send(t.WorkflowTaskCompletion(task.run, task.attempt, task.position, commands))
+        self.link.send(t.WorkflowTaskCompletion(task.run, task.attempt, task.position, commands, given=task.given))
 
     def finish(self, task: t.WorkflowTask) -> None:
         """Answer it with the end of the workflow."""

@@ -13,8 +13,9 @@ from perdure.engine.storage.memory import MemoryStore
 from perdure.limits import SECOND, WORKFLOW_TASK_TIMEOUT
 from perdure.model import tasks as t
 from perdure.model.commands import ScheduleActivity
+from perdure.model.events import WorkflowTaskCompleted
 from perdure.model.payloads import Payload
-from perdure.model.requests import DescribeWorkflow, GetResult, QueryWorkflow, SignalWorkflow
+from perdure.model.requests import DescribeWorkflow, GetHistory, GetResult, QueryWorkflow, SignalWorkflow
 from tests.engine.node.hands import Hand, simulate, start
 
 WORKFLOWS = QueueKey("default", "workflow", "default", "sample")
@@ -30,8 +31,8 @@ def test_a_task_whose_history_is_being_read_is_not_lost_with_its_worker() -> Non
         await node.call(start("w"))
         first.complete(first.all(t.WorkflowTask)[-1])
         await node.call(SignalWorkflow("default", "w", "", "hello", (), "r"))
-        run = first.all(t.WorkflowTask)[-1].run
-        first.link.send(t.HistoryWanted(run))  # it has dropped its copy
+        task = first.all(t.WorkflowTask)[-1]
+        first.link.send(t.HistoryWanted(task.run, given=task.given))  # it has dropped its copy
         await first.link.detach()
         second = await Hand("second").attach(node)
         await pass_time()
@@ -95,6 +96,28 @@ def test_a_task_that_is_not_answered_goes_to_another_worker(caplog: pytest.LogCa
 
     simulate(body)
     assert "silent did not answer a workflow task" in caplog.text
+
+
+def test_what_another_worker_has_now_is_not_answered_by_the_first() -> None:
+    """It may have been told less, such as of fewer updates; then the other's copy is not what is recorded."""
+
+    async def body(node: Node) -> None:
+        silent = await Hand("silent").attach(node)
+        await node.call(start("w"))
+        other = await Hand("other").attach(node)
+        await pass_time(WORKFLOW_TASK_TIMEOUT / SECOND + 1)
+        first, second = silent.all(t.WorkflowTask)[0], other.all(t.WorkflowTask)[0]
+        assert (first.position, first.attempt) == (second.position, second.attempt)
+        silent.complete(first)
+        silent.link.send(t.HistoryWanted(first.run, given=first.given))
+        await pass_time()
+        assert len(silent.all(t.WorkflowTask)) == 1
+        other.complete(second)
+        await pass_time()
+        events = (await node.call(GetHistory("default", "w", ""))).events
+        assert [event.identity for event in events if isinstance(event, WorkflowTaskCompleted)] == ["other"]
+
+    simulate(body)
 
 
 def test_a_task_that_is_answered_in_time_is_given_once() -> None:

@@ -14,11 +14,12 @@ class Execution:
     taken: the position at which a worker has the open workflow task; None while nobody has it. Only memory
     knows: workflow code has no effects of its own, so a task that is lost with the process is simply given
     out again. While it is set, what arrives is buffered.
+    given: which giving of the task that is. An earlier one is not to be answered: its worker may know of less.
     beats: the last heartbeat of each running attempt (time, details), by scheduled event id. Journaled now
     and then, and when the attempt ends.
     """
 
-    __slots__ = ("beats", "build_id", "deadlines", "ref", "state", "taken", "taken_at", "taken_by")
+    __slots__ = ("beats", "build_id", "deadlines", "given", "ref", "state", "taken", "taken_at", "taken_by")
 
     def __init__(self, state: State, retention: int = DEFAULT_RETENTION) -> None:
         self.state = state
@@ -28,6 +29,7 @@ class Execution:
         self.taken: Position | None = None
         self.taken_at = 0
         self.taken_by = ""
+        self.given = 0
         self.build_id = ""  # of the worker's code
 
     @property

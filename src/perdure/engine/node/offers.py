@@ -39,6 +39,7 @@ class Offers:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self._dispatcher = serving.dispatcher
+        self._given = 0  # the number of the last workflow task that was given to a worker
         self._out: dict[Live, float] = {}  # whose workflow task is at a worker, and since when
         self._timer: asyncio.TimerHandle | None = None
         self._missed: set[QueueKey] = set()  # what no worker could take, and a warning has said so
@@ -176,7 +177,9 @@ class Offers:
                 live.queued = True
                 self._backlog(live, key, 0, 0, 0)
             return
-        if not take(execution, worker.hello.instance, self._serving.clock.now(), worker.hello.build_id):
+        now = self._serving.clock.now()
+        self._given = max(self._given + 1, now)  # across restarts, too
+        if not take(execution, worker.hello.instance, now, worker.hello.build_id, self._given):
             return  # it backs off, or the run is held
         seen = state.seen
         if live.sticky == worker.hello.instance and live.recent_from <= seen.event_id + 1:
@@ -206,6 +209,7 @@ class Offers:
                 tuple(events),
                 updates,
                 state.history_bytes,
+                execution.given,
             )
         )
 

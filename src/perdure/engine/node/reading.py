@@ -63,9 +63,9 @@ class Reading:
         """A worker does not hold the workflow that it was given news for."""
         live = self._node.serving.lives.get(ChainKey(message.run.namespace, message.run.workflow_id))
         execution = live.execution if live is not None else None
-        if live is None or execution is None or execution.ref != message.run or execution.taken is None:
+        if live is None or execution is None or execution.taken is None:
             return
-        if execution.taken_by == worker.hello.instance:
+        if (execution.ref, execution.taken_by, execution.given) == (message.run, worker.hello.instance, message.given):
             live.sticky = ""
             self._node.serving.offers.history(live)
 
@@ -75,11 +75,11 @@ class Reading:
 
     async def _task_history(self, live: Live) -> None:
         execution = live.run
-        taken, taken_by = execution.taken, execution.taken_by
+        taken, given = execution.taken, execution.given
         if taken is None:
             return
         events = await self.whole(live.key, taken.event_id)
-        worker = self._node.dispatcher.workers.get(taken_by)
-        if live.gone or execution.taken != taken or execution.taken_by != taken_by or worker is None:
+        worker = self._node.dispatcher.workers.get(execution.taken_by)
+        if live.gone or execution.taken is None or execution.given != given or worker is None:
             return  # it was given to another
         self._node.serving.offers.send_task(live, worker, events, delta=False)

@@ -63,7 +63,7 @@ class WorkflowTasks:
             answer = self._answer(task)
         except Exception as error:  # not of the workflow's code: what that raises, the run answers itself
             self._drop(task.run.run_id)
-            answer = WorkflowTaskFailure(task.run, task.attempt, task.position, failure_of(error))
+            answer = WorkflowTaskFailure(task.run, task.attempt, task.position, failure_of(error), task.given)
         except BaseException:
             self._drop(task.run.run_id)
             raise
@@ -118,7 +118,7 @@ class WorkflowTasks:
             self._runs[run_id] = run
         elif run is None or run.position != task.previous:
             self._drop(run_id)
-            return HistoryWanted(task.run)
+            return HistoryWanted(task.run, given=task.given)
         else:
             self._runs.move_to_end(run_id)
         answer = run.activate(task)

@@ -135,7 +135,8 @@ class WorkflowRun:
             raise
         except BaseException as error:  # SystemExit, too: one workflow's code can't end them all
             self.broken = True
-            return WorkflowTaskFailure(self.ref, task.attempt, task.position, self._located(failure_of(error), error))
+            failure = self._located(failure_of(error), error)
+            return WorkflowTaskFailure(self.ref, task.attempt, task.position, failure, task.given)
         self.position = task.position
         return WorkflowTaskCompletion(
             self.ref,
@@ -146,6 +147,7 @@ class WorkflowRun:
             CURRENT,
             self._resolver.take(),
             bool(self._logger.records),
+            task.given,
         )
 
     def query(self, task: QueryTask) -> QueryAnswer:

@@ -120,6 +120,7 @@ class Clients:
             if asked.notes.get(n, "asked") == "asked":
                 asked.notes[n] = "asked"
                 await self._note(wid, asked, n)
+                await self._query(handle)  # whoever sent it wants to see it there
         elif asked.updates.get(n, "asked") == "asked":
             asked.updates[n] = "asked"
             await self._update(wid, asked, n)

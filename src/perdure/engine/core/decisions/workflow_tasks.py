@@ -32,9 +32,12 @@ from perdure.model.failures import Failure
 from perdure.model.state import OpenTask
 from perdure.model.tasks import Position, WorkflowTaskCompletion, WorkflowTaskFailure
 
+NOT_OPEN = "that workflow task is not open any more"
 
-def take(execution: Execution, worker: str, now: int, build_id: str = "") -> bool:
-    """A worker, whose code has a build id, takes the open workflow task; False if there is none to take.
+
+def take(execution: Execution, worker: str, now: int, build_id: str = "", given: int = 0) -> bool:
+    """A worker, whose code has a build id, takes the open workflow task; False if there is none to take. `given` is
+    another number each time.
 
     Only memory changes: if this process dies, the task is given out again.
     """
@@ -43,7 +46,7 @@ def take(execution: Execution, worker: str, now: int, build_id: str = "") -> boo
         return False
     execution.taken = Position(state.last_event_id, state.digest)
     execution.taken_at = max(now, state.last_time)
-    execution.taken_by, execution.build_id = worker, build_id
+    execution.taken_by, execution.build_id, execution.given = worker, build_id, given
     return True
 
 
@@ -57,11 +60,13 @@ def lost(tx: Transition, lost: WorkflowTaskLost) -> None:
         tx.effects.append(OfferWorkflowTask())
 
 
-def taken_task(execution: Execution, position: Position, attempt: int) -> OpenTask:
+def taken_task(execution: Execution, answer: WorkflowTaskCompletion | WorkflowTaskFailure) -> OpenTask:
     """The task that a worker answers. Raises NotFound for any but the one that is out."""
     task = execution.state.task
-    if task is None or execution.taken is None or execution.taken != position or task.attempt != attempt:
-        raise NotFound("that workflow task is not open any more")
+    if task is None or execution.taken is None:
+        raise NotFound(NOT_OPEN)
+    if (execution.taken, execution.given, task.attempt) != (answer.position, answer.given, answer.attempt):
+        raise NotFound(NOT_OPEN)
     return task
 
 
@@ -71,7 +76,7 @@ def complete(tx: Transition, message: WorkflowTaskCompletion) -> None:
     Commands that can't be carried out fail the task; a close is refused while there are unseen messages.
     """
     execution, state = tx.execution, tx.state
-    task = taken_task(execution, message.position, message.attempt)
+    task = taken_task(execution, message)
     wrong = check(state, message.commands)
     if wrong is not None:
         task_failed(tx, task, wrong)
@@ -170,7 +175,7 @@ def refuse_close(tx: Transition, task: OpenTask) -> None:
 
 def fail(tx: Transition, message: WorkflowTaskFailure) -> None:
     """The code has a bug, or does not fit its history."""
-    task_failed(tx, taken_task(tx.execution, message.position, message.attempt), message.failure)
+    task_failed(tx, taken_task(tx.execution, message), message.failure)
 
 
 def undecided(tx: Transition, undecided: WorkflowTaskUndecided) -> None:
