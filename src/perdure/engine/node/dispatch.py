@@ -36,7 +36,7 @@ class AttachedWorker:
         self.hello = hello
         self.receive = receive
         self.workflows, self.activities = set(hello.workflows), set(hello.activities)  # the types that it has
-        self.held: set[ActivityToken] = set()  # attempts it has or is about to be given
+        self.held: dict[ActivityToken, None] = {}  # attempts it has or is about to be given, in their order
         self.leaving = False  # it is shutting down: what it is given it lets go at once
 
     @property

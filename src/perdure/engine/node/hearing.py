@@ -28,7 +28,7 @@ def heartbeat(node: Node, _: AttachedWorker, message: t.AboutAttempt) -> None:
 
 def attempt_ended(node: Node, worker: AttachedWorker, message: t.AboutAttempt) -> None:
     """An attempt is over: its slot is free."""
-    worker.held.discard(message.token)
+    worker.held.pop(message.token, None)
     node.serving.nudge()
     heartbeat(node, worker, message)
 

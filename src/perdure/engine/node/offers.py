@@ -64,7 +64,7 @@ class Offers:
         start = i.StartActivity(scheduled_event_id, attempt, worker.hello.instance)
         run = live.run
         tx = decide(run, start, self._serving.clock.now())
-        worker.held.add(ActivityToken(run.ref, scheduled_event_id, attempt))
+        worker.held[ActivityToken(run.ref, scheduled_event_id, attempt)] = None
         self._serving.apply(live, Work(start, again=False), tx)
 
     def unserved(self, live: Live) -> tuple[str, ...]:
@@ -150,7 +150,7 @@ class Offers:
             if isinstance(effect, fx.HandOver):
                 worker = self._dispatcher.workers.get(effect.worker)
                 if worker is not None:
-                    worker.held.discard(effect.task.token)
+                    worker.held.pop(effect.task.token, None)
             elif isinstance(effect, fx.WakeServed):
                 self._serving.wake_served(effect)
         for item in row.backlog_removed:

@@ -383,7 +383,7 @@ class Serving:
         for token in worker.held if worker.leaving else ():
             run = token.run
             self.submit(ChainKey(run.namespace, run.workflow_id), Work(ActivityEvicted(token), None, run.run_id))
-        for run in {token.run for token in worker.held}:
+        for run in dict.fromkeys(token.run for token in worker.held):
             self.look_for_lost(ChainKey(run.namespace, run.workflow_id), run.run_id, worker.hello.instance)
         for live in list(self.lives.values()):
             if live.sticky == worker.hello.instance:

@@ -89,6 +89,7 @@ class Attempts:
         self._workers: dict[tuple[Key, int], str] = {}  # who was given an attempt
         self._failed: dict[tuple[str, int], int] = {}
         self._held: set[tuple[str, int]] = set()
+        self._deaths: list[tuple[float, float]] = []  # of processes: the true time, and their own
 
     def given(self, task: ActivityTask, worker: str) -> None:
         """A worker was given an attempt; "": one that nobody knows to be dead."""
@@ -186,8 +187,10 @@ class Attempts:
             ledger.fail(f"attempt {number} of {key} came after attempt {last.number}")
         if ledger.several and ledger.lives.lost(last.process, last.begun):
             return  # what it came to in the end was not heard
-        # By the wall clock or by the true time: a process may begin with a clock that is set otherwise.
-        waited = max(ledger.time() - last.ended[0], ledger.clock() - last.ended[1])
+        # By the true time, or by the wall clock of any process since: each may have one that is set otherwise.
+        at, by_the_clock = last.ended
+        clocks = [ledger.clock(), *(clock for died, clock in self._deaths if died >= at)]
+        waited = max(ledger.time() - at, *(clock - by_the_clock for clock in clocks))
         shortest = BACKOFF * (1 - RETRY_JITTER) - (CLOCKS_AGREE if ledger.several else 1e-6)
         if last.end == "raised" and number == last.number + 1 and waited < shortest:
             ledger.fail(f"attempt {number} of {key} began {waited:.3f} s after a failure")
@@ -207,6 +210,7 @@ class Attempts:
     def process_died(self, process: int) -> None:
         """What ran there is lost."""
         self.losses += 1
+        self._deaths.append((self._ledger.time(), self._ledger.clock()))
         self._lose(lambda attempt: attempt.process == process)
 
     def worker_died(self, worker: str) -> None:

@@ -132,7 +132,7 @@ class Cluster:
         """Perhaps somebody else has ended what a worker of ours runs, and the notice was lost."""
         lives = self._node.serving.lives
         for worker in self._node.dispatcher.workers.values():
-            for run in {token.run for token in worker.held}:
+            for run in dict.fromkeys(token.run for token in worker.held):
                 chain = ChainKey(run.namespace, run.workflow_id)
                 if chain not in lives:
                     self._node.serving.submit(chain, Work(None))
