@@ -13,6 +13,6 @@ recovery   how long things took after a fault
 report     what was done, what was checked, and what is needed to look into a violation
 ========== =============================================================================================
 
-The words of the log (`tests.crash.ledger`), the plans (`tests.crash.workload`) and a part of the checks are those of
-the crash tests.
+The words of the log (`tests.crash.ledger`), most of what workflows and clients do (`tests.crash.workload`, `clients`)
+and a part of the checks are those of the crash tests.
 """

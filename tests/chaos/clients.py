@@ -8,15 +8,12 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from random import Random
 
-from perdure import Client, EngineStopped, NotFound, WorkflowHandle
-from perdure.model.requests import SignalWorkflow, UpdateWorkflow
-from perdure.sdk.client.requests import send
-from perdure.sdk.converter import encode
+from perdure import Client, EngineStopped, NotFound
 from tests.chaos.outside import Log
-from tests.chaos.workload import ChaosDesk, chaos_errand, make_order, senders_of, waits_for_ever
-from tests.crash.clients import REFUSED
+from tests.chaos.workload import ChaosDesk, chaos_errand, make_order, waits_for_ever
+from tests.crash.clients import Wishes
 from tests.crash.ledger import AnyLine, Asked, Told, What
-from tests.crash.workload import SENDERS, Order, Report
+from tests.crash.workload import SENDERS, Order
 
 SLOTS = 8
 """A process's number, modulo this, is its slot: so it is known from each of its lines."""
@@ -88,7 +85,8 @@ class Clients:
     """
 
     def __init__(self, client: Client, log: Log, orders: Orders, crowd: int) -> None:
-        self._client, self._log, self._orders, self._crowd = client, log, orders, crowd
+        self._client, self._log, self._crowd = client, log, crowd
+        self._wishes = Wishes(client, log, chaos_errand, ChaosDesk)
         self._next = iter(orders)
 
     async def run(self) -> None:
@@ -101,78 +99,29 @@ class Clients:
             pass
 
     async def _serve(self) -> None:
+        wishes = self._wishes
         for order in self._next:
-            handle = await self._start(order)
+            handle = await wishes.start(order)
             if waits_for_ever(order):
                 continue
-            async with asyncio.TaskGroup() as wishes:
-                for sender in senders_of(order):
-                    wishes.create_task(self._send_notes(order, sender))
+            async with asyncio.TaskGroup() as people:
+                for sender in SENDERS if order.notes else ():
+                    people.create_task(self._send_notes(order, sender))
                 for number in order.bookings:
-                    wishes.create_task(self._book(order.workflow_id, number))
-                result = wishes.create_task(self._result(handle))
+                    people.create_task(wishes.book(order.workflow_id, number))
+                result = people.create_task(wishes.result(handle))
                 if any(step.holds for step in order.plan):
-                    wishes.create_task(self._release_what_is_held(order, result))
-
-    def _ask(self, what: What, workflow: str, about: str = "") -> bool:
-        """Somebody is about to ask for something. False if this slot knows the answer."""
-        if (what, workflow, about) in self._orders.told:
-            return False
-        self._log.ask(what, workflow, about)
-        return True
-
-    async def _start(self, order: Order) -> WorkflowHandle[Report]:
-        id, request_id = order.workflow_id, f"start {order.workflow_id}"
-        if not self._ask("start", id):
-            return self._client.get(id, chaos_errand if order.notes is None else ChaosDesk)
-        if order.notes is None:
-            handle = await self._client.start(chaos_errand(order.plan, []), id=id, request_id=request_id)
-        else:
-            bookings = sum(number > 0 for number in order.bookings)
-            desk = ChaosDesk(order.plan, order.notes * len(SENDERS), bookings)
-            handle = await self._client.start(desk, id=id, request_id=request_id)
-        self._log.tell("start", id)
-        return handle
+                    people.create_task(self._release_what_is_held(order, result))
 
     async def _send_notes(self, order: Order, sender: str) -> None:
-        client, id = self._client, order.workflow_id
-        for number in range(order.notes or 0):
-            text = f"{sender} {number}"
-            if self._ask("signal", id, text):
-                note = (encode(text, "text"),)
-                await send(
-                    client.service,
-                    SignalWorkflow(client.namespace, id, "", "note", note, f"{id} {text}"),
-                    client.ids,
-                )
-                self._log.tell("signal", id, text)
-        if order.notes:
-            self._log.ask("query", id, sender)
-            try:
-                seen = await client.get(id, ChaosDesk).query(ChaosDesk.seen, sender)
-            except NotFound:
-                return  # no worker of this process serves its task queue
-            self._log.tell("query", id, f"{sender} {order.notes}", seen)
-
-    async def _book(self, workflow_id: str, number: int) -> None:
-        client, about = self._client, str(number)
-        if self._ask("update", workflow_id, about):
-            input = (encode(number, "number"),)
-            request = UpdateWorkflow(client.namespace, workflow_id, "", f"book {about}", "book", input)
-            try:
-                outcome = await send(client.service, request, client.ids)
-            except NotFound:
-                if number > 0:
-                    raise
-                # A refused update leaves nothing that the workflow would wait for; so it may have ended before.
-                self._log.tell("update", workflow_id, about, REFUSED)
-                return
-            value = REFUSED if outcome.result is None else int(outcome.result.data)
-            self._log.tell("update", workflow_id, about, value)
-
-    async def _result(self, handle: WorkflowHandle[Report]) -> None:
-        if self._ask("result", handle.id):
-            self._log.tell("result", handle.id, "", await handle.result())
+        """Send all notes of a sender, and look for them there."""
+        await self._wishes.send_notes(order, sender)
+        self._log.ask("query", order.workflow_id, sender)
+        try:
+            seen = await self._client.get(order.workflow_id, ChaosDesk).query(ChaosDesk.seen, sender)
+        except NotFound:
+            return  # no worker of this process serves its task queue
+        self._log.tell("query", order.workflow_id, f"{sender} {order.notes}", seen)
 
     async def _release_what_is_held(self, order: Order, result: asyncio.Task[None]) -> None:
         """An operator's work, until the result is there."""

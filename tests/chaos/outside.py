@@ -7,15 +7,15 @@ leaves a piece of a line, and the next line begins with an end of it.
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from pathlib import Path
-from threading import Event
 
 from msgspec import json
 
 from perdure import Hold, activity
-from perdure.clock import SECOND
 from tests.crash import ledger
-from tests.crash.ledger import AnyLine, Asked, Began, End, Ended, Mark, MarkKind, Told, What, now
+from tests.crash.ledger import AnyLine, Asked, End, Mark, MarkKind, Told, What, now
+from tests.crash.outside import began, ended
 from tests.crash.workload import Flaky, Step
 
 _encoder = json.Encoder()
@@ -29,10 +29,12 @@ class Log:
     Args:
         folder: where it is, or is made.
         process: the number of this process.
+        told: what is not asked again, since this or an earlier process in its slot was told.
     """
 
-    def __init__(self, folder: Path, process: int) -> None:
+    def __init__(self, folder: Path, process: int, told: Container[tuple[What, str, str]] = ()) -> None:
         self.folder, self.process = folder, process
+        self._told = told
         self._file = os.open(folder / ledger.FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_DSYNC, 0o600)
 
     def write(self, line: AnyLine) -> None:
@@ -43,9 +45,12 @@ class Log:
         """A moment in the life of this process."""
         self.write(Mark(process=self.process, at=now(), kind=kind))
 
-    def ask(self, what: What, workflow: str, about: str = "") -> None:
-        """A client is about to ask for something."""
+    def ask(self, what: What, workflow: str, about: str = "") -> bool:
+        """A client is about to ask for something. False if the answer is known already."""
+        if (what, workflow, about) in self._told:
+            return False
         self.write(Asked(process=self.process, at=now(), what=what, workflow=workflow, about=about))
+        return True
 
     def tell(self, what: What, workflow: str, about: str = "", value: object = None) -> None:
         """A client was given an answer."""
@@ -60,23 +65,13 @@ class Outside:
         self._counts = log.folder / COUNTS
         self._counts.mkdir(exist_ok=True)
 
-    def begin(self, step: Step) -> None:
-        info = activity.info()
-        self._log.write(
-            Began(
-                process=self._log.process,
-                at=now(),
-                workflow=info.workflow_id,
-                run=info.run_id,
-                activity=info.activity_id,
-                step=step.key,
-                attempt=info.attempt,
-                started=int(info.started_time.timestamp() * SECOND),
-                failure=info.last_failure or "",
-            )
-        )
+    def begin(self, step: Step) -> bool:
+        """The running attempt begins. True if it is to hang: none is."""
+        self._log.write(began(self._log.process, step))
+        return False
 
     def end(self, step: Step) -> int:
+        """The running attempt has its effect: it returns, or raises Flaky or Hold."""
         attempt = activity.info().attempt
         if self._once_more(step, "held", step.holds):
             raise Hold(f"attempt {attempt} wants somebody to look")
@@ -86,10 +81,8 @@ class Outside:
         return step.key
 
     def cancelled(self, step: Step) -> None:
+        """The running attempt was told to stop."""
         self._end(step, "cancelled")
-
-    def pause(self, seconds: float) -> None:
-        Event().wait(seconds)
 
     def _once_more(self, step: Step, how: End, times: int) -> bool:
         """Whether a step is to end so once more; then it is counted, and written down."""
@@ -103,16 +96,4 @@ class Outside:
         return True
 
     def _end(self, step: Step, how: End) -> None:
-        info = activity.info()
-        self._log.write(
-            Ended(
-                process=self._log.process,
-                at=now(),
-                workflow=info.workflow_id,
-                run=info.run_id,
-                activity=info.activity_id,
-                step=step.key,
-                attempt=info.attempt,
-                how=how,
-            )
-        )
+        self._log.write(ended(self._log.process, step, how))

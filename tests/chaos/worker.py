@@ -18,8 +18,9 @@ from perdure import Unavailable
 from perdure.embedded import Embedded, embedded
 from tests.chaos.clients import CLIENT_SLOTS, SLOTS, Clients, Orders
 from tests.chaos.outside import Log, Outside
-from tests.chaos.workload import ACTIVITIES, OWN_QUEUE, WORKFLOWS, enter, rare
+from tests.chaos.workload import ACTIVITIES, OWN_QUEUE, WORKFLOWS, rare
 from tests.crash import ledger
+from tests.crash.workload import enter
 
 SLOTS_FOR_ACTIVITIES = 6
 """Activities that run at once in a process: fewer than a fan has, so that tasks wait, and others claim them."""
@@ -58,9 +59,9 @@ def main() -> None:
 async def live(task: Task) -> None:
     """One life of a process."""
     folder, slot = Path(task.folder), task.slot
-    log = Log(folder, task.process)
-    enter(Outside(log))
     orders = Orders(task.seed, slot, ledger.read(folder))
+    log = Log(folder, task.process, orders.told)
+    enter(Outside(log))
     leave = asyncio.Event()
     listen(orders, leave)
     log.mark("opening")

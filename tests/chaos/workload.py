@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
-from typing import Protocol
+from threading import Event
 
-from perdure import ApplicationError, RetryPolicy, activity, workflow
-from tests.crash.workload import BACKOFF, LONGEST_BACKOFF, RACED, SENDERS, Order, Report, Step, child_of, parts_of
+from perdure import activity, workflow
+from tests.crash.workload import RACED, AnyDesk, Order, Report, Step, child_of, fan, go_on, retried, sleep, world
 
 OWN_QUEUE = "own"
 """The task queue that one process serves alone."""
@@ -27,123 +27,57 @@ BEAT = 0.1
 
 
 # --- Activities -----------------------------------------------------------------------------------------
-class World(Protocol):
-    """What activities act on."""
-
-    def begin(self, step: Step) -> None:
-        """The running attempt begins."""
-        ...
-
-    def end(self, step: Step) -> int:
-        """The running attempt has its effect: it returns, or raises Flaky or Hold."""
-        ...
-
-    def cancelled(self, step: Step) -> None:
-        """The running attempt was told to stop."""
-        ...
-
-    def pause(self, seconds: float) -> None:
-        """Block the calling thread."""
-        ...
-
-
-_world: list[World] = []
-_retried = RetryPolicy(initial_interval=BACKOFF, maximum_interval=LONGEST_BACKOFF)
-
-
-def enter(world: World) -> None:
-    """Set the world that the activities of this process act on."""
-    _world[:] = [world]
-
-
 async def _perform(step: Step) -> int:
-    world = _world[0]
-    world.begin(step)
+    world().begin(step)
     try:
         for _ in range(int(step.ms / 1000 / BEAT)):
             await asyncio.wait([asyncio.Future[None]()], timeout=BEAT)
             activity.heartbeat(activity.info().attempt)
-        return world.end(step)
+        return world().end(step)
     except asyncio.CancelledError:
-        world.cancelled(step)
+        world().cancelled(step)
         raise
 
 
-@activity(name="chaos.work", retry_policy=_retried)
+@activity(name="chaos.work", retry_policy=retried)
 async def work(step: Step) -> int:
     """Take as long, fail and hold as often as the step says; return its key."""
     return await _perform(step)
 
 
-@activity(retry_policy=_retried, heartbeat_timeout="10s")
+@activity(retry_policy=retried, heartbeat_timeout="10s")
 async def beating(step: Step) -> int:
     """The same, watched by its heartbeats."""
     return await _perform(step)
 
 
-@activity(retry_policy=_retried)
+@activity(retry_policy=retried)
 async def rare(step: Step) -> int:
     """The same, where not every process has the code."""
     return await _perform(step)
 
 
-@activity(retry_policy=_retried)
+@activity(retry_policy=retried)
 def plain(step: Step) -> int:
     """The same in a thread."""
-    world = _world[0]
-    world.begin(step)
-    world.pause(step.ms / 1000)
-    return world.end(step)
+    world().begin(step)
+    Event().wait(step.ms / 1000)
+    return world().end(step)
 
 
 # --- Workflows ------------------------------------------------------------------------------------------
 @workflow
 async def chaos_errand(plan: list[Step], done: list[int]) -> Report:
-    """Do the steps of a plan in order; go on in a new run where it says so."""
-    results = list(done)
-    for place, step in enumerate(plan):
-        if step.kind == "again":
-            workflow.continue_as_new(chaos_errand(plan[place + 1 :], [*results, step.key]))
-        results.append(await _do(step))
-    return Report(results)
+    """Does the steps of a plan."""
+    return await go_on(chaos_errand, plan, done, _do)
 
 
 @workflow
-class ChaosDesk:
-    """Does the steps of a plan, and takes notes and bookings meanwhile; ends when it has all of them."""
+class ChaosDesk(AnyDesk):
+    """Does the steps of a plan, and takes messages."""
 
-    def __init__(self, plan: list[Step], notes: int, bookings: int) -> None:
-        self.plan = plan
-        self.expected = notes, bookings
-        self.results: list[int] = []
-        self.notes: list[str] = []
-        self.booked: list[int] = []
-
-    async def run(self) -> Report:
-        for step in self.plan:
-            self.results.append(await _do(step))
-        notes, bookings = self.expected
-        await workflow.wait_until(lambda: len(self.notes) >= notes and len(self.booked) >= bookings)
-        return Report(self.results, self.notes, self.booked)
-
-    @workflow.signal
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    @workflow.query
-    def seen(self, sender: str) -> int:
-        return sum(note.startswith(sender) for note in self.notes)
-
-    @workflow.update
-    async def book(self, number: int) -> int:
-        result = await work(Step(number))
-        self.booked.append(result)
-        return result
-
-    @book.validator
-    def _(self, number: int) -> None:
-        if number < 0:
-            raise ApplicationError("negative")
+    async def do(self, step: Step) -> int:
+        return await _do(step)
 
 
 async def _do(step: Step) -> int:
@@ -157,11 +91,9 @@ async def _do(step: Step) -> int:
         case "away":
             return await work.options(task_queue=OWN_QUEUE)(step)
         case "fan":
-            return sum(await asyncio.gather(*(work(part) for part in parts_of(step))))
+            return await fan(work, step)
         case "sleep":
-            before = workflow.now()
-            await asyncio.sleep(step.ms / 1000)
-            return int((workflow.now() - before).total_seconds() * 1000 >= step.ms)
+            return await sleep(step)
         case "race":
             slow = work.start(Step(step.key + 1, ms=60_000))
             first = await work(step)
@@ -225,8 +157,3 @@ def _step(random: Random, key: int, kinds: tuple[str, ...]) -> Step:
             return Step(key, kind, ms=ms)
         case _:
             return Step(key, kind, ms=ms, fails=fails)
-
-
-def senders_of(order: Order) -> tuple[str, ...]:
-    """Who sends notes to a workflow."""
-    return SENDERS if order.notes is not None else ()

@@ -5,19 +5,99 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Protocol
 
 from perdure import Client, EngineStopped, NotFound, WorkflowHandle
 from perdure.model.requests import SignalWorkflow, UpdateWorkflow
 from perdure.sdk.client.requests import send
 from perdure.sdk.converter import encode
+from perdure.sdk.workflow.api import WorkflowFunction
+from tests.crash.ledger import What
 from tests.crash.outside import ActivityKey, Outside
-from tests.crash.workload import SENDERS, Desk, Order, Report, errand
+from tests.crash.workload import SENDERS, AnyDesk, Desk, Order, Report, Step, errand
 
 OPERATOR_PAUSE = 0.02
 """Seconds after which a person who waits for an activity to be held looks again."""
 
 REFUSED = "refused"
 """What is told of an update that the validator refused."""
+
+
+class Record(Protocol):
+    """What is known of what was asked, and of the answers."""
+
+    def ask(self, what: What, workflow: str, about: str = "") -> bool:
+        """Somebody is about to ask for something. False if the answer is known already."""
+        ...
+
+    def tell(self, what: What, workflow: str, about: str = "", value: object = None) -> None:
+        """Somebody was given an answer."""
+        ...
+
+
+class Wishes:
+    """What may be wanted of an engine.
+
+    Args:
+        client: the engine's.
+        record: where it is written down.
+        errand, desk: the workflows.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        record: Record,
+        errand: WorkflowFunction[[list[Step], list[int]], Report],
+        desk: type[AnyDesk],
+    ) -> None:
+        self._client, self._record, self._errand, self._desk = client, record, errand, desk
+
+    async def start(self, order: Order) -> WorkflowHandle[Report]:
+        """Have a workflow begun."""
+        id, request_id = order.workflow_id, f"start {order.workflow_id}"
+        if not self._record.ask("start", id):
+            return self._client.get(id, self._errand) if order.notes is None else self._client.get(id, self._desk)
+        if order.notes is None:
+            handle = await self._client.start(self._errand(order.plan, []), id=id, request_id=request_id)
+        else:
+            desk = self._desk(order.plan, order.notes * len(SENDERS), sum(number > 0 for number in order.bookings))
+            handle = await self._client.start(desk, id=id, request_id=request_id)
+        self._record.tell("start", id)
+        return handle
+
+    async def send_notes(self, order: Order, sender: str) -> None:
+        """Send all notes of a sender, one after another."""
+        client, id = self._client, order.workflow_id
+        for number in range(order.notes or 0):
+            text = f"{sender} {number}"
+            if self._record.ask("signal", id, text):
+                note = (encode(text, "text"),)
+                request = SignalWorkflow(client.namespace, id, "", "note", note, f"{id} {text}")
+                await send(client.service, request, client.ids)
+                self._record.tell("signal", id, text)
+
+    async def book(self, workflow_id: str, number: int) -> None:
+        """Make a booking."""
+        client, about = self._client, str(number)
+        if self._record.ask("update", workflow_id, about):
+            input = (encode(number, "number"),)
+            request = UpdateWorkflow(client.namespace, workflow_id, "", f"book {about}", "book", input)
+            try:
+                outcome = await send(client.service, request, client.ids)
+            except NotFound:
+                if number > 0:
+                    raise
+                # A refused update leaves nothing that the workflow would wait for; so it may have ended before.
+                self._record.tell("update", workflow_id, about, REFUSED)
+                return
+            value = REFUSED if outcome.result is None else int(outcome.result.data)
+            self._record.tell("update", workflow_id, about, value)
+
+    async def result(self, handle: WorkflowHandle[Report]) -> None:
+        """Wait for a workflow's end."""
+        if self._record.ask("result", handle.id):
+            self._record.tell("result", handle.id, "", await handle.result())
 
 
 class Clients:
@@ -32,6 +112,7 @@ class Clients:
 
     def __init__(self, client: Client, outside: Outside, orders: list[Order], crowd: int) -> None:
         self._client, self._outside = client, outside
+        self._wishes = Wishes(client, outside, errand, Desk)
         self._orders: Iterator[Order] = iter(orders)
         self._crowd = crowd
         self._people = asyncio.TaskGroup()
@@ -49,59 +130,15 @@ class Clients:
             pass
 
     async def _serve(self) -> None:
+        wishes = self._wishes
         for order in self._orders:
-            async with asyncio.TaskGroup() as wishes:
-                handle = await self._start(order)
-                if order.notes is not None:
-                    for sender in SENDERS:
-                        wishes.create_task(self._send_notes(order.workflow_id, sender, order.notes))
+            async with asyncio.TaskGroup() as people:
+                handle = await wishes.start(order)
+                for sender in SENDERS:
+                    people.create_task(wishes.send_notes(order, sender))
                 for number in order.bookings:
-                    wishes.create_task(self._book(order.workflow_id, number))
-                wishes.create_task(self._result(handle))
-
-    async def _start(self, order: Order) -> WorkflowHandle[Report]:
-        id, request_id = order.workflow_id, f"start {order.workflow_id}"
-        if not self._outside.ask("start", id):
-            return self._client.get(id, errand if order.notes is None else Desk)
-        if order.notes is None:
-            handle = await self._client.start(errand(order.plan, []), id=id, request_id=request_id)
-        else:
-            desk = Desk(order.plan, order.notes * len(SENDERS), sum(number > 0 for number in order.bookings))
-            handle = await self._client.start(desk, id=id, request_id=request_id)
-        self._outside.tell("start", id)
-        return handle
-
-    async def _send_notes(self, workflow_id: str, sender: str, count: int) -> None:
-        client = self._client
-        for number in range(count):
-            text = f"{sender} {number}"
-            if self._outside.ask("signal", workflow_id, text):
-                note = (encode(text, "text"),)
-                request = SignalWorkflow(client.namespace, workflow_id, "", "note", note, f"{workflow_id} {text}")
-                await send(client.service, request, client.ids)
-                self._outside.tell("signal", workflow_id, text)
-
-    async def _book(self, workflow_id: str, number: int) -> None:
-        client, about = self._client, str(number)
-        if self._outside.ask("update", workflow_id, about):
-            request = UpdateWorkflow(
-                client.namespace, workflow_id, "", f"book {about}", "book", (encode(number, "number"),)
-            )
-            try:
-                outcome = await send(client.service, request, client.ids)
-            except NotFound:
-                if number > 0:
-                    raise
-                # A refused update leaves nothing that the workflow would wait for; so it may have ended before.
-                self._outside.tell("update", workflow_id, about, REFUSED)
-                return
-            value = REFUSED if outcome.result is None else int(outcome.result.data)
-            self._outside.tell("update", workflow_id, about, value)
-
-    async def _result(self, handle: WorkflowHandle[Report]) -> None:
-        if self._outside.ask("result", handle.id):
-            report = await handle.result()
-            self._outside.tell("result", handle.id, "", report)
+                    people.create_task(wishes.book(order.workflow_id, number))
+                people.create_task(wishes.result(handle))
 
     # --- The operator -----------------------------------------------------------------------------------
     def _held(self, key: ActivityKey) -> None:

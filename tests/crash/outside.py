@@ -62,20 +62,7 @@ class Outside:
     # --- Activities -------------------------------------------------------------------------------------
     def begin(self, step: Step) -> bool:
         """The running attempt begins. True if it is to hang."""
-        info = activity.info()
-        began = Began(
-            process=self.process,
-            at=now(),
-            workflow=info.workflow_id,
-            run=info.run_id,
-            activity=info.activity_id,
-            step=step.key,
-            attempt=info.attempt,
-            started=int(info.started_time.timestamp() * SECOND),
-            failure=info.last_failure or "",
-            beat=activity.heartbeat_details(int) or 0,
-        )
-        self._say(began)
+        self._say(began(self.process, step))
         if self._ends[step.key, "hung"] >= step.hangs:
             return False
         self._end(step, "hung")
@@ -100,15 +87,36 @@ class Outside:
         self._end(step, "cancelled")
 
     def _end(self, step: Step, how: End) -> None:
-        info = activity.info()
-        ended = Ended(
-            process=self.process,
-            at=now(),
-            workflow=info.workflow_id,
-            run=info.run_id,
-            activity=info.activity_id,
-            step=step.key,
-            attempt=info.attempt,
-            how=how,
-        )
-        self._say(ended)
+        self._say(ended(self.process, step, how))
+
+
+def began(process: int, step: Step) -> Began:
+    """That the running attempt of an activity begins."""
+    info = activity.info()
+    return Began(
+        process=process,
+        at=now(),
+        workflow=info.workflow_id,
+        run=info.run_id,
+        activity=info.activity_id,
+        step=step.key,
+        attempt=info.attempt,
+        started=int(info.started_time.timestamp() * SECOND),
+        failure=info.last_failure or "",
+        beat=activity.heartbeat_details(int) or 0,
+    )
+
+
+def ended(process: int, step: Step, how: End) -> Ended:
+    """That it ends."""
+    info = activity.info()
+    return Ended(
+        process=process,
+        at=now(),
+        workflow=info.workflow_id,
+        run=info.run_id,
+        activity=info.activity_id,
+        step=step.key,
+        attempt=info.attempt,
+        how=how,
+    )

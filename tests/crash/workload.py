@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
 from perdure import ActivityTimedOut, ApplicationError, RetryPolicy, WorkerLost, activity, workflow
+from perdure.sdk.workflow.api import WorkflowFunction
 
 GAVE_UP, RACED = 13, 17
 BACKOFF, LONGEST_BACKOFF = 0.04, 0.2
@@ -80,41 +82,44 @@ def enter(world: World) -> None:
     _world[:] = [world]
 
 
+def world() -> World:
+    """The world that the activities of this process act on."""
+    return _world[0]
+
+
 async def _perform(step: Step) -> int:
-    world = _world[0]
-    hangs = world.begin(step)
+    hangs = world().begin(step)
     try:
         if hangs:
             await asyncio.Event().wait()
         for _ in range(step.turns):
             await asyncio.sleep(0)
-        return world.end(step)
+        return world().end(step)
     except asyncio.CancelledError:
         if not hangs:
-            world.cancelled(step)
+            world().cancelled(step)
         raise
 
 
-_retried = RetryPolicy(initial_interval=BACKOFF, maximum_interval=LONGEST_BACKOFF)
+retried = RetryPolicy(initial_interval=BACKOFF, maximum_interval=LONGEST_BACKOFF)
 
 
-@activity(retry_policy=_retried)
+@activity(retry_policy=retried)
 async def work(step: Step) -> int:
     """Let others run for a while; fail or hold as often as the step says; return its key."""
     return await _perform(step)
 
 
-@activity(retry_policy=_retried)
+@activity(retry_policy=retried)
 def plain_work(step: Step) -> int:
     """The same in a thread."""
-    world = _world[0]
-    world.begin(step)
+    world().begin(step)
     for _ in range(step.turns):
         time.sleep(0)
-    return world.end(step)
+    return world().end(step)
 
 
-@activity(start_to_close_timeout=PATIENCE, retry_policy=_retried)
+@activity(start_to_close_timeout=PATIENCE, retry_policy=retried)
 async def stuck(step: Step) -> int:
     """Hangs as often as the step says, and is given up by its timeout."""
     return await _perform(step)
@@ -127,19 +132,23 @@ async def hopeless(step: Step) -> int:
 
 
 # --- Workflows ------------------------------------------------------------------------------------------
-@workflow
-async def errand(plan: list[Step], done: list[int]) -> Report:
-    """Do the steps of a plan in order; go on in a new run where it says so."""
+Do = Callable[[Step], Awaitable[int]]
+"""What does a step, and gives its result."""
+
+
+async def go_on(
+    errand: WorkflowFunction[[list[Step], list[int]], Report], plan: list[Step], done: list[int], do: Do
+) -> Report:
+    """Do the steps of a plan in order; go on in a new run of the errand where it says so."""
     results = list(done)
     for place, step in enumerate(plan):
         if step.kind == "again":
             workflow.continue_as_new(errand(plan[place + 1 :], [*results, step.key]))
-        results.append(await _do(step))
+        results.append(await do(step))
     return Report(results)
 
 
-@workflow
-class Desk:
+class AnyDesk:
     """Does the steps of a plan, and takes notes and bookings meanwhile; ends when it has all of them."""
 
     def __init__(self, plan: list[Step], notes: int, bookings: int) -> None:
@@ -149,9 +158,13 @@ class Desk:
         self.notes: list[str] = []
         self.booked: list[int] = []
 
+    async def do(self, step: Step) -> int:
+        """Do a step; its result."""
+        raise NotImplementedError
+
     async def run(self) -> Report:
         for step in self.plan:
-            self.results.append(await _do(step))
+            self.results.append(await self.do(step))
         notes, bookings = self.expected
         await workflow.wait_until(lambda: len(self.notes) >= notes and len(self.booked) >= bookings)
         return Report(self.results, self.notes, self.booked)
@@ -160,9 +173,13 @@ class Desk:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
+    @workflow.query
+    def seen(self, sender: str) -> int:
+        return sum(note.startswith(sender) for note in self.notes)
+
     @workflow.update
     async def book(self, number: int) -> int:
-        result = await work(Step(number, turns=number % 3))
+        result = await self.do(Step(number, turns=number % 3))
         self.booked.append(result)
         return result
 
@@ -172,16 +189,28 @@ class Desk:
             raise ApplicationError("negative")
 
 
+@workflow
+async def errand(plan: list[Step], done: list[int]) -> Report:
+    """Does the steps of a plan."""
+    return await go_on(errand, plan, done, _do)
+
+
+@workflow
+class Desk(AnyDesk):
+    """Does the steps of a plan, and takes messages."""
+
+    async def do(self, step: Step) -> int:
+        return await _do(step)
+
+
 async def _do(step: Step) -> int:
     match step.kind:
         case "plain":
             return await plain_work.start(step)
         case "fan":
-            return sum(await asyncio.gather(*(work(part) for part in parts_of(step))))
+            return await fan(work, step)
         case "sleep":
-            before = workflow.now()
-            await asyncio.sleep(step.ms / 1000)
-            return int((workflow.now() - before).total_seconds() * 1000 >= step.ms)
+            return await sleep(step)
         case "stuck":
             return await stuck(step)
         case "hopeless":
@@ -204,6 +233,18 @@ async def _do(step: Step) -> int:
             return report.results[0]
         case _:
             return await work(step)
+
+
+async def fan(work: Do, step: Step) -> int:
+    """All parts of a step at once."""
+    return sum(await asyncio.gather(*(work(part) for part in parts_of(step))))
+
+
+async def sleep(step: Step) -> int:
+    """Wait for a timer; 1 if it was not early."""
+    before = workflow.now()
+    await asyncio.sleep(step.ms / 1000)
+    return int((workflow.now() - before).total_seconds() * 1000 >= step.ms)
 
 
 def child_of(step: Step) -> str:

@@ -46,7 +46,7 @@ def test_queries_at_the_end_of_a_run_see_all_of_it() -> None:
         asking = [asyncio.ensure_future(node.call(query)) for _ in range(3)]
         await asyncio.sleep(0)
         hand.finish(hand.all(t.WorkflowTask)[-1])  # the SDK's worker keeps no workflow that has ended
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # simulated time
         asked = [task for task in hand.all(t.QueryTask) if task.events]
         assert [type(task.events[-1]).__name__ for task in asked] == ["WorkflowExecutionCompleted"] * 3
         for task in asked:
