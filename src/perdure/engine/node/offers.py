@@ -181,6 +181,7 @@ class Offers:
         self._given = max(self._given + 1, now)  # across restarts, too
         if not take(execution, worker.hello.instance, now, worker.hello.build_id, self._given):
             return  # it backs off, or the run is held
+        live.home = self._serving.peers.node  # its home, if that was another, is gone
         seen = state.seen
         if live.sticky == worker.hello.instance and live.recent_from <= seen.event_id + 1:
             self.send_task(live, worker, live.recent[seen.event_id + 1 - live.recent_from :], delta=True)
