@@ -169,8 +169,8 @@ LIST_PAGE: Final = 1_000
 """Executions listed at once."""
 
 STORE_RETRY_INITIAL: Final = 50 * MILLISECOND
-STORE_RETRY_MAXIMUM: Final = 5 * SECOND
-"""Backoff of a commit or a read that the store could not take."""
+STORE_RETRY_MAXIMUM: Final = 1 * SECOND
+"""Backoff of a commit or a read that the store could not take. A store that is back is not kept waiting for longer."""
 
 # --- Several nodes over one store -----------------------------------------------------------------------
 NODE_GRACE: Final = 10 * SECOND
@@ -197,8 +197,10 @@ ABANDONED: Final = 2 * OVERDUE
 WATCH_INTERVAL: Final = 2 * SECOND
 """Whoever waits for a run that another node serves looks at it at least this often."""
 
-CLAIM_LEASE: Final = 1 * MINUTE
-"""How long a task is one node's that it has claimed from a backlog: far longer than it takes to start it."""
+CLAIM_LEASE: Final = 10 * SECOND
+"""How long a task is one node's that it has claimed from a backlog: far longer than it takes to start it. A node gives
+back what it can't start; this is for claims that it can't know of, carried out by the store after their connection was
+lost. Where it is too short, two nodes start the task, and the store refuses one of them."""
 
 # --- The SQLite store -----------------------------------------------------------------------------------
 CHECKED_SIZE: Final = 16 * 1024 * 1024

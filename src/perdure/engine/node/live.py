@@ -91,14 +91,15 @@ class Live:
     """One run in memory: the latest of its workflow id, or (with a run_id) an older one."""
 
     __slots__ = (
-        "asked", "chain", "execution", "flight", "gone", "home", "homed", "inbox", "journal_bytes", "key", "known",
-        "loading", "moved", "older", "parked", "queries", "queued", "ready", "recent", "recent_from", "row",
+        "asked", "below", "chain", "execution", "flight", "gone", "home", "homed", "inbox", "journal_bytes", "key",
+        "known", "loading", "moved", "older", "parked", "queries", "queued", "ready", "recent", "recent_from", "row",
         "snapshot_bytes", "speculative", "sticky", "successor", "version", "wake_at", "wants_history",
     )  # fmt: skip
 
     def __init__(self, chain: ChainKey, older: str = "") -> None:
         self.chain = chain
         self.older = older  # the run_id of a run that is not the latest
+        self.below = 0  # the run_no of what was the latest in memory, when this was taken for an older one
         self.key = RunKey(*chain, 0)
         self.execution: Execution | None = None
         self.known = False  # whether it is known what the store has

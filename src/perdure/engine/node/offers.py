@@ -90,7 +90,7 @@ class Offers:
 
     # --- The backlog ------------------------------------------------------------------------------------
     def pump(self) -> None:
-        """Give free slots to what waits in the backlogs."""
+        """Give free slots to what waits in the backlogs; what was claimed for a slot that is gone is for others."""
         for line in self._dispatcher.waiting():
             claims = sum(backlog.claims for backlog in line.values())
             rooms = {key: self._dispatcher.room(key) for key in line}
@@ -103,6 +103,8 @@ class Offers:
                 for backlog in wanted.values():
                     backlog.reading = True
                 self._serving.read_backlogs(wanted, max(rooms[key] for key in wanted) - claims)
+            for backlog in [line[key] for key, room in rooms.items() if room <= claims and line[key].head]:
+                self._serving.peers.release(backlog.give_back())
 
     def claim(self, live: Live, item: BacklogItem) -> None:
         """The first of a backlog: start it, or find that it does not wait any more."""
@@ -272,13 +274,6 @@ class Offers:
         live.sticky = ""
         if worker is not None:
             worker.receive(EvictWorkflow(live.execution.ref))
-
-    def let_go(self) -> None:
-        """Tasks that this node has claimed, and has no worker for any more, are for others."""
-        for line in self._dispatcher.waiting():
-            for key, backlog in line.items():
-                if not self._dispatcher.serves(key):
-                    self._serving.peers.release(backlog.give_back())
 
 
 def workflow_queue(live: Live) -> QueueKey:

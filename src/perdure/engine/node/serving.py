@@ -294,8 +294,22 @@ class Serving:
         older = self.older.get(key)
         if older is None:
             older = self.older[key] = Live(live.chain, work.run_id)
+            older.below = live.key.run_no
         older.inbox.append(work)
         self.make_ready(older)
+
+    def _not_older(self, live: Live) -> None:
+        """Another node began this run, after the one in memory or in its place: its inputs are for the latest run."""
+        works = list(live.inbox)
+        live.inbox.clear()
+        self._forget(live)
+        latest = self.lives.get(live.chain)
+        if latest is not None and latest.pending is not None:
+            latest.parked += works  # until it is known that the store refuses what is in memory
+            return
+        self.moved(live.chain)
+        for work in works:
+            self.submit(live.chain, work)
 
     # --- What the node's other parts say ----------------------------------------------------------------
     def dirty(self, live: Live, row: Row) -> None:
@@ -320,6 +334,9 @@ class Serving:
 
     def installed(self, live: Live) -> None:
         """An execution was read from the store; if its workflow task is open, somebody must take it."""
+        if live.older and live.key.run_no >= live.below:
+            self._not_older(live)
+            return
         if live.execution is not None:
             self.peers.served(live)
         self.offers.workflow_task(live)
@@ -392,7 +409,7 @@ class Serving:
             if execution is not None and execution.taken is not None and execution.taken_by == worker.hello.instance:
                 self.task_lost(live)
         self.queries.worker_gone(worker)
-        self.offers.let_go()
+        self.nudge()
 
     def look_for_lost(self, chain: ChainKey, run_id: str, gone: str = "") -> None:
         """Attempts of this run may be on a worker that is gone: on one that was here, or ("") on any."""

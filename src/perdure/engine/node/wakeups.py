@@ -72,7 +72,7 @@ class Wakeups:
                 now = self._clock.now()
                 self._unread_since = self._unread_since or now
                 logger.warning("can't read what is due (%s); trying again", error)
-                self._next = now + min(STORE_RETRY_MAXIMUM, self._peers.rescan)
+                self._next = now + STORE_RETRY_MAXIMUM
 
     async def _until_next(self) -> None:
         while (delay := self._next - self._clock.now()) > 0:

@@ -311,6 +311,14 @@ class MemoryStore:
         keys = (run.key for run in self._runs_in(scope) if run.running)
         return nsmallest(limit, (key for key in keys if after is None or _place(key) > _place(after)), key=_place)
 
+    def holder(self, item: BacklogItem) -> int:
+        """The node that has claimed a task; 0: none has. For those who look on."""
+        return self._nodes.holder(item)
+
+    def in_use(self) -> set[int]:
+        """The nodes that watch something, or have claimed something. For those who look on."""
+        return self._nodes.in_use()
+
     def _runs_in(self, scope: Scope) -> Iterator[_Run]:
         return (run for runs in self._chains.values() for run in runs.values() if _is_in(scope, run))
 

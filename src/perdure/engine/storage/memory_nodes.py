@@ -135,6 +135,15 @@ class Nodes:
             if self._claims.get(item[:4], (0, 0))[0] == node:
                 del self._claims[item[:4]]
 
+    def holder(self, item: BacklogItem) -> int:
+        """The node that has claimed a task; 0: none has."""
+        node, until = self._claims.get(item[:4], (0, 0))
+        return node if until > self._clock.now() else 0
+
+    def in_use(self) -> set[int]:
+        """The nodes that watch something, or have claimed something."""
+        return set[int]().union(*self._watching.values(), (node for node, _ in self._claims.values()))
+
     def forget_claim(self, item: BacklogItem) -> None:
         """What is at this place in the backlog is not what was claimed."""
         self._claims.pop(item[:4], None)

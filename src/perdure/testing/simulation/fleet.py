@@ -17,13 +17,14 @@ from typing import Literal
 from perdure.engine.node.node import Node
 from perdure.engine.storage.memory import MemoryStore
 from perdure.ids import SeededIds
-from perdure.limits import BLOCKED_LOOP_WARNING
+from perdure.limits import BLOCKED_LOOP_WARNING, MEMBER_REMEMBERED, SECOND
 from perdure.sdk.client.client import Client
 from perdure.testing.simulation import ledger as outside
 from perdure.testing.simulation.attempts import Step
 from perdure.testing.simulation.clients import Clients, Wanted, make_wanted
 from perdure.testing.simulation.ending import check_end
 from perdure.testing.simulation.ledger import Ledger
+from perdure.testing.simulation.lives import GRACE
 from perdure.testing.simulation.loop import SimulatedClock, SimulatedLoop, Stuck, Timeline
 from perdure.testing.simulation.process import EPOCH, Process, Surroundings, Traits, bury
 from perdure.testing.simulation.script import KINDS, SIDE
@@ -36,8 +37,8 @@ LONGEST = 4 * 3_600.0
 """Seconds of simulated time after which a seed is stuck. Where there is one slot, the loser of a race may have it, for
 an hour, before the winner has."""
 
-QUIET = 30.0
-"""Seconds after the last answer until nothing waits any more."""
+QUIET = 45.0
+"""Seconds after the last answer, and after the last mishap, until nothing waits any more: no mishap lasts as long."""
 
 OUTSIDE = -1
 """The number of the clients' loop."""
@@ -164,8 +165,8 @@ class Course:
         timeline.stepping = self._stepping
         self._around = Surroundings(f"fleet {fleet.seed}", timeline, ledger, store, fleet.faults, fleet.network, watch)
         self._processes: list[Process] = []
-        self._wrong = 0  # how much is wrong now
         self._disturbed = 0.0
+        self._looks = True
         random = Random(f"clients {fleet.seed}")
         self._switchboard = Switchboard(self._loop, random, self._processes)
         self._watchman = Watchman(ledger, self._processes, self._calm_since)
@@ -281,14 +282,29 @@ class Course:
 
     def _look(self) -> None:
         self._ledger.process = OUTSIDE
-        self._watchman.look()
-        self._timeline.after(1.0, self._look)
+        if self._looks:
+            self._watchman.look()
+            self._timeline.after(1.0, self._look)
 
     # --- The end ----------------------------------------------------------------------------------------
     def _come_to_rest(self) -> None:
         """Soon nothing waits any more; and when they have been gone for long, the dead are forgotten."""
         timeline, ledger = self._timeline, self._ledger
         end = timeline.time() + QUIET
-        timeline.run(lambda: timeline.time() >= end and not self._around.down)
+        timeline.run(lambda: (calm := self._calm_since()) is not None and timeline.time() >= max(end, calm + QUIET))
+        self._looks = False
         if not self._watchman.at_rest():
             ledger.fail("something is left over when all is done")
+        for process in self._processes:
+            process.loop.suspended = True
+        self._pass(MEMBER_REMEMBERED / SECOND + GRACE)
+        for process in self._processes:
+            process.loop.suspended = process.number != 0  # the one that does not end
+        self._pass(QUIET)
+        if left := ledger.store.in_use():
+            ledger.fail(f"of those who are gone, {left} are not forgotten")
+
+    def _pass(self, seconds: float) -> None:
+        over: list[None] = []
+        self._timeline.after(seconds, lambda: over.append(None))
+        self._timeline.run(lambda: bool(over))

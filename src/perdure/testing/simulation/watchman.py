@@ -11,17 +11,22 @@ from typing import Final
 
 from perdure.clock import SECOND
 from perdure.engine.storage.api import StoredRun
+from perdure.limits import CLAIM_LEASE
 from perdure.testing.simulation.ledger import Ledger, at_once
 from perdure.testing.simulation.lives import GRACE
 from perdure.testing.simulation.process import EPOCH, Process
 
-SOON: Final = 6.5
+SOON: Final = 5.0
 """Seconds within which anything is gone on with: a node looks every second, and any takes over after three more;
-reading and writing may take half a second each."""
+reading and writing may take a fifth of a second each, and be tried again."""
 
-TAKEN_OVER: Final = 2 * GRACE + 6.0
+TAKEN_OVER: Final = 2 * GRACE + 3.0
 """Seconds within which another node goes on with what one had that is gone: the grace; another, where somebody could
 not reach the store just before, so that everybody has the time to say that they live; and some to notice it."""
+
+UNCLAIMED: Final = CLAIM_LEASE / SECOND + SOON
+"""Seconds within which somebody begins a task of a backlog that there is a slot for: one that is gone may have claimed
+it, or one whose claim was carried out and not answered."""
 
 
 class Watchman:
@@ -52,12 +57,17 @@ class Watchman:
                 self._ledger.fail(f"nobody has gone on for {waits:.1f} s with {what}")
 
     def at_rest(self) -> bool:
-        """Whether nothing waits at all, but for the end of its retention."""
-        return not at_once(self._store.running(None, 1)) and not at_once(self._store.backlogged_queues())
+        """Whether nothing waits, but for the end of its retention; nor does any node that lives, for anything."""
+        waits = at_once(self._store.running(None, 1)) or at_once(self._store.backlogged_queues())
+        return not waits and not self._store.in_use() & {process.node.peers.node for process in self._living()}
+
+    def _living(self) -> list[Process]:
+        return [process for process in self._processes if process.running]
 
     def _waiting(self) -> Iterator[tuple[object, float]]:
         """What somebody could go on with, and for how long it may wait."""
         now = EPOCH + int(self._ledger.time() * SECOND)
+        living = {process.node.peers.node for process in self._living()}
         for due in at_once(self._store.due(now, 10)):
             yield ("what is due", *due), SOON
         for key in at_once(self._store.running(None, 1_000)):
@@ -65,9 +75,12 @@ class Watchman:
                 if run is not None and run.key == key:
                     yield from ((what, TAKEN_OVER) for what in self._lost(run))
         for queue in at_once(self._store.backlogged_queues()):
-            if any(process.node.dispatcher.room(queue) for process in self._processes if process.running):
-                for item in at_once(self._store.backlog(queue, None, 1_000)):
-                    yield ("a task of the backlog", *item), TAKEN_OVER
+            room = any(process.node.dispatcher.room(queue) for process in self._living())
+            for item in at_once(self._store.backlog(queue, None, 1_000)):
+                if room:
+                    yield ("a task of the backlog", *item), UNCLAIMED
+                if (holder := self._store.holder(item)) in living:
+                    yield ("a task of the backlog that it has claimed", holder, *item), SOON
 
     def _lost(self, run: StoredRun) -> Iterator[object]:
         """What nobody may know of who lives."""
@@ -80,4 +93,4 @@ class Watchman:
             yield "the workflow task", key, version
 
     def _lives(self, worker: str) -> bool:
-        return any(worker in process.node.dispatcher.workers for process in self._processes if process.running)
+        return any(worker in process.node.dispatcher.workers for process in self._living())

@@ -215,9 +215,10 @@ class Cluster:
         try:
             items = await self._store.claim(self.node, queues, limit, alive, CLAIM_LEASE)
         except PerdureError:
-            # It may have been carried out; so this node asks also for what it has, which `fill` tells apart.
-            limit, others = limit + sum(len(backlog.claimed) for backlog in backlogs.values()), alive - {self.node}
-            claim = partial(self._store.claim, self.node, queues, limit, others, CLAIM_LEASE)
+            # It may have been carried out; so this node asks also for what it has, which `fill` tells apart; and for so
+            # much that nothing hides behind what has come to the front meanwhile. What there is no slot for goes back.
+            limit = BACKLOG_PAGE + sum(len(backlog.claimed) for backlog in backlogs.values())
+            claim = partial(self._store.claim, self.node, queues, limit, alive - {self.node}, CLAIM_LEASE)
             items = await patiently("a backlog", claim)
         for item in items:
             claimed[item.queue].append(item)

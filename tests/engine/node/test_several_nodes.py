@@ -1,0 +1,118 @@
+"""Two nodes over one memory, in simulated time: what one of them has claimed, and then can't go on with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+from msgspec.structs import replace
+
+from perdure.engine.node.cluster.cluster import Cluster
+from perdure.engine.node.cluster.members import StoreClock
+from perdure.engine.node.node import Node
+from perdure.engine.storage.api import ChainKey, StoredRun, Verdict, Write
+from perdure.engine.storage.memory import MemoryStore
+from perdure.errors import WorkflowAlreadyStarted
+from perdure.ids import SeededIds
+from perdure.limits import CLAIM_LEASE, NODE_GRACE, SECOND
+from perdure.model import tasks as t
+from perdure.model.requests import GetResult
+from perdure.testing.simulation.loop import SimulatedClock, SimulatedLoop
+from tests.engine.node.hands import EPOCH, Hand, start
+
+
+class GatedStore(MemoryStore):
+    """A store that can be made to wait before it reads or commits."""
+
+    reads: asyncio.Event | None = None
+    commits: asyncio.Event | None = None
+
+    async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:
+        if self.reads is not None:
+            await self.reads.wait()
+        return await super().load(chains)
+
+    async def commit(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:
+        if self.commits is not None:
+            await self.commits.wait()
+        return await super().commit(group, now)
+
+
+def member(store: GatedStore, loop: SimulatedLoop, name: str) -> Node:
+    clock, ids = StoreClock(SimulatedClock(loop, EPOCH)), SeededIds(name)
+    return Node(store, clock, ids, peers=lambda node: Cluster(store, clock, node, lambda: 0.5, NODE_GRACE))
+
+
+def simulate(body: Callable[[tuple[Node, GatedStore], tuple[Node, GatedStore]], Awaitable[None]]) -> None:
+    """The life of two nodes, each given with its store."""
+    loop = SimulatedLoop(max_steps=1_000_000)
+    memory = MemoryStore(SimulatedClock(loop, EPOCH))
+    stores = [GatedStore() for _ in range(2)]
+    for store in stores:
+        store.__dict__.update(memory.another().__dict__)
+    one, other = (member(store, loop, f"node {number}") for number, store in enumerate(stores))
+
+    async def life() -> None:
+        for node in (one, other):
+            await node.start()
+            await node.serve()
+        try:
+            await body((one, stores[0]), (other, stores[1]))
+        finally:
+            for node in (one, other):
+                await node.stop()
+
+    try:
+        loop.run_until_complete(life())
+    finally:
+        loop.close()
+
+
+async def pass_time(seconds: float) -> None:
+    await asyncio.sleep(seconds)  # simulated time
+
+
+async def first_task(hand: Hand) -> t.WorkflowTask:
+    """What a worker is given first."""
+    async with asyncio.timeout(CLAIM_LEASE / SECOND / 2):
+        while not hand.all(t.WorkflowTask):
+            await pass_time(0.01)
+    return hand.all(t.WorkflowTask)[0]
+
+
+def test_what_a_node_has_no_worker_for_any_more_is_given_back() -> None:
+    async def body(one: tuple[Node, GatedStore], other: tuple[Node, GatedStore]) -> None:
+        node, store = one
+        await other[0].call(start("w"))  # into the backlog: nobody is there
+        store.reads = asyncio.Event()
+        hasty = await Hand("hasty").attach(node)
+        await pass_time(1.5)  # it is claimed, and its run is being read
+        await hasty.link.detach()
+        store.reads.set()
+        steady = await Hand("steady").attach(other[0])
+        await first_task(steady)
+
+    simulate(body)
+
+
+def test_a_run_that_another_node_began_first_is_no_older_one() -> None:
+    async def body(one: tuple[Node, GatedStore], other: tuple[Node, GatedStore]) -> None:
+        node, store = one
+        hand = await Hand("hand").attach(node)
+        store.commits = asyncio.Event()
+        refused = asyncio.ensure_future(node.call(start("w")))
+        mine = (await first_task(hand)).run
+        taken = await other[0].call(replace(start("w"), request_id="another"))
+        await pass_time(1.5)  # what the other has put into the backlog is claimed
+        store.commits.set()
+        with pytest.raises(WorkflowAlreadyStarted):
+            await refused
+        hand.given.clear()
+        task = await first_task(hand)
+        assert task.run.run_id == taken.run_id != mine.run_id
+        hand.finish(task)
+        ended = await other[0].call(GetResult("default", "w", ""))
+        assert ended.status == "Completed"
+
+    simulate(body)
