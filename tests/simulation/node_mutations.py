@@ -131,6 +131,14 @@ def tell_no_givings_apart(patch: Patch) -> None:
     patch.setattr(offers, "take", take)
 
 
+def work_before_saying_so(patch: Patch) -> None:
+    patch.setattr(Cluster, "silent", False)
+
+
+def keep_what_there_is_no_slot_for(patch: Patch) -> None:
+    patch.setattr(Cluster, "release", nothing)
+
+
 NODE_MUTATIONS = [
     Mutation("reply from memory", "1: no reply is older than what was acknowledged", reply_from_memory),
     Mutation("ignore that nodes are lost", "5: a run goes on", ignore_losses),
@@ -149,6 +157,8 @@ NODE_MUTATIONS = [
     Mutation("take an answer to a task that was given again", "1: no reply is older than what was acknowledged",
              tell_no_givings_apart),
     Mutation("forget attempts of lost workers", "5: a run goes on", forget_attempts),
+    Mutation("work before the others know that it lives", "2: an attempt runs once", work_before_saying_so),
+    Mutation("keep tasks that there is no slot for", "5: a run goes on", keep_what_there_is_no_slot_for),
     Mutation("accept the outcome of a lost worker", "2: an old token is refused", accept_stale_tokens),
     Mutation("take an unknown commit for committed", "1: acknowledged means on disk", take_unknown_for_committed),
     Mutation("ignore that another node was faster", "1: acknowledged means on disk", ignore_refusal),

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from perdure.engine.node.cluster.cluster import Cluster
-from perdure.engine.node.cluster.members import StoreClock
+from perdure.engine.node.cluster.members import Members, StoreClock
 from perdure.engine.node.node import Node
 from perdure.engine.storage.api import ChainKey, StoredRun, Verdict, Write
 from perdure.engine.storage.memory import MemoryStore
@@ -116,3 +116,33 @@ def test_a_run_that_another_node_began_first_is_no_older_one() -> None:
         assert ended.status == "Completed"
 
     simulate(body)
+
+
+def test_who_comes_after_the_store_was_away_takes_nobody_for_dead() -> None:
+    """Nobody could say for the grace that it is alive. What they run isn't begun again."""
+    loop = SimulatedLoop()
+    clock = SimulatedClock(loop, EPOCH)
+    memory = MemoryStore(clock)
+
+    def members(worker: str) -> Members:
+        return Members(memory.another(), StoreClock(clock), NODE_GRACE, lambda: [worker])
+
+    async def life() -> None:
+        old, new = members("old"), members("new")
+        await old.join()
+        begun = clock.now() + 1
+        await pass_time(1.5 * NODE_GRACE / SECOND)
+        await new.join()
+        assert new.may_live("old", begun)
+        for _ in range(3):
+            await pass_time(NODE_GRACE / SECOND / 4)
+            assert not await new.renew()
+            assert new.may_live("old", begun)
+        await pass_time(NODE_GRACE / SECOND / 4)
+        assert await new.renew(), "now it is known"
+        assert not new.may_live("old", begun)
+
+    try:
+        loop.run_until_complete(life())
+    finally:
+        loop.close()

@@ -53,7 +53,7 @@ class Offers:
     def activity(self, live: Live, offer: fx.OfferActivity) -> None:
         """Start an attempt if a worker has a slot; else it joins the backlog."""
         key = self._queue_of(live, live.run.state.activities[offer.scheduled_event_id])
-        worker = self._dispatcher.activity_worker(key)
+        worker = None if self._serving.peers.silent else self._dispatcher.activity_worker(key)
         if worker is None:
             self._backlog(live, key, offer.priority, offer.scheduled_event_id, offer.attempt)
         else:
@@ -91,6 +91,8 @@ class Offers:
     # --- The backlog ------------------------------------------------------------------------------------
     def pump(self) -> None:
         """Give free slots to what waits in the backlogs; what was claimed for a slot that is gone is for others."""
+        if self._serving.peers.silent:
+            return
         for line in self._dispatcher.waiting():
             claims = sum(backlog.claims for backlog in line.values())
             rooms = {key: self._dispatcher.room(key) for key in line}
@@ -110,6 +112,9 @@ class Offers:
         """The first of a backlog: start it, or find that it does not wait any more."""
         key, backlog = item.queue, self._dispatcher.backlog(item.queue)
         worker = None
+        if self._serving.peers.silent:
+            backlog.put_back(item)
+            return
         if self._waits(live, item):
             worker = self._dispatcher.free_worker(key) if key.kind == "activity" else self._anyone(key)
             if worker is None:  # gone since, or another line was faster

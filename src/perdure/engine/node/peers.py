@@ -31,6 +31,11 @@ class Peers(Protocol):
         ...
 
     @property
+    def silent(self) -> bool:
+        """Whether the others may take this node for dead, and begin again what it began: then it begins nothing."""
+        ...
+
+    @property
     def rescan(self) -> int:
         """Microseconds after which to look for due runs again, whatever is known of them."""
         ...
@@ -93,6 +98,7 @@ class Alone:
 
     shared = False
     node = 0
+    silent = False
     rescan = 1 << 62
 
     def __init__(self, node: Node) -> None:

@@ -12,7 +12,7 @@ from perdure.engine.node.delivery import deliver
 from perdure.engine.node.live import Live, Work, settle
 from perdure.errors import EngineStopped, WorkflowAlreadyStarted
 from perdure.model.requests import Done, StartWorkflow
-from perdure.model.tasks import CancelActivity, WorkflowTaskAcknowledged
+from perdure.model.tasks import ActivityEvicted, CancelActivity, WorkflowTaskAcknowledged
 
 logger = logging.getLogger("perdure.engine")
 
@@ -34,10 +34,12 @@ class Performing:
 
     def hand_over(self, live: Live, effect: fx.HandOver) -> None:
         worker = self._node.dispatcher.workers.get(effect.worker)
-        if worker is not None:
-            worker.receive(effect.task)
-        else:
+        if worker is None:
             self._node.serving.look_for_lost(live.chain, live.run.ref.run_id, effect.worker)
+        elif self._node.peers.silent:  # another node may be about to begin it again, or has
+            self._node.received(worker, ActivityEvicted(effect.task.token))
+        else:
+            worker.receive(effect.task)
 
     def cancel_attempt(self, live: Live, effect: fx.CancelAttempt) -> None:
         worker = self._node.dispatcher.workers.get(effect.worker)

@@ -28,12 +28,16 @@ class Lives:
             self._given_up[process] = now
         self._renewed[process] = now
 
+    def silent(self, process: int) -> bool:
+        """Whether others may take it for lost now."""
+        return self._ledger.time() - self._renewed.get(process, self._ledger.time()) >= GRACE
+
     def ended(self, process: int) -> None:
         """It is dead, or has left in good order."""
         self._ended.add(process)
 
     def lost(self, process: int, since: float) -> bool:
         """Whether others may have taken it for lost at some time since then."""
-        if process in self._ended or self._ledger.time() - self._renewed.get(process, self._ledger.time()) >= GRACE:
+        if process in self._ended or self.silent(process):
             return True
         return self._given_up.get(process, -1.0) >= since

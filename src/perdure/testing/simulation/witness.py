@@ -13,7 +13,7 @@ from perdure.engine.storage.api import RunKey
 from perdure.errors import EngineStopped, NotFound, NotRunning, PerdureError, Unavailable, WorkflowAlreadyStarted
 from perdure.model import requests as q
 from perdure.model.state import State
-from perdure.model.tasks import ToWorker, WorkerHello
+from perdure.model.tasks import ActivityTask, ToWorker, WorkerHello
 from perdure.sdk.converter import decode
 from perdure.testing.simulation.ledger import NAMESPACE, Asked, Ledger, at_once
 from perdure.testing.simulation.script import Report
@@ -42,7 +42,13 @@ class Witness:
         self._node, self._ledger = node, ledger
 
     async def attach(self, hello: WorkerHello, receive: Callable[[ToWorker], None], /) -> q.WorkerLink:
-        return await self._node.attach(hello, receive)
+        def given(message: ToWorker) -> None:
+            ledger = self._ledger
+            if type(message) is ActivityTask and ledger.lives.silent(ledger.process):
+                ledger.fail(f"{message.token} was handed out by a node that others may have taken for lost")
+            receive(message)
+
+        return await self._node.attach(hello, given)
 
     async def call(self, request: q.Request[q.Reply], /) -> q.Reply:
         before = self._before(request)

@@ -39,6 +39,7 @@ from perdure.limits import (
     RENEWALS_A_GRACE,
     SECOND,
     SLOW_COMMIT,
+    STORE_RETRY_MAXIMUM,
 )
 from perdure.model.tasks import CancelActivity
 
@@ -74,6 +75,10 @@ class Cluster:
         return self.members.node
 
     @property
+    def silent(self) -> bool:
+        return self.members.silent
+
+    @property
     def rescan(self) -> int:
         return int(POLL_INTERVAL * (0.7 + 0.6 * self._random()))
 
@@ -83,22 +88,19 @@ class Cluster:
 
     async def serve(self) -> None:
         await self._store.listen(self.node, self.heard)
-        self._look_again_at = self._node.clock.now() + self._grace
         for part in (self._renew(), self._poll(), self._watching.run()):
             self._node.spawn(part, vital=True)
 
     async def _renew(self) -> None:
         """Stay alive, and go on with what the dead have left."""
         since = 0  # when this node said first that it is alive, and the store hasn't taken it yet
+        usual = self._grace // RENEWALS_A_GRACE
         while True:
-            pause = self._grace / RENEWALS_A_GRACE / SECOND
-            try:
-                async with asyncio.timeout(pause * (0.8 + 0.2 * self._random())):
-                    await self._renewal.wait()
-            except TimeoutError:
-                pass
-            self._renewal.clear()
-            before = self.members.alive
+            if since:
+                await self._pause(min(usual, STORE_RETRY_MAXIMUM))
+            elif not self.silent:  # it may have been suspended before it heard the answer
+                await self._pause(usual)
+            before, silent = self.members.alive, self.silent
             since = since or self._node.clock.now()
             try:
                 lost = await self.members.renew()
@@ -108,14 +110,26 @@ class Cluster:
             if (now := self._node.clock.now()) - since > SLOW_COMMIT:
                 self._node.stalls.add(since, now)  # a node that has nothing to commit learns it only here
             since = 0
+            if silent:
+                logger.warning("node %d was not heard of for the grace; it begins to work again", self.node)
+                self._node.serving.nudge()
             if lost:
-                gone = ", ".join(map(str, sorted(before - self.members.alive)))
-                logger.info("node %d goes on with what node %s has left", self.node, gone)
-                self._look_again_at = self._node.clock.now() + self._grace
+                if gone := before - self.members.alive:
+                    logger.info("node %d goes on with what nodes %s have left", self.node, sorted(gone))
+                    self._look_again_at = self._node.clock.now() + self._grace
                 await self._node.take_up()
             elif 0 < self._look_again_at <= self._node.clock.now():
                 self._look_again_at = 0
                 await self._node.take_up()  # what was on workers that could not be told from new ones
+
+    async def _pause(self, longest: int) -> None:
+        """Wait until it is time to say again that this node is alive."""
+        try:
+            async with asyncio.timeout(longest * (0.8 + 0.2 * self._random()) / SECOND):
+                await self._renewal.wait()
+        except TimeoutError:
+            pass
+        self._renewal.clear()
 
     async def _poll(self) -> None:
         """Look for what no notice told."""

@@ -59,6 +59,7 @@ class Members:
         self._gone: dict[str, int] = {}  # workers that were seen before, and when they weren't any more
         self._shards: frozenset[int] = frozenset()
         self._newest = 0  # nodes with a higher number have come since the last look
+        self._said_at = 0  # when this node said that it is alive, and the store took it
         self._heard_at = 0
         self._known_until = 0  # of a worker that was there by then, this node has heard
         self._patient_until = 0
@@ -69,18 +70,21 @@ class Members:
         await self.renew()
 
     async def renew(self) -> bool:
-        """Say that this node is alive, and hear who else is. True if somebody was lost."""
+        """Say that this node is alive, and hear who else is. True if it is known of more nodes that they are lost."""
         asked = self._clock.own.now()
         seen = await self._store.renew(self.node, tuple(self._own()), self._grace)
         answered = self._clock.own.now()
+        self._said_at = asked
         self._clock.follow(seen.now, asked, answered)
         return self._take(seen, answered)
 
     def _take(self, seen: Membership, now: int) -> bool:
         before = self.alive
-        if before and now - self._heard_at > self._grace // 2:
-            # This node could not reach the store; perhaps nobody could. The others get the time to say so.
+        if not before or now - self._heard_at > self._grace // 2:
+            # This node could not reach the store, or has just come; perhaps nobody could. The others get the time to
+            # say that they are alive.
             self._patient_until = now + self._grace
+        over = self._heard_at < self._patient_until <= now
         self._heard_at = now
         alive, workers = seen.nodes | {self.node}, dict(seen.workers)
         missing = before - alive
@@ -90,11 +94,17 @@ class Members:
         store_now = seen.now
         self._gone |= dict.fromkeys(self.workers.keys() - workers.keys(), store_now)
         self._gone = {worker: at for worker, at in self._gone.items() if store_now - at < 2 * self._grace}
-        self._known_until = store_now - self._grace
+        if now >= self._patient_until:
+            self._known_until = store_now - self._grace
         self.alive, self.workers, self._newest = alive, workers, max(self._newest, *alive)
         if alive != before:
             self._shards = shards_of(self.node, alive)
-        return not before <= alive
+        return over or not before <= alive
+
+    @property
+    def silent(self) -> bool:
+        """Whether this node has said nothing for the grace: others may take it for dead."""
+        return self._clock.own.now() - self._said_at >= self._grace
 
     def is_alive(self, node: int) -> bool:
         """Whether a node is, or may be."""
@@ -104,7 +114,7 @@ class Members:
         """Whether a worker is at another node that was given something at a time; it may be too new to be known."""
         node = self.workers.get(worker)
         if node is None:
-            return since > self._known_until and worker not in self._gone
+            return since > max(self._known_until, self._gone.get(worker, 0))
         return node != self.node
 
     def scope(self, overdue: int = 0, abandoned: int = 0) -> Scope:
