@@ -100,7 +100,7 @@ async def test_who_is_not_renewed_is_not_alive(nodes: Nodes) -> None:
     async with asyncio.timeout(10):
         while second in seen.nodes:
             seen = await one.renew(first, [], LONG)
-    assert seen.workers == {}
+    assert (seen.workers, seen.newest) == ({}, second), "that it was there is known"
     assert second in (await two.renew(second, ["c"], LONG)).nodes, "it lives again"
 
 

@@ -36,6 +36,10 @@ class Peers(Protocol):
         ...
 
     @property
+    def was_silent(self, since: int) -> bool:
+        """Whether they may have done so at some time since then."""
+        ...
+
     def rescan(self) -> int:
         """Microseconds after which to look for due runs again, whatever is known of them."""
         ...
@@ -115,6 +119,9 @@ class Alone:
 
     def orphaned(self, home: int) -> bool:
         return False
+    def was_silent(self, since: int) -> bool:
+        return False
+
 
     def is_alive(self, worker: str, since: int) -> bool:
         return worker in self._node.dispatcher.workers

@@ -271,11 +271,25 @@ class Membership(NamedTuple):
     now: that clock, microseconds since the epoch.
     workers: the instances of all living workers, and the node that each is attached to.
     """
+    newest: the highest number of all that have ever said that they are alive, as far as it is remembered.
 
     now: int
     nodes: frozenset[int]
     workers: dict[str, int]
 
+    newest: int
+
+
+class Question(NamedTuple):
+    """What a node wants to know from whichever has the code for a queue's tasks.
+
+    id: names it; no two are alike. asker: the node. request, and what is answered: bytes that the nodes understand.
+    """
+
+    id: str
+    asker: int
+    queue: QueueKey
+    request: bytes
 
 class RunMoved(NamedTuple):
     """Some run of a workflow id was written by another node, which said so or was watched."""

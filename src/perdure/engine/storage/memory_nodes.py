@@ -67,9 +67,9 @@ class Nodes:
         alive = {number: seen for number, seen in self._members.items() if seen.alive_until >= now}
         # A worker that has moved is where it was renewed last.
         by_age = sorted(alive.items(), key=lambda entry: entry[1].renewed_at)
-        return Membership(
-            now, frozenset(alive), {worker: number for number, seen in by_age for worker in sorted(seen.workers)}
-        )
+        workers_of = {worker: number for number, seen in by_age for worker in sorted(seen.workers)}
+        newest = max(number for number, seen in self._members.items() if seen.renewed_at)
+        return Membership(now, frozenset(alive), workers_of, newest)
 
     def _forget(self, node: int) -> None:
         self._members.pop(node, None)

@@ -191,8 +191,8 @@ class PostgresStore:
             await connection.execute(sql.FORGET_MEMBERS, node, MEMBER_REMEMBERED)
             members = await connection.fetch(sql.MEMBERS, now)
         # A worker that has moved is where it was renewed last.
-        workers_of = {worker: number for number, attached in members for worker in attached}
-        return Membership(now, frozenset(number for number, _ in members), workers_of)
+        workers_of = {worker: number for number, attached, _ in members for worker in attached}
+        return Membership(now, frozenset(number for number, _, _ in members), workers_of, members[0][2])
 
     async def listen(self, node: int, heard: Callable[[Notice], None]) -> None:
         writer = self._writer()

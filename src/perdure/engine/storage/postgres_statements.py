@@ -141,7 +141,8 @@ RENEW = f"""INSERT INTO node AS n (number, joined, renewed_at, alive_until, work
     VALUES ($1, true, {CLOCK}, {CLOCK} + $3, $2)
     ON CONFLICT (number) DO UPDATE SET joined = true, noticed = false, renewed_at = excluded.renewed_at,
         alive_until = excluded.alive_until, workers = excluded.workers RETURNING renewed_at"""
-MEMBERS = "SELECT number, workers FROM node WHERE alive_until >= $1 ORDER BY renewed_at"
+MEMBERS = """SELECT number, workers, (SELECT max(number) FROM node WHERE alive_until > 0)
+    FROM node WHERE alive_until >= $1 ORDER BY renewed_at"""
 FORGET_MEMBERS = f"""WITH gone AS (
         DELETE FROM node WHERE joined AND number <> $1 AND greatest(alive_until, renewed_at) < {CLOCK} - $2
         RETURNING number

@@ -89,7 +89,8 @@ class Watchman:
             if activity.status == "started" and not self._lives(activity.worker):
                 yield "an attempt whose worker is gone", key, activity.event.id, activity.attempt
         task = state.task
-        if task is not None and not task.next_attempt_at and not state.held:
+        queued = run.running == state.running  # then it waits in the backlog, for whoever has the code
+        if task is not None and not task.next_attempt_at and not state.held and not queued:
             yield "the workflow task", key, version
 
     def _lives(self, worker: str) -> bool:

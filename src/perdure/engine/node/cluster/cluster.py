@@ -81,6 +81,9 @@ class Cluster:
     @property
     def rescan(self) -> int:
         return int(POLL_INTERVAL * (0.7 + 0.6 * self._random()))
+    def was_silent(self, since: int) -> bool:
+        return self.members.was_silent(since)
+
 
     # --- Life -------------------------------------------------------------------------------------------
     async def join(self) -> None:

@@ -60,6 +60,7 @@ class Members:
         self._shards: frozenset[int] = frozenset()
         self._newest = 0  # nodes with a higher number have come since the last look
         self._said_at = 0  # when this node said that it is alive, and the store took it
+        self._resumed_at = 0  # when it had been silent, and was heard of again
         self._heard_at = 0
         self._known_until = 0  # of a worker that was there by then, this node has heard
         self._patient_until = 0
@@ -74,6 +75,8 @@ class Members:
         asked = self._clock.own.now()
         seen = await self._store.renew(self.node, tuple(self._own()), self._grace)
         answered = self._clock.own.now()
+        if answered - self._said_at >= self._grace:
+            self._resumed_at = self._clock.now()
         self._said_at = asked
         self._clock.follow(seen.now, asked, answered)
         return self._take(seen, answered)
@@ -96,7 +99,7 @@ class Members:
         self._gone = {worker: at for worker, at in self._gone.items() if store_now - at < 2 * self._grace}
         if now >= self._patient_until:
             self._known_until = store_now - self._grace
-        self.alive, self.workers, self._newest = alive, workers, max(self._newest, *alive)
+        self.alive, self.workers, self._newest = alive, workers, max(self._newest, seen.newest)
         if alive != before:
             self._shards = shards_of(self.node, alive)
         return over or not before <= alive
@@ -105,6 +108,10 @@ class Members:
     def silent(self) -> bool:
         """Whether this node has said nothing for the grace: others may take it for dead."""
         return self._clock.own.now() - self._said_at >= self._grace
+
+    def was_silent(self, since: int) -> bool:
+        """Whether it was so at some time since then."""
+        return self.silent or since <= self._resumed_at
 
     def is_alive(self, node: int) -> bool:
         """Whether a node is, or may be."""
