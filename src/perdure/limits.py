@@ -197,6 +197,14 @@ ABANDONED: Final = 2 * OVERDUE
 WATCH_INTERVAL: Final = 2 * SECOND
 """Whoever waits for a run that another node serves looks at it at least this often."""
 
+QUERY_ELSEWHERE: Final = 10 * SECOND
+"""How long a query waits for another node to answer it, where the one that was asked has not the code. One that has it
+looks every second, and answers in milliseconds, unless it must replay a long history; one that dies is followed by
+another."""
+
+ANSWER_LEASE: Final = 3 * SECOND
+"""How long a query is one node's to answer, until another that has the code may try, too. Asking twice does no harm."""
+
 CLAIM_LEASE: Final = 10 * SECOND
 """How long a task is one node's that it has claimed from a backlog: far longer than it takes to start it. A node gives
 back what it can't start; this is for claims that it can't know of, carried out by the store after their connection was

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from perdure import activity, workflow
 from perdure.clock import SystemClock
 from perdure.embedded import Embedded
+from perdure.engine.storage.api import Shared
 from perdure.engine.storage.memory import MemoryStore
 from perdure.model.events import ActivityTaskStarted, HistoryEvent, WorkflowTaskCompleted
 from perdure.sdk.client.client import Client
@@ -49,9 +50,8 @@ async def waits() -> int:
 class Processes:
     """Processes of one test, each a node and a worker."""
 
-    def __init__(self, stack: AsyncExitStack) -> None:
-        self._stack = stack
-        self._memory = MemoryStore()
+    def __init__(self, stack: AsyncExitStack, another: Callable[[], Shared]) -> None:
+        self._stack, self._another = stack, another
 
     async def join(
         self,
@@ -63,7 +63,7 @@ class Processes:
         slots: int = 100,
     ) -> tuple[Client, Worker]:
         """One more."""
-        node = member(self._memory.another(), SystemClock())
+        node = member(self._another(), SystemClock())
         client = Client(node, task_queue=task_queue)
         worker = Worker(
             client,
@@ -78,9 +78,10 @@ class Processes:
 
 
 @asynccontextmanager
-async def processes() -> AsyncGenerator[Processes]:
+async def processes(another: Callable[[], Shared] | None = None) -> AsyncGenerator[Processes]:
+    """None yet. another: makes a store over what they share; by default a memory."""
     async with AsyncExitStack() as stack:
-        yield Processes(stack)
+        yield Processes(stack, another or MemoryStore().another)
 
 
 async def history(handle: WorkflowHandle[object]) -> list[HistoryEvent]:

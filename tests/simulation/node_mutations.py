@@ -13,6 +13,7 @@ from perdure.engine.node import offers
 from perdure.engine.node import serving as serving_module
 from perdure.engine.node.cluster.cluster import Cluster
 from perdure.engine.node.cluster.members import Members, StoreClock
+from perdure.engine.node.cluster.questions import Questions
 from perdure.engine.node.cluster.watching import Watching
 from perdure.engine.node.committer import Committer
 from perdure.engine.node.dispatch import AttachedWorker
@@ -139,6 +140,13 @@ def keep_what_there_is_no_slot_for(patch: Patch) -> None:
     patch.setattr(Cluster, "release", nothing)
 
 
+def hand_no_query_on(patch: Patch) -> None:
+    async def nobody(self: Questions, question: object) -> None:
+        """Whoever has the code keeps silent."""
+
+    patch.setattr(Questions, "_answer", nobody)
+
+
 NODE_MUTATIONS = [
     Mutation("reply from memory", "1: no reply is older than what was acknowledged", reply_from_memory),
     Mutation("ignore that nodes are lost", "5: a run goes on", ignore_losses),
@@ -159,6 +167,7 @@ NODE_MUTATIONS = [
     Mutation("forget attempts of lost workers", "5: a run goes on", forget_attempts),
     Mutation("work before the others know that it lives", "2: an attempt runs once", work_before_saying_so),
     Mutation("keep tasks that there is no slot for", "5: a run goes on", keep_what_there_is_no_slot_for),
+    Mutation("hand no query on", "6: every request is answered", hand_no_query_on),
     Mutation("accept the outcome of a lost worker", "2: an old token is refused", accept_stale_tokens),
     Mutation("take an unknown commit for committed", "1: acknowledged means on disk", take_unknown_for_committed),
     Mutation("ignore that another node was faster", "1: acknowledged means on disk", ignore_refusal),

@@ -289,7 +289,7 @@ async def _read(store: PostgresStore) -> dict[str, tuple[int, int]]:
     await store._fetch("SELECT pg_stat_force_next_flush()")
     rows = await store._fetch(
         "SELECT relname, seq_scan, idx_tup_fetch FROM pg_stat_user_tables WHERE schemaname = current_schema()"
-        " AND relname NOT IN ('node', 'meta', 'watch')"
+        " AND relname NOT IN ('node', 'meta', 'watch', 'question')"
     )
     return {name: (scans, entries) for name, scans, entries in rows}
 

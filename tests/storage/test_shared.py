@@ -17,6 +17,8 @@ from perdure.engine.storage.api import (
     Membership,
     Notice,
     NoticesLost,
+    Question,
+    QuestionsMoved,
     RunMoved,
     Scope,
     Shared,
@@ -96,7 +98,7 @@ async def test_who_was_renewed_is_alive(nodes: Nodes) -> None:
 async def test_who_is_not_renewed_is_not_alive(nodes: Nodes) -> None:
     (one, first), (two, second) = await nodes(), await nodes()
     await two.renew(second, ["c"], 0)
-    seen = Membership(0, frozenset({second}), {})
+    seen = Membership(0, frozenset({second}), {}, second)
     async with asyncio.timeout(10):
         while second in seen.nodes:
             seen = await one.renew(first, [], LONG)
@@ -323,3 +325,43 @@ async def test_what_one_node_committed_another_can_settle(nodes: Nodes) -> None:
     assert await one.committed([first]) == [True]
     assert await one.committed([second]) == [True]
     assert await one.committed([follow(first)]) == [False]
+
+
+# --- Questions ------------------------------------------------------------------------------------------
+async def test_a_question_is_answered_by_another_node(nodes: Nodes) -> None:
+    (one, first), (two, second) = await nodes(), await nodes()
+    ears = [await listening(one, first), await listening(two, second)]
+    question = Question("q\N{SNOWMAN}", first, queue("eu", "workflow"), b"\0 what?")
+    await one.ask(question, LONG)
+    await ears[1].until(QuestionsMoved())
+    assert await two.asked([queue("us", "workflow")], [], LONG) == [], "they have not the code"
+    assert await two.asked([queue("us", "workflow"), queue("eu", "workflow")], [], LONG) == [question]
+    assert await one.asked([queue("eu", "workflow")], [], LONG) == [], "it is given to one at a time"
+    assert await one.answers(first) == []
+    await two.answer(question, b"so")
+    await ears[0].until(QuestionsMoved())
+    await two.answer(question, b"otherwise")
+    assert await two.answers(second) == [], "it is not its question"
+    assert await one.answers(first) == [(question.id, b"so")]
+    assert await one.answers(first) == [], "it is told once"
+
+
+async def test_a_question_is_given_to_the_next_when_nobody_answers(nodes: Nodes) -> None:
+    (one, first), (two, _) = await nodes(), await nodes()
+    question = Question("q", first, queue("eu", "workflow"), b"")
+    await one.ask(question, LONG)
+    assert await two.asked([question.queue], [], 0) == [question]
+    await one.ask(question, LONG)
+    assert await two.asked([question.queue], [], LONG) == [question], "it was put twice, and is one"
+    await one.ask(question._replace(id="r"), LONG)
+    assert await one.asked([question.queue], ["r"], LONG) == [], "it knows of it already"
+    assert await two.asked([question.queue], [], LONG) == [question._replace(id="r")]
+
+
+async def test_a_question_is_forgotten(nodes: Nodes) -> None:
+    (one, first), (two, _) = await nodes(), await nodes()
+    question = Question("q", first, queue("eu", "workflow"), b"")
+    await one.ask(question, 0)
+    assert await two.asked([question.queue], [], LONG) == []
+    await two.answer(question, b"late")
+    assert await one.answers(first) == []

@@ -102,7 +102,7 @@ def test_a_query_before_the_next_start_is_answered_by_the_last_run() -> None:
         asking = asyncio.ensure_future(node.call(QueryWorkflow("default", "w", "", "status", ())))
         again = start("w")
         starting = asyncio.ensure_future(node.call(type(again)("default", "w", "sample", "default", (), "another")))
-        with pytest.raises(NotFound, match="no worker serves"):
+        with pytest.raises(NotFound, match="no worker here serves"):
             await asking
         await starting
 

@@ -14,6 +14,7 @@ from perdure.engine.node.dispatch import Backlog
 from perdure.engine.node.live import Live, Work, settle
 from perdure.engine.node.patience import patiently
 from perdure.engine.storage.api import BacklogItem, Due, QueueKey, RunKey
+from perdure.errors import NotFound
 from perdure.limits import BACKLOG_PAGE
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ class Peers(Protocol):
         """Whether the others may take this node for dead, and begin again what it began: then it begins nothing."""
         ...
 
-    @property
     def was_silent(self, since: int) -> bool:
         """Whether they may have done so at some time since then."""
         ...
 
+    @property
     def rescan(self) -> int:
         """Microseconds after which to look for due runs again, whatever is known of them."""
         ...
@@ -70,6 +71,10 @@ class Peers(Protocol):
 
     def answer(self, live: Live, work: Work, value: object) -> None:
         """Give a reply that no commit carries, if what it says is still so."""
+        ...
+
+    def ask(self, live: Live, work: Work, queue: QueueKey) -> None:
+        """No worker here serves a queue. Let one elsewhere answer a query."""
         ...
 
     def await_news(self, live: Live) -> None:
@@ -114,14 +119,14 @@ class Alone:
     async def serve(self) -> None:
         """There is nobody to be heard."""
 
+    def was_silent(self, since: int) -> bool:
+        return False
+
     def elsewhere(self, home: int) -> bool:
         return False
 
     def orphaned(self, home: int) -> bool:
         return False
-    def was_silent(self, since: int) -> bool:
-        return False
-
 
     def is_alive(self, worker: str, since: int) -> bool:
         return worker in self._node.dispatcher.workers
@@ -131,6 +136,10 @@ class Alone:
 
     def answer(self, live: Live, work: Work, value: object) -> None:
         settle(work.answer, value)
+
+    def ask(self, live: Live, work: Work, queue: QueueKey) -> None:
+        error = NotFound(f"{self._node.dispatcher.missing(queue)}, so nobody can answer the query")
+        self._node.serving.reply(live, work, error)
 
     def await_news(self, live: Live) -> None:
         """All that it does is done here."""

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from perdure.engine.node.dispatch import AttachedWorker
 from perdure.engine.node.live import Live, Work
 from perdure.engine.node.offers import workflow_queue
-from perdure.errors import NotFound, PerdureError
+from perdure.errors import PerdureError
 from perdure.model.requests import QueryResult, QueryWorkflow
 from perdure.model.tasks import QueryAnswer, QueryTask
 
@@ -45,8 +45,7 @@ class Queries:
             if work.answer is None or work.answer.done():
                 continue  # the caller has given up
             if worker is None:
-                error = NotFound(f"no worker serves task queue {key.task_queue!r}, so nobody can answer the query")
-                self._serving.reply(live, work, error)
+                self._serving.peers.ask(live, work, key)
             elif self._in_reach(live, worker):
                 self._ask(live, work, worker)
             else:

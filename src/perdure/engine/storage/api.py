@@ -13,8 +13,9 @@ dedup          (shard, namespace, workflow_id, request_id)          request ids 
 backlog        (shard, queue, priority, fairness_pass, sequence)    tasks that found no free slot
 =============  ===================================================  =======================================
 
-A store that several nodes share (`Shared`) has also: node and worker (who is alive, by the store's own clock) and
-watch (which node wants to hear of a workflow id's commits).
+A store that several nodes share (`Shared`) has also: node and worker (who is alive, by the store's own clock), watch
+(which node wants to hear of a workflow id's commits) and question (what one node asks of the others). The last two need
+not survive a crash.
 
 A write names the version that it was built on. The store takes it only if that is the stored version (0: no
 such run yet, and run_no is the next) and if none of its request ids was taken before; otherwise it refuses
@@ -270,13 +271,12 @@ class Membership(NamedTuple):
 
     now: that clock, microseconds since the epoch.
     workers: the instances of all living workers, and the node that each is attached to.
-    """
     newest: the highest number of all that have ever said that they are alive, as far as it is remembered.
+    """
 
     now: int
     nodes: frozenset[int]
     workers: dict[str, int]
-
     newest: int
 
 
@@ -290,6 +290,7 @@ class Question(NamedTuple):
     asker: int
     queue: QueueKey
     request: bytes
+
 
 class RunMoved(NamedTuple):
     """Some run of a workflow id was written by another node, which said so or was watched."""
@@ -307,11 +308,15 @@ class MembersChanged(NamedTuple):
     """A node has come or gone in good order."""
 
 
+class QuestionsMoved(NamedTuple):
+    """A question was put or answered."""
+
+
 class NoticesLost(NamedTuple):
     """The connection that notices come through was interrupted: look at everything, and watch again what is watched."""
 
 
-Notice = RunMoved | BacklogGrew | MembersChanged | NoticesLost
+Notice = RunMoved | BacklogGrew | MembersChanged | QuestionsMoved | NoticesLost
 """What a node hears from the others. A notice may be lost, and is never needed: whoever waits also looks now and
 then. It is given after the commit that it is about is on disk."""
 
@@ -361,6 +366,24 @@ class Shared(Store, Protocol):
 
     async def unclaim(self, node: int, items: Sequence[BacklogItem]) -> None:
         """Let others have them."""
+        ...
+
+    async def ask(self, question: Question, lasts: int) -> None:
+        """Put a question to the other nodes, which hear of it. It is forgotten after `lasts` microseconds of the
+        store's clock, or by chance; to put it again changes nothing."""
+        ...
+
+    async def asked(self, queues: Sequence[QueueKey], known: Sequence[str], lease: int) -> Sequence[Question]:
+        """Questions to these queues without an answer, so that no other node is given them for `lease` microseconds;
+        without those that are known by their ids."""
+        ...
+
+    async def answer(self, question: Question, answer: bytes) -> None:
+        """Answer a question, whose asker hears of it. If it was forgotten or has an answer, this changes nothing."""
+        ...
+
+    async def answers(self, node: int) -> Sequence[tuple[str, bytes]]:
+        """What this node's questions were answered, by their ids; told once."""
         ...
 
     async def due_in(self, scope: Scope, now: int, limit: int) -> Sequence[Due]:

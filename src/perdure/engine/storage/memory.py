@@ -20,6 +20,7 @@ from perdure.engine.storage.api import (
     JournalPage,
     Membership,
     Notice,
+    Question,
     QueueKey,
     RunKey,
     RunMoved,
@@ -302,6 +303,18 @@ class MemoryStore:
 
     async def unclaim(self, node: int, items: Sequence[BacklogItem]) -> None:
         self._nodes.unclaim(node, items)
+
+    async def ask(self, question: Question, lasts: int) -> None:
+        self._nodes.ask(question, lasts)
+
+    async def asked(self, queues: Sequence[QueueKey], known: Sequence[str], lease: int) -> Sequence[Question]:
+        return self._nodes.asked(queues, known, lease)
+
+    async def answer(self, question: Question, answer: bytes) -> None:
+        self._nodes.answer(question, answer)
+
+    async def answers(self, node: int) -> Sequence[tuple[str, bytes]]:
+        return self._nodes.answers(node)
 
     async def due_in(self, scope: Scope, now: int, limit: int) -> Sequence[Due]:
         due = [run for run in self._runs_in(scope) if 0 < run.wake_at <= now]

@@ -13,6 +13,9 @@ from perdure.engine.storage.api import (
     MembersChanged,
     Membership,
     Notice,
+    Question,
+    QuestionsMoved,
+    QueueKey,
     RunMoved,
     Write,
 )
@@ -35,6 +38,17 @@ class _Member:
         self.loop: asyncio.AbstractEventLoop
 
 
+class _Asked:
+    """A question that was put."""
+
+    __slots__ = ("answer", "expires", "question", "taken_until")
+
+    def __init__(self, question: Question, expires: int) -> None:
+        self.question, self.expires = question, expires
+        self.taken_until = 0
+        self.answer: bytes | None = None
+
+
 class Nodes:
     """The nodes that use one memory."""
 
@@ -44,6 +58,7 @@ class Nodes:
         self._members: dict[int, _Member] = {}
         self._watching: dict[ChainKey, set[int]] = {}
         self._claims: dict[Place, tuple[int, int]] = {}  # → (node, until)
+        self._questions: dict[str, _Asked] = {}
 
     # --- Members ----------------------------------------------------------------------------------------
     def join(self) -> int:
@@ -147,3 +162,33 @@ class Nodes:
     def forget_claim(self, item: BacklogItem) -> None:
         """What is at this place in the backlog is not what was claimed."""
         self._claims.pop(item[:4], None)
+
+    # --- Questions --------------------------------------------------------------------------------------
+    def ask(self, question: Question, lasts: int) -> None:
+        if question.id not in self._questions:
+            self._questions[question.id] = _Asked(question, self._clock.now() + lasts)
+            self._announce(QuestionsMoved(), but=(question.asker,))
+
+    def asked(self, queues: Sequence[QueueKey], known: Sequence[str], lease: int) -> list[Question]:
+        now = self._clock.now()
+        self._questions = {id: asked for id, asked in self._questions.items() if asked.expires > now}
+        given: list[Question] = []
+        for id, asked in self._questions.items():
+            waits = asked.answer is None and asked.taken_until <= now
+            if waits and asked.question.queue in queues and id not in known:
+                asked.taken_until = now + lease
+                given.append(asked.question)
+        return given
+
+    def answer(self, question: Question, answer: bytes) -> None:
+        asked = self._questions.get(question.id)
+        if asked is not None and asked.answer is None:
+            asked.answer = answer
+            self.tell((question.asker,), QuestionsMoved())
+
+    def answers(self, node: int) -> list[tuple[str, bytes]]:
+        own = [asked for asked in self._questions.values() if asked.question.asker == node]
+        found = [(asked.question.id, asked.answer) for asked in own if asked.answer is not None]
+        for id, _ in found:
+            del self._questions[id]
+        return found

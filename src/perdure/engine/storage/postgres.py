@@ -18,6 +18,7 @@ from perdure.engine.storage.api import (
     JournalPage,
     Membership,
     Notice,
+    Question,
     QueueKey,
     RunKey,
     Scope,
@@ -28,11 +29,11 @@ from perdure.engine.storage.api import (
 from perdure.engine.storage.postgres_driver import Connection, Row
 from perdure.engine.storage.postgres_ears import Ears
 from perdure.engine.storage.postgres_migration import enter
-from perdure.engine.storage.postgres_notices import MEMBERS, encode_moved
+from perdure.engine.storage.postgres_notices import MEMBERS, QUESTIONS, encode_moved
 from perdure.engine.storage.postgres_server import Readers, Server
 from perdure.engine.storage.postgres_values import chain_key, plain, queue_key, request_key, text
 from perdure.engine.storage.postgres_writer import Writer
-from perdure.engine.storage.schema import KINDS, STATUSES
+from perdure.engine.storage.schema import KIND_CODES, KINDS, STATUSES
 from perdure.errors import StoreError, Unavailable
 from perdure.limits import MEMBER_REMEMBERED, POSTGRES_RETRIES
 from perdure.model.requests import ListedWorkflow
@@ -224,6 +225,22 @@ class PostgresStore:
         if items:
             places = ((chain_key(*item.run[:2])[0], queue_key(item.queue), *item[1:4]) for item in items)
             await self._fetch(sql.UNCLAIM, node, *zip(*places, strict=True))
+
+    async def ask(self, question: Question, lasts: int) -> None:
+        key = question.queue
+        named = text(key.namespace), KIND_CODES[key.kind], text(key.task_queue), text(key.type)
+        what = question.asker, question.id, queue_key(key), *named, question.request
+        await self._fetch(sql.ASK, *what, lasts, self._channel, QUESTIONS)
+
+    async def asked(self, queues: Sequence[QueueKey], known: Sequence[str], lease: int) -> Sequence[Question]:
+        rows = await self._fetch(sql.ASKED, [queue_key(queue) for queue in queues], known, lease)
+        return [Question(id, asker, _queue(queue), request) for id, asker, *queue, request in rows]
+
+    async def answer(self, question: Question, answer: bytes) -> None:
+        await self._fetch(sql.ANSWER, question.asker, question.id, answer, f"{self._channel}_", QUESTIONS)
+
+    async def answers(self, node: int) -> Sequence[tuple[str, bytes]]:
+        return [(id, answer) for id, answer in await self._fetch(sql.ANSWERS, node)]
 
     async def due_in(self, scope: Scope, now: int, limit: int) -> Sequence[Due]:
         return [_due(row) for row in await self._fetch(sql.DUE_IN, now, limit, *_scope(scope))]

@@ -13,6 +13,7 @@ from perdure.engine.storage.api import (
     MembersChanged,
     Notice,
     NoticesLost,
+    QuestionsMoved,
     QueueKey,
     RunMoved,
 )
@@ -23,6 +24,7 @@ _LONGEST: Final = 7_900
 
 _TOO_LONG: Final = '["?"]'
 MEMBERS: Final = '["m"]'
+QUESTIONS: Final = '["q"]'
 _decoder = msgspec.json.Decoder(list[str])
 
 
@@ -51,6 +53,8 @@ def decode(payload: str) -> Notice:
     match what, parts:
         case "m", []:
             return MembersChanged()
+        case "q", []:
+            return QuestionsMoved()
         case "r", [namespace, workflow_id]:
             return RunMoved(ChainKey(namespace, workflow_id))
         case "b", [namespace, ("workflow" | "activity") as kind, task_queue, task_type]:

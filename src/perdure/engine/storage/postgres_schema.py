@@ -1,8 +1,8 @@
 """The tables of the PostgreSQL store, and how those of an earlier version become those of today.
 
 The shard leads every primary key, is in every row and in every join, so that executions can be spread by shard over
-several databases, or by a PostgreSQL that distributes its tables, without being changed. Only `node` has none: it is
-about processes, and `meta` about the tables.
+several databases, or by a PostgreSQL that distributes its tables, without being changed. Only `node` and `question`,
+which are about processes, have none, and `meta`, about the tables.
 
 A run is found by (shard, chain, run_no), where the chain is a digest of namespace and workflow id: ids may be longer
 than an index takes. What belongs to it is keyed by (shard, run), a number of the run's own, given in the order of
@@ -263,6 +263,14 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             shard smallint NOT NULL, chain bytea NOT NULL, node bigint NOT NULL, notice text NOT NULL,
             PRIMARY KEY (shard, chain, node)) WITH ({_EAGER})""",
         COMMIT_GROUP,
+    ),
+    (
+        f"""CREATE UNLOGGED TABLE question (
+            asker bigint NOT NULL, id text COLLATE "C" NOT NULL, queue bytea NOT NULL, expires bigint NOT NULL,
+            taken_until bigint NOT NULL, kind smallint NOT NULL, namespace text COLLATE "C" NOT NULL,
+            task_queue text COLLATE "C" NOT NULL, type text COLLATE "C" NOT NULL, request bytea NOT NULL, answer bytea,
+            PRIMARY KEY (asker, id)) WITH ({_EAGER})""",
+        "CREATE INDEX question_queue ON question (queue) WHERE answer IS NULL",
     ),
 )
 """What makes each version from the one before it. They are only ever added to."""

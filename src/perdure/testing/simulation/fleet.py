@@ -163,6 +163,7 @@ class Course:
         ledger.store, ledger.time, ledger.clock, ledger.process = store, timeline.time, timeline.time, OUTSIDE
         timeline.failed = lambda: ledger.violation
         timeline.stepping = self._stepping
+        ledger.served = self._served
         self._around = Surroundings(f"fleet {fleet.seed}", timeline, ledger, store, fleet.faults, fleet.network, watch)
         self._processes: list[Process] = []
         self._disturbed = 0.0
@@ -279,6 +280,14 @@ class Course:
             self._disturbed = self._timeline.time()
             return None
         return self._disturbed
+
+    def _served(self) -> float:
+        """For how many seconds the one that has the code for everything could work undisturbed."""
+        calm, steady = self._calm_since(), self._fleet.members[0]
+        there = steady.begins + steady.traits.late + sum(steady.traits.deaths) + 10.0  # other workers have come by then
+        if calm is None or not any(process.number == 0 and process.running for process in self._processes):
+            return 0.0
+        return self._timeline.time() - max(calm, there)
 
     def _look(self) -> None:
         self._ledger.process = OUTSIDE

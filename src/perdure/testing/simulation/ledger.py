@@ -58,6 +58,7 @@ class Ledger(logging.Handler):
         self.process = 0  # the one that makes the present step; negative: none
         self.time: Callable[[], float] = lambda: 0.0
         self.clock: Callable[[], float] = lambda: 0.0
+        self.served: Callable[[], float] = lambda: 0.0  # seconds for which somebody could have answered any query
         self.asked: dict[str, Asked] = {}
         self.lives = Lives(self)
         self.attempts = Attempts(self)

@@ -23,6 +23,7 @@ from perdure.engine.storage.api import (
     Membership,
     Notice,
     NoticesLost,
+    Question,
     QueueKey,
     RunKey,
     Scope,
@@ -217,6 +218,18 @@ class FaultyStore:
 
     async def unclaim(self, node: int, items: Sequence[BacklogItem]) -> None:
         await self._do(partial(self.inner.unclaim, node, items))
+
+    async def ask(self, question: Question, lasts: int) -> None:
+        await self._do(partial(self.inner.ask, question, lasts))
+
+    async def asked(self, queues: Sequence[QueueKey], known: Sequence[str], lease: int) -> Sequence[Question]:
+        return await self._do(partial(self.inner.asked, queues, known, lease))
+
+    async def answer(self, question: Question, answer: bytes) -> None:
+        await self._do(partial(self.inner.answer, question, answer))
+
+    async def answers(self, node: int) -> Sequence[tuple[str, bytes]]:
+        return await self._do(partial(self.inner.answers, node))
 
     async def due_in(self, scope: Scope, now: int, limit: int) -> Sequence[Due]:
         return await self._do(partial(self.inner.due_in, scope, now, limit))

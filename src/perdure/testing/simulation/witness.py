@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, cast
 
 from perdure.engine.storage.api import RunKey
 from perdure.errors import EngineStopped, NotFound, NotRunning, PerdureError, Unavailable, WorkflowAlreadyStarted
+from perdure.limits import QUERY_ELSEWHERE, SECOND
 from perdure.model import requests as q
 from perdure.model.state import State
 from perdure.model.tasks import ActivityTask, ToWorker, WorkerHello
@@ -20,6 +21,9 @@ from perdure.testing.simulation.script import Report
 
 TOLD_OF_RUNS: Final = (q.DescribeWorkflow, q.GetResult, q.SignalWorkflow, q.UpdateWorkflow, q.GetHistory)
 """Requests for which only the run can be missing."""
+
+ANSWERED: Final = QUERY_ELSEWHERE / SECOND + 2.0
+"""Seconds for which somebody with the code is there, until no query is refused for want of one."""
 
 
 class Before(NamedTuple):
@@ -81,6 +85,8 @@ class Witness:
         elif isinstance(error, NotRunning):
             if ledger.on_disk(wid, "it was said not to run").status == "Running":
                 ledger.fail(f"{wid} was said not to run, but runs on disk")
+        elif isinstance(request, q.QueryWorkflow) and before.exists and ledger.served() > ANSWERED:
+            ledger.fail(f"a query of {wid} was refused ({error}), but somebody could answer it")
         elif isinstance(error, NotFound) and before.exists and isinstance(request, TOLD_OF_RUNS):
             ledger.fail(f"{type(request).__name__} of {wid} was refused ({error}), but it was on disk before")
 

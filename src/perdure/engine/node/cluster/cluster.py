@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from perdure.engine.node.cluster.members import Members, StoreClock
+from perdure.engine.node.cluster.questions import Questions
 from perdure.engine.node.cluster.validation import Validation
 from perdure.engine.node.cluster.watching import Watching
 from perdure.engine.node.dispatch import Backlog
@@ -24,6 +25,7 @@ from perdure.engine.storage.api import (
     Due,
     MembersChanged,
     Notice,
+    QuestionsMoved,
     QueueKey,
     RunKey,
     RunMoved,
@@ -67,6 +69,7 @@ class Cluster:
         self.members = Members(store, clock, grace, lambda: node.dispatcher.workers)
         self._validation = Validation(store, node.spawn, self._stale)
         self._watching = Watching(store, node)
+        self._questions = Questions(store, node)
         self._renewal = asyncio.Event()
         self._look_again_at = 0  # for workers of lost nodes; 0: not
 
@@ -78,12 +81,12 @@ class Cluster:
     def silent(self) -> bool:
         return self.members.silent
 
-    @property
-    def rescan(self) -> int:
-        return int(POLL_INTERVAL * (0.7 + 0.6 * self._random()))
     def was_silent(self, since: int) -> bool:
         return self.members.was_silent(since)
 
+    @property
+    def rescan(self) -> int:
+        return int(POLL_INTERVAL * (0.7 + 0.6 * self._random()))
 
     # --- Life -------------------------------------------------------------------------------------------
     async def join(self) -> None:
@@ -91,7 +94,7 @@ class Cluster:
 
     async def serve(self) -> None:
         await self._store.listen(self.node, self.heard)
-        for part in (self._renew(), self._poll(), self._watching.run()):
+        for part in (self._renew(), self._poll(), self._watching.run(), self._questions.run()):
             self._node.spawn(part, vital=True)
 
     async def _renew(self) -> None:
@@ -163,6 +166,8 @@ class Cluster:
                 self._watching.moved(chain)
             case BacklogGrew(queue):
                 self._more(queue)
+            case QuestionsMoved():
+                self._questions.moved()
             case MembersChanged():
                 self._renewal.set()
             case _:
@@ -201,6 +206,9 @@ class Cluster:
     def _stale(self, live: Live, work: Work) -> None:
         self.moved(live.chain)
         self._node.serving.submit(live.chain, work)
+
+    def ask(self, live: Live, work: Work, queue: QueueKey) -> None:
+        self._questions.ask(work, queue)
 
     def await_news(self, live: Live) -> None:
         self._watching.watch(live, elsewhere=live.home != self.node)

@@ -1,0 +1,137 @@
+"""Queries that a node has no worker for: another node, which has the code, answers them.
+
+A question is put into the store, taken by one node after another that has the code, and answered through the store.
+Nothing of it is in a journal. Notices make it quick; each node also looks every second, and puts its questions again,
+since the store may forget them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from perdure.engine.node.live import Answer, Work, settle
+from perdure.engine.node.patience import patiently
+from perdure.engine.storage.api import Question, QueueKey, Shared
+from perdure.errors import EngineStopped, InvalidRequest, NotFound, PerdureError
+from perdure.limits import ANSWER_LEASE, POLL_INTERVAL, QUERY_ELSEWHERE, SECOND
+from perdure.model.requests import QueryResult, QueryWorkflow
+
+if TYPE_CHECKING:
+    from perdure.engine.node.node import Node
+
+
+class Refusal(msgspec.Struct, tag=True, frozen=True, gc=False):
+    """Why a query can't be answered."""
+
+    kind: str
+    text: str
+
+
+class Reply(msgspec.Struct, tag=True, frozen=True, gc=False):
+    """The answer of the code."""
+
+    result: QueryResult
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_query: Final = msgspec.msgpack.Decoder(QueryWorkflow)
+_reply: Final = msgspec.msgpack.Decoder(Refusal | Reply)
+_REFUSALS: Final = {kind.__name__: kind for kind in (NotFound, InvalidRequest)}
+
+
+class Questions:
+    """What a node asks the others, and answers them."""
+
+    def __init__(self, store: Shared, node: Node) -> None:
+        self._store, self._node = store, node
+        self._open: dict[str, tuple[Question, Answer]] = {}
+        self._answering: set[str] = set()
+        self._news = asyncio.Event()
+
+    def ask(self, work: Work, queue: QueueKey) -> None:
+        """Let another node answer a query. Gives up when no other has, for `limits.QUERY_ELSEWHERE`."""
+        answer = work.answer
+        assert answer is not None
+        question = Question(self._node.ids.new_id(), self._node.peers.node, queue, _encode(work.input))
+        self._open[question.id] = question, answer
+        alarm = self._node.serving.loop.call_later(QUERY_ELSEWHERE / SECOND, settle, answer, _nobody(queue))
+
+        def over(_: Answer) -> None:
+            alarm.cancel()
+            del self._open[question.id]
+
+        answer.add_done_callback(over)
+        self._news.set()
+
+    def moved(self) -> None:
+        """A question was put or answered."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Ask and answer. Runs until it is cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(POLL_INTERVAL / SECOND):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+            self._news.clear()
+            try:
+                await self._look()
+            except PerdureError as error:
+                if not error.retryable:
+                    raise
+
+    async def _look(self) -> None:
+        for question, _ in list(self._open.values()):
+            await self._store.ask(question, QUERY_ELSEWHERE)
+        if self._open:
+            for id, reply in await self._store.answers(self._node.peers.node):
+                if id in self._open:
+                    settle(self._open[id][1], _decoded(reply))
+        if queues := self._served():
+            # What is answered here already is left to others: this node may have been given it long ago, and hang.
+            for question in await self._store.asked(queues, sorted(self._answering), ANSWER_LEASE):
+                self._answering.add(question.id)
+                self._node.spawn(self._answer(question))
+
+    def _served(self) -> Sequence[QueueKey]:
+        """The workflows that are served here."""
+        workers = self._node.dispatcher.workers.values()
+        return list({
+            QueueKey(worker.hello.namespace, "workflow", queue, type): None
+            for worker in workers for queue in worker.hello.task_queues for type in sorted(worker.workflows)
+        })  # fmt: skip
+
+    async def _answer(self, question: Question) -> None:
+        """Answer a question of another node, unless this one can't now: then somebody else is given it soon."""
+        try:
+            reply = _encode(Reply(await self._node.call(_query.decode(question.request))))
+        except EngineStopped:
+            return
+        except PerdureError as error:
+            if error.retryable:
+                return
+            reply = _encode(Refusal(type(error).__name__, str(error)))
+        finally:
+            self._answering.discard(question.id)
+        await patiently("an answer", partial(self._store.answer, question, reply))
+
+
+def _nobody(queue: QueueKey) -> NotFound:
+    return NotFound(
+        f"no process that lives has answered within {QUERY_ELSEWHERE // SECOND} s: this one has no workflow "
+        f"{queue.type!r} on the task queue {queue.task_queue!r}; start one that has"
+    )
+
+
+def _decoded(reply: bytes) -> QueryResult | PerdureError:
+    answer = _reply.decode(reply)
+    if isinstance(answer, Reply):
+        return answer.result
+    return _REFUSALS.get(answer.kind, PerdureError)(answer.text)
