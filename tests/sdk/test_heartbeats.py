@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from perdure.clock import SECOND
+from perdure.errors import DecodeError
 from perdure.model.payloads import Payload
 from perdure.model.tasks import (
     ActivityCompletion,
@@ -98,6 +99,32 @@ async def test_the_next_attempt_finds_the_details(bench: Bench) -> None:
     bench.executor.start(bench.task(look_at_nothing))
     await bench.node.count(3)
     assert seen == [Point(1, 2), (Point(1, 2), "b"), None]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (tuple[int, str], (1, "b")),
+        (tuple[object, ...], (1, "b")),
+        (tuple, (1, "b")),
+        (object, (1, "b")),
+        (int, "the last heartbeat told 2 details, which don't fit <class 'int'>: ask for tuple[…] of 2"),
+        (tuple[int], "the last heartbeat told 2 details, which don't fit tuple[int]: ask for tuple[…] of 2"),
+        (tuple[str, ...], "heartbeat detail 1 doesn't fit `str`: expected `str`, got `int`"),
+    ],
+)
+async def test_several_details_are_of_the_type_that_is_asked_for(bench: Bench, asked: object, found: object) -> None:
+    seen: list[object] = []
+
+    async def look() -> None:
+        try:
+            seen.append(context().heartbeat_details(asked))
+        except DecodeError as error:
+            seen.append(str(error))
+
+    bench.executor.start(bench.task(look, heartbeat_details=(Payload(b"1"), Payload(b'"b"'))))
+    await bench.node.count(1)
+    assert seen == [found]
 
 
 async def test_a_heartbeat_that_cannot_be_encoded_fails_the_attempt(bench: Bench) -> None:

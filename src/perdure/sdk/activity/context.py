@@ -7,11 +7,13 @@ also there in tasks and threads that the activity starts with `asyncio.create_ta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import get_args, get_origin
+from typing import Any, get_args, get_origin
 
+from perdure.errors import DecodeError
 from perdure.model.payloads import Payloads
 from perdure.model.tasks import ActivityTask
 from perdure.sdk.converter import decode, encode
@@ -85,10 +87,7 @@ class ActivityContext(ABC):
             return None
         if len(details) == 1:
             return decode(details[0], type, "heartbeat detail 1")
-        types = get_args(type) if get_origin(type) is tuple else ()
-        if len(types) != len(details):
-            types = (object,) * len(details)
-        numbered = enumerate(zip(details, types, strict=True), 1)
+        numbered = enumerate(zip(details, _types_of(type, len(details)), strict=True), 1)
         return tuple([decode(payload, each, f"heartbeat detail {n}") for n, (payload, each) in numbered])
 
     @abstractmethod
@@ -102,6 +101,20 @@ current_context: ContextVar[ActivityContext] = ContextVar("perdure_activity")
 def current() -> ActivityContext | None:
     """The attempt that is running here; None outside an activity."""
     return current_context.get(None)
+
+
+def _types_of(hint: object, count: int) -> Sequence[object]:
+    """What several details are decoded to, where a value of `hint` is asked for. Raises DecodeError."""
+    if hint is object or hint is Any or hint is tuple:
+        return (object,) * count
+    types = get_args(hint) if get_origin(hint) is tuple else ()
+    if len(types) == 2 and types[1] is Ellipsis:
+        return types[:1] * count
+    if len(types) != count:
+        raise DecodeError(
+            f"the last heartbeat told {count} details, which don't fit {hint}: ask for tuple[…] of {count}"
+        )
+    return types
 
 
 def _info_of(task: ActivityTask) -> ActivityInfo:
