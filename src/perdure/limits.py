@@ -65,6 +65,11 @@ MAX_BUFFERED_INPUTS: Final = 20_000
 MAX_PENDING_UPDATES: Final = 1_000
 """Updates admitted and not yet completed in one run: each has a caller who waits."""
 
+SHOWN_ACTIVITIES: Final = 1_000
+SHOWN_TIMERS: Final = 1_000
+"""Pending activities and timers that a description of a run shows, the most interesting ones: nobody reads more,
+and a reply must stay small."""
+
 MAX_INTERVENTIONS: Final = 100
 """What persons did about activities of one run (released, completed, failed) that is kept to be shown. All of
 it stands in the journal until a snapshot covers it."""

@@ -380,6 +380,7 @@ async def test_describe_tells_what_a_person_wants_to_know() -> None:
         q.Description(
             "wf", "run-1", "Onboarding", "eu", "Running", SECOND, 0, 42, 4096, (held, retrying), (7 * SECOND,), task,
             (q.PendingUpdate("u1", "resize"),), 2, "", None, {"why": Payload(b'"x"')}, {"team": "a"},
+            pending_activities=2_000, pending_timers=1,
         )
     )  # fmt: skip
     found = await handle.describe()
@@ -387,6 +388,7 @@ async def test_describe_tells_what_a_person_wants_to_know() -> None:
     assert found.start_time == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
     assert (found.memo, found.search_attributes, found.parent_id) == ({"why": "x"}, {"team": "a"}, None)
     assert [(update.id, update.name, update.accepted) for update in found.pending_updates] == [("u1", "resize", False)]
+    assert (found.pending_activities, found.pending_timers) == (2_000, 1)
     first, second = found.activities
     assert (first.status, first.attempt, first.maximum_attempts) == ("held", 2, 5)
     assert (first.last_failure, first.hold_reason) == ("app.Quota: no", "quota")

@@ -135,6 +135,7 @@ class PendingUpdate(Struct, frozen=True, gc=False):
 class Description(Struct, frozen=True, gc=False):
     """What can be told of a run without running its code.
 
+    activities, timers: cut where there are many; pending_activities and pending_timers say how many there are.
     unserved: why tasks that wait are not begun, where that is for want of a worker.
     """
 
@@ -158,6 +159,8 @@ class Description(Struct, frozen=True, gc=False):
     search_attributes: dict[str, SearchValue] | None = None
     interventions: tuple[Intervention, ...] = ()
     unserved: tuple[str, ...] = ()
+    pending_activities: int = 0
+    pending_timers: int = 0
 
 
 class ListedWorkflow(Struct, frozen=True, gc=False):

@@ -12,6 +12,7 @@ from perdure.errors import LimitExceeded, Unavailable
 from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model import tasks as t
+from perdure.model.failures import Failure
 from tests.engine.core.harness import Run, effects, payload, schedule
 
 
@@ -137,3 +138,14 @@ def test_a_description_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     description = queries.describe(run.execution)
     assert [activity.activity_id for activity in description.activities] == ["a", "b"]
     assert description.timers == (run.now + 1,)
+    assert (description.pending_activities, description.pending_timers) == (3, 2)
+
+
+def test_what_waits_for_a_person_is_not_cut_from_a_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "SHOWN_ACTIVITIES", 2)
+    run = Run.begin()
+    run.complete(*(schedule(name) for name in "abcde"))
+    run.fail_activity(run.start("d"))
+    run.fail_activity(run.start("e"), Failure("raise the quota", ("perdure.errors.Hold",), "hold"))
+    description = queries.describe(run.execution)
+    assert [(each.activity_id, each.status) for each in description.activities] == [("e", "held"), ("d", "backing_off")]

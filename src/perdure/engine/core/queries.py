@@ -7,6 +7,7 @@ from typing import Final
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.refusals import refusal
 from perdure.errors import NotRunning
+from perdure.limits import SHOWN_ACTIVITIES, SHOWN_TIMERS
 from perdure.model.requests import (
     Description,
     Outcome,
@@ -16,9 +17,6 @@ from perdure.model.requests import (
     WorkflowTaskInfo,
 )
 from perdure.model.state import PendingActivity, State
-
-SHOWN_ACTIVITIES = 1_000
-SHOWN_TIMERS = 1_000
 
 CLOSED: Final = refusal(NotRunning("the workflow closed before it completed the update"))
 """What became of an update that a run left open."""
@@ -41,7 +39,7 @@ def update_outcome(state: State, update_id: str) -> UpdateOutcome | None:
 
 
 def describe(execution: Execution) -> Description:
-    """Everything but the history. Long lists are cut."""
+    """Everything but the history. Long lists are cut; of activities, those that need somebody's eye are left."""
     state = execution.state
     started, task = state.started, state.task
     return Description(
@@ -54,7 +52,7 @@ def describe(execution: Execution) -> Description:
         state.close_time,
         state.last_event_id,
         state.history_bytes,
-        tuple(_activity(a) for a in list(state.activities.values())[:SHOWN_ACTIVITIES]),
+        tuple(_activity(a) for a in sorted(state.activities.values(), key=_trouble)[:SHOWN_ACTIVITIES]),
         tuple(sorted(timer.fire_at for timer in state.timers.values())[:SHOWN_TIMERS]),
         WorkflowTaskInfo(task.attempt, task.scheduled_at, task.failure, task.next_attempt_at) if task else None,
         (
@@ -67,7 +65,16 @@ def describe(execution: Execution) -> Description:
         started.memo,
         started.search_attributes,
         tuple(state.interventions),
+        pending_activities=len(state.activities),
+        pending_timers=len(state.timers),
     )
+
+
+def _trouble(activity: PendingActivity) -> int:
+    """Orders activities: the held ones, those that failed before, the others."""
+    if activity.status == "held":
+        return 0
+    return 2 if activity.last_failure is None else 1
 
 
 def _activity(activity: PendingActivity) -> PendingActivityInfo:

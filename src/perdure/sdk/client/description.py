@@ -101,8 +101,13 @@ class WorkflowDescription(Struct, frozen=True, kw_only=True):
     history_length: int
     history_bytes: int
     activities: tuple[ActivityDescription, ...]
+    """Those that are held, those that failed before, then the others; the first 1,000 of them."""
+    pending_activities: int
+    """How many there are."""
     timers: tuple[datetime, ...]
-    """When its timers fire, the next one first."""
+    """When its timers fire, the next one first; the first 1,000 of them."""
+    pending_timers: int
+    """How many there are."""
     workflow_task: WorkflowTaskDescription | None
     pending_updates: tuple[UpdateDescription, ...]
     buffered: int
@@ -131,7 +136,9 @@ def describe(reply: Description) -> WorkflowDescription:
         history_length=reply.history_events,
         history_bytes=reply.history_bytes,
         activities=tuple([_activity(each) for each in reply.activities]),
+        pending_activities=reply.pending_activities,
         timers=tuple([_time(each) for each in reply.timers]),
+        pending_timers=reply.pending_timers,
         workflow_task=None if reply.workflow_task is None else _workflow_task(reply.workflow_task),
         pending_updates=tuple(
             [UpdateDescription(id=u.update_id, name=u.name, accepted=u.accepted) for u in reply.pending_updates]
