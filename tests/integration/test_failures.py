@@ -149,6 +149,30 @@ async def test_an_exception_crosses_as_itself(client: Client) -> None:
     assert (caught.value.limit, caught.value.used) == (20, 21)
 
 
+class Exhausted(StopIteration):
+    pass
+
+
+@activity(name="failures.next", retry_policy=RetryPolicy(maximum_attempts=1))
+def next_free(subnets: list[str], of: str) -> str:
+    if of == "builtins":
+        return next(subnet for subnet in subnets if subnet.startswith("free"))
+    raise Exhausted("none")
+
+
+@workflow(name="failures.allocating")
+async def allocating(of: str) -> str:
+    try:
+        return await next_free.start(["used"], of)
+    except ApplicationError as error:
+        return error.type
+
+
+@pytest.mark.parametrize(("of", "type"), [("builtins", "builtins.StopIteration"), ("tests", f"{__name__}.Exhausted")])
+async def test_what_no_coroutine_can_raise_arrives_as_an_application_error(client: Client, of: str, type: str) -> None:
+    assert await client.run(allocating(of)) == type
+
+
 async def test_attempts_run_out(client: Client) -> None:
     @workflow(name="failures.exhausted")
     async def exhausted() -> int:

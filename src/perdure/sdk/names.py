@@ -33,7 +33,7 @@ def find_exception(name: str) -> type[Exception] | None:
     """The class of that name among the modules that are imported already.
 
     Nothing is imported, and no attribute is computed: a module's `__getattr__` might import. The class must be
-    an `Exception` that calls itself by this very name.
+    an `Exception` that calls itself by this very name; and no StopIteration, which can't be raised into a coroutine.
     """
     parts = name.split(".")
     for split in range(len(parts) - 1, 0, -1):
@@ -64,6 +64,6 @@ def _exception_at(module: str, path: list[str]) -> type[Exception] | None:
     for part in path:
         namespace: Mapping[str, object] = vars(found) if isinstance(found, ModuleType | type) else {}
         found = namespace.get(part)
-    if not (isinstance(found, type) and issubclass(found, Exception)):
+    if not (isinstance(found, type) and issubclass(found, Exception)) or issubclass(found, StopIteration):
         return None
     return found if (found.__module__, found.__qualname__) == (module, ".".join(path)) else None
