@@ -144,7 +144,10 @@ def test_wrong_values_name_the_parameter() -> None:
     [
         ((), "activity create: missing a required argument: 'region'. Was a parameter added"),
         ((Payload(b"1"),), "argument 'region' of activity create doesn't fit `str`: expected `str`, got `int`"),
-        ((Payload(b'"eu"'), Payload(b"1"), Payload(b"2")), "activity create has 2 positional parameters, but"),
+        (
+            (Payload(b'"eu"'), Payload(b"1"), Payload(b"2")),
+            "activity create takes 2 positional arguments, but was sent 3: did",
+        ),
         ((Payload(b'"eu"'), Payload(b"1", {"keyword": "gone"})), "activity create has no parameter 'gone'"),
         ((Payload(b'"eu"'), Payload(b'"us"', {"keyword": "region"})), "multiple values for argument 'region'"),
     ],

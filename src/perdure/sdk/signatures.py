@@ -112,8 +112,7 @@ class Signature:
             else:
                 slot = types.named.get(name, types.more_named)
             if slot is None:
-                surplus = f"no parameter {name!r}" if name else f"{len(types.positional)} positional parameters"
-                raise DecodeError(f"{self.name} has {surplus}, but was sent one: did its parameters change?")
+                raise DecodeError(self._surplus(types, payloads, name))
             value = slot.codec.decode(payload, slot.where)
             if name is None:
                 args.append(value)
@@ -159,6 +158,14 @@ class Signature:
             raise DecodeError(
                 f"{self.name}: {error}. Was a parameter added since the call was made? Then give it a default"
             ) from None
+
+    def _surplus(self, types: _Types, payloads: Payloads, name: str | None) -> str:
+        """Arguments were sent that no parameter takes."""
+        if name is not None:
+            return f"{self.name} has no parameter {name!r}, but was sent one: did its parameters change?"
+        sent = sum(payload.metadata is None or KEYWORD not in payload.metadata for payload in payloads)
+        takes = f"{len(types.positional)} positional argument{'' if len(types.positional) == 1 else 's'}"
+        return f"{self.name} takes {takes}, but was sent {sent}: did its parameters change?"
 
     def _read_types(self) -> _Types:
         hints = self._hints(self._function)
