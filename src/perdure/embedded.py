@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterable
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -125,12 +124,13 @@ def embedded(
             await client.run(provision("payments"), id="env-payments")
     """
     time, ids = clock or SystemClock(), ids or RandomIds()
+    where = _place(location)
     kept = DEFAULT_RETENTION if retention is None else microseconds(retention, "retention")
-    if str(location).startswith(POSTGRES):
-        given_up = NODE_GRACE if grace is None else microseconds(grace, "grace")
-        node = _shared_node(str(location), time, ids, kept, given_up)
+    given_up = NODE_GRACE if grace is None else microseconds(grace, "grace")
+    if where.startswith(POSTGRES):
+        node = _shared_node(where, time, ids, kept, given_up)
     else:
-        store: Store = MemoryStore() if str(location) == IN_MEMORY else SqliteStore(Path(location))
+        store: Store = MemoryStore() if where == IN_MEMORY else SqliteStore(where)
         node = Node(store, time, ids, retention=kept)
     client = Client(node, namespace=namespace, task_queue=task_queue, ids=ids)
     worker = Worker(
@@ -145,6 +145,13 @@ def embedded(
     # In another time than the machine's, it can't be told how long the loop was blocked.
     watchdog = Watchdog(node.clock, node.stalls.add) if clock is None else None
     return Embedded(node, worker, client, watchdog)
+
+
+def _place(location: str | os.PathLike[str]) -> str:
+    try:
+        return str.__str__(os.fspath(location))  # which may be bytes: SQLite's paths are text
+    except TypeError:
+        raise TypeError(f"location must be text or a path, not {type(location).__name__}") from None
 
 
 def _shared_node(dsn: str, time: Clock, ids: IdSource, retention: int, grace: int) -> Node:

@@ -24,6 +24,13 @@ from tests.integration.work import echo
         ({"task_queue": 5}, "task_queue must be text, not int"),
         ({"namespace": ""}, "namespace must have between 1 and"),
         ({"location": "a\0b"}, "can't be the path of a file"),
+        ({"location": 5}, "location must be text or a path, not int"),
+        ({"location": b"file.db"}, "location must be text or a path, not bytes"),
+        ({"build_id": 5}, "build_id must be text, not int"),
+        ({"build_id": 0}, "build_id must be text, not int"),
+        ({"build_id": "x" * 1_001}, "build_id must have between 1 and 1000 characters"),
+        ({"retention": -1}, "retention must not be negative"),
+        ({"grace": "soon"}, "grace is 'soon', which is not a duration"),
     ],
 )
 def test_an_option_that_is_none(options: dict[str, Any], says: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from perdure.engine.node import committer, node, reading, serving, wakeups
 from perdure.engine.node.inbound import check_request
@@ -280,3 +282,22 @@ def test_requests_at_their_limits_are_taken() -> None:
     check_request(start("w", queue="x" * MAX_ID_LENGTH))
     check_request(CancelWorkflowRequest("default", "w", "", "x" * MAX_REASON_LENGTH))
     check_request(StartWorkflow("default", "w", "t", "q", (), "r", run_timeout=MAX_DURATION))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"build_id": 5}, "build_id must be text, not int"),
+        ({"instance": "\ud800"}, "instance is no valid text"),
+        ({"workflows": (1,)}, "workflows must be text, not int"),
+        ({"namespace": ""}, "namespace must not be empty"),
+    ],
+)
+def test_a_worker_that_introduces_itself_wrongly_is_not_attached(wrong: dict[str, Any], says: str) -> None:
+    async def body(node: Node) -> None:
+        hello = t.WorkerHello("default", "w1", ("default",), 1)
+        with pytest.raises(InvalidRequest, match=says):
+            await node.attach(replace(hello, **wrong), lambda _: None)
+        assert not list(node.dispatcher.workers)
+
+    simulate(body, Watched())

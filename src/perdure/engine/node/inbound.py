@@ -1,4 +1,4 @@
-"""What a request must be like before the engine looks at it."""
+"""What a request, or a worker that introduces itself, must be like before the engine looks at it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from perdure.limits import MAX_DURATION, MAX_ID_LENGTH, MAX_MESSAGE, MAX_PAYLOAD
 from perdure.model.payloads import Payload, Payloads
 from perdure.model.requests import AnyRequest, ListWorkflows, Request
 from perdure.model.shapes import Check, Shape, check_text, shape_of
+from perdure.model.tasks import WorkerHello
 
 
 def check_request(request: Request[object]) -> None:
@@ -18,6 +19,11 @@ def check_request(request: Request[object]) -> None:
     if shape is None:
         raise InvalidRequest(f"{type(request).__name__} is no request")
     shape.check(request)
+
+
+def check_hello(hello: WorkerHello) -> None:
+    """The same for a worker: its name and its build id stand in the histories of what it runs."""
+    _HELLO.check(hello)
 
 
 def _check_id(value: str, name: str) -> None:
@@ -81,6 +87,8 @@ _LIMITS: Final[Mapping[str, Check]] = {
     "memo": _check_memo,
 }
 """What is looked at beside the types, by a field's name."""
+
+_HELLO: Final = Shape(WorkerHello, {"namespace": _check_name, "build_id": _check_id})
 
 _SHAPES: Final = {
     kind: Shape(kind, {**_LIMITS, "workflow_id": _check_id} if kind is ListWorkflows else _LIMITS)

@@ -22,7 +22,7 @@ from perdure.engine.node.committer import Committer
 from perdure.engine.node.dispatch import AttachedWorker, Dispatcher
 from perdure.engine.node.hearing import HEARD
 from perdure.engine.node.housekeeping import forget_request_ids
-from perdure.engine.node.inbound import check_request
+from perdure.engine.node.inbound import check_hello, check_request
 from perdure.engine.node.live import Answer, Live, Row, Work, settle
 from perdure.engine.node.loader import Loader
 from perdure.engine.node.patience import patiently
@@ -215,6 +215,7 @@ class Node:
         """Attach a worker (see `Service.attach`)."""
         if self._closed:
             raise self._refusal()
+        check_hello(hello)
         worker = AttachedWorker(hello, receive)
         self.dispatcher.attach(worker)
         self.serving.nudge()

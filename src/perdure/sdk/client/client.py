@@ -49,7 +49,7 @@ class Client:
         self.service = service
         self.namespace = name(namespace, "namespace")
         self.task_queue = name(task_queue, "task_queue")
-        self.identity = default_identity() if identity is None else identity
+        self.identity = default_identity() if identity is None else name(identity, "identity")
         self.ids = RandomIds() if ids is None else ids
 
     @overload

@@ -81,7 +81,7 @@ class Worker:
             self._service, self._namespace = client, namespace
         self._task_queue = name(task_queue, "task_queue")
         self._slots = slots
-        self._build_id = build_id
+        self._build_id = "" if build_id == "" else name(build_id, "build_id")
         self._registry = _registry(workflows, activities)
         who = client.identity if isinstance(client, Client) else identity()
         self.instance: Final = f"{who}/{(ids or RandomIds()).new_id()[:12]}"
