@@ -12,14 +12,14 @@ from email.message import Message
 from enum import Enum
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 from urllib.error import HTTPError
 
 import pytest
 
 from perdure import errors
 from perdure.clock import SECOND
-from perdure.limits import MAX_FAILURE_CAUSES, MAX_FAILURE_MESSAGE, MAX_PAYLOAD, MAX_TRACEBACK
+from perdure.limits import MAX_FAILURE_CAUSES, MAX_FAILURE_MESSAGE, MAX_ID_LENGTH, MAX_PAYLOAD, MAX_TRACEBACK
 from perdure.model.failures import Failure
 from perdure.sdk import converter
 from perdure.sdk.failures import ClassNotImported, ExceptionResolver, exception_of, failure_of, origin_of
@@ -398,6 +398,15 @@ def test_classes_that_do_not_call_the_bases_init() -> None:
     back = crossed(Careless(3))
     assert isinstance(back, Careless)
     assert (back.code, back.args, back.non_retryable) == (3, (3,), False)
+
+
+@pytest.mark.parametrize(("given", "kept"), [("\ud800", "?"), (5, "5"), ("x" * 5_000, "characters left out")])
+def test_a_type_that_no_journal_could_keep(given: Any, kept: str) -> None:
+    error = errors.ApplicationError("m")
+    error.type = given
+    back = crossed(error)
+    assert isinstance(back, errors.ApplicationError)
+    assert kept in back.type and len(back.type) <= MAX_ID_LENGTH
 
 
 def test_a_type_that_happens_to_be_a_class_is_still_a_type() -> None:

@@ -40,7 +40,7 @@ from perdure.errors import (
     WorkflowTerminated,
     WorkflowTimedOut,
 )
-from perdure.limits import MAX_FAILURE_CAUSES, MAX_FAILURE_MESSAGE, MAX_PAYLOAD, MAX_TRACEBACK
+from perdure.limits import MAX_FAILURE_CAUSES, MAX_FAILURE_MESSAGE, MAX_ID_LENGTH, MAX_PAYLOAD, MAX_TRACEBACK
 from perdure.model.failures import GROUP, Failure, FailureKind
 from perdure.model.payloads import ENCODING, Payload
 from perdure.sdk.converter import decode, encode
@@ -169,7 +169,7 @@ class _Writer:
             delay, complaint = _delay(getattr(exception, "next_retry_delay", None))
             message += complaint + _lost_details(exception)
             if type(exception) is ApplicationError and exception.type != "ApplicationError":
-                types = (exception.type, *types)
+                types = (_cut(str(exception.type), MAX_ID_LENGTH), *types)
         origin = origin_of(exception)
         if origin is not None and type(exception) is ApplicationError:
             types, args, state = origin.types, origin.args, origin.state  # of the class that it stands for
