@@ -7,6 +7,7 @@ import gc
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any, cast
 
 import pytest
@@ -19,6 +20,10 @@ from perdure.sdk.activity.definition import ActivityOptions
 from perdure.sdk.calls import AsyncActivity, PlainActivity
 from perdure.sdk.registry import REGISTRY
 from tests.sdk.immediate import inside
+
+
+class Kind(StrEnum):
+    QUOTA = "app.Quota"
 
 
 class QuotaExceeded(Exception):
@@ -289,6 +294,11 @@ def test_a_policy_by_default() -> None:
     )
 
 
+def test_a_name_in_a_policy_is_plain_text() -> None:
+    (name,) = RetryPolicy(hold_on=(Kind.QUOTA,)).for_engine.hold_on
+    assert (name, type(name)) == ("app.Quota", str)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -304,6 +314,9 @@ def test_a_policy_by_default() -> None:
         ({"hold_on": "QuotaExceeded"}, "hold_on must be a tuple of exception classes"),
         ({"non_retryable": (3,)}, "non_retryable must hold exception classes or their names, not 3"),
         ({"non_retryable": (KeyboardInterrupt,)}, "non_retryable must hold exception classes"),
+        ({"non_retryable": ("",)}, "a name in non_retryable must have between 1 and 1000 characters"),
+        ({"hold_on": ("x" * 1_001,)}, "a name in hold_on must have between 1 and 1000 characters"),
+        ({"hold_on": ("\ud800",)}, "a name in hold_on is no valid text"),
     ],
 )
 def test_policies_that_make_no_sense(options: dict[str, Any], message: str) -> None:

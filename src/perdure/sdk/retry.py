@@ -12,7 +12,7 @@ from perdure.limits import DEFAULT_MAXIMUM_INTERVAL_FACTOR, MAX_ATTEMPTS
 from perdure.model.retry import Exhausted
 from perdure.model.retry import RetryPolicy as EnginePolicy
 from perdure.sdk.names import class_name
-from perdure.sdk.options import one_of, whole_number
+from perdure.sdk.options import name, one_of, whole_number
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def _names(classes: object, what: str) -> tuple[str, ...]:
     for item in classes:  # pyright: ignore[reportUnknownVariableType]
         if isinstance(item, type) and issubclass(item, Exception):
             names.append(class_name(item))
-        elif isinstance(item, str) and item:
-            names.append(item)
+        elif isinstance(item, str):
+            names.append(name(item, f"a name in {what}"))
         else:
             raise TypeError(f"{what} must hold exception classes or their names, not {item!r}")
     return tuple(names)
