@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from perdure import Hold, InvalidRequest, WorkflowHandle, activity, workflow
+from perdure import Hold, InvalidRequest, QueryFailed, WorkflowHandle, activity, workflow
 from perdure.engine.core import decide as decide_module
 from perdure.model import tasks as t
 from perdure.model.requests import DescribeWorkflow, SignalWorkflow, StartWorkflow
@@ -22,6 +22,13 @@ Call = Callable[[Client, "WorkflowHandle[Any]"], Awaitable[object]]
 
 class Queue(StrEnum):
     MAIN = "default"
+
+
+class Name(StrEnum):
+    SIGNAL = "a signal"
+    QUERY = "a query"
+    ACTIVITY = "1"
+    NOTE = "a note"
 
 
 @activity(name="wrong.held")
@@ -88,6 +95,13 @@ async def test_a_member_of_a_text_enum_is_text(client: Client) -> None:
     handle = await client.start(fine(), id=Queue.MAIN, task_queue=Queue.MAIN)
     assert await handle.result() == "fine"
     assert type((await handle.describe()).task_queue) is str
+    handle = await client.start(waits())
+    await activity_with(handle, "held")
+    await handle.signal(Name.SIGNAL, 1)
+    with pytest.raises(QueryFailed, match="has no query 'a query'"):
+        await handle.query(Name.QUERY)
+    await handle.complete_activity(Name.ACTIVITY, "done", note=Name.NOTE)
+    assert await handle.result() == "done"
 
 
 @pytest.mark.parametrize(

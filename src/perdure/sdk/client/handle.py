@@ -45,6 +45,7 @@ from perdure.sdk.client.requests import send
 from perdure.sdk.converter import decode, encode, encode_all
 from perdure.sdk.failures import exception_of, failure_of
 from perdure.sdk.options import name as checked_name
+from perdure.sdk.options import text
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.unknown import unknown_name
@@ -128,14 +129,21 @@ class WorkflowHandle(Generic[R_co]):
         client = self._client
         await self._call(
             CancelWorkflowRequest(
-                client.namespace, self.id, self._messages_to, reason, client.identity, client.ids.new_id()
+                client.namespace,
+                self.id,
+                self._messages_to,
+                text(reason, "reason"),
+                client.identity,
+                client.ids.new_id(),
             )
         )
 
     async def terminate(self, reason: str = "") -> None:
         """End the workflow at once. Its code has no say, and cleans nothing up."""
         client = self._client
-        await self._call(TerminateWorkflow(client.namespace, self.id, self._messages_to, reason, client.identity))
+        await self._call(
+            TerminateWorkflow(client.namespace, self.id, self._messages_to, text(reason, "reason"), client.identity)
+        )
 
     # --- Messages -----------------------------------------------------------------------------------
     @overload
@@ -252,8 +260,8 @@ class WorkflowHandle(Generic[R_co]):
                 client.namespace,
                 self.id,
                 self._messages_to,
-                activity_id,
-                note,
+                text(activity_id, "activity_id"),
+                text(note, "note"),
                 client.identity,
                 None if retry_policy is None else retry_policy.for_engine,
                 optional_microseconds(start_to_close_timeout, "start_to_close_timeout"),
@@ -275,6 +283,7 @@ class WorkflowHandle(Generic[R_co]):
                 as its definition is known in this process. Elsewhere the workflow's code sees a `DecodeError`.
         """
         client = self._client
+        activity_id, note = text(activity_id, "activity_id"), text(note, "note")
         definition = await self._pending_activity(activity_id)
         payload = encode(result, "the result") if definition is None else definition.signature.encode_result(result)
         await self._call(
@@ -292,6 +301,7 @@ class WorkflowHandle(Generic[R_co]):
         client = self._client
         if not isinstance(cast(object, error), Exception | str):
             raise TypeError(f"error must be an exception or a text, not {type(error).__name__}")
+        activity_id, note = text(activity_id, "activity_id"), text(note, "note")
         failure = failure_of(ApplicationError(error) if isinstance(error, str) else error)
         await self._call(
             FailActivity(client.namespace, self.id, self._messages_to, activity_id, failure, note, client.identity)
@@ -355,7 +365,8 @@ class WorkflowHandle(Generic[R_co]):
         self, kind: HandlerKind, handler: object, args: Sequence[object], kwargs: Mapping[str, object]
     ) -> tuple[str, Payloads, HandlerDefinition | None]:
         if isinstance(handler, str):
-            return handler, encode_all(args, f"an argument of {kind} {handler!r}"), None
+            name = text(handler, "name")
+            return name, encode_all(args, f"an argument of {kind} {name!r}"), None
         if not isinstance(handler, Handler):
             raise TypeError(f"{handler!r} is not a {kind}: decorate the method with @workflow.{kind}, or give its name")
         definition = handler.definition
