@@ -133,7 +133,8 @@ def tell_no_givings_apart(patch: Patch) -> None:
 
 
 def work_before_saying_so(patch: Patch) -> None:
-    patch.setattr(Cluster, "silent", False)
+    patch.setattr(Members, "silent", False)
+    patch.setattr(Members, "was_silent", zero)
 
 
 def keep_what_there_is_no_slot_for(patch: Patch) -> None:
