@@ -109,6 +109,11 @@ DEDUP_LIFETIME: Final = 7 * DAY
 nothing can arrive for a second time after it was forgotten."""
 
 CLIENT_RETRY_LIFETIME: Final = 1 * HOUR
+CLIENT_RETRY_INITIAL: Final = 50 * MILLISECOND
+CLIENT_RETRY_MAXIMUM: Final = 5 * SECOND
+"""A client that finds no engine asks again after this: soon enough not to be noticed after a short outage, seldom
+enough not to be part of a long one."""
+
 OUTBOX_RETRY_LIFETIME: Final = 6 * DAY
 OUTBOX_RETRY_INITIAL: Final = 1 * SECOND
 OUTBOX_RETRY_MAXIMUM: Final = 5 * MINUTE
@@ -227,6 +232,9 @@ CHECKPOINT_PAGES: Final = 1_000
 """Pages in the log (4 MiB) from which they are copied into the file: enough to copy a page once that changed
 often, and few enough to be done in some milliseconds."""
 
+ROWS_A_STATEMENT: Final = 128
+"""Rows in one statement: SQLite takes 32,766 parameters, and longer statements gain little."""
+
 MAX_QUERY_LENGTH: Final = 10_000
 """Characters of a list filter: longer ones are mistakes, and parsing takes time for each."""
 
@@ -249,6 +257,9 @@ POSTGRES_SILENCE: Final = 10 * SECOND
 POSTGRES_IDLE_TIMEOUT: Final = 1 * MINUTE
 """A connection that was not used for longer is made anew: what lies between may have forgotten it."""
 
+POSTGRES_HISTORY_ROWS: Final = 1_000
+"""Journal rows of a history that are read at once, where their bytes don't bound them first."""
+
 POSTGRES_RETRIES: Final = 8
 """How often a group is halved and tried again when other transactions are in its way."""
 
@@ -267,6 +278,13 @@ MAX_CONCURRENT_ACTIVITIES: Final = 1_000_000
 
 HEARTBEAT_INTERVAL_MINIMUM: Final = 50 * MILLISECOND
 """Heartbeats are sent at most this often, however short their timeout is: each is a message."""
+
+EVICTION_THROWS: Final = 100
+"""How often a task of workflow code may answer its eviction by waiting for something else. Then it is left behind."""
+
+EVICTION_REFUSALS: Final = 1_000
+"""How often workflow code may ask for something while it is taken out of memory, and be refused. A loop that asks
+again and again would never end; so then it gets what it wants, and waits."""
 
 SHUTDOWN_GRACE: Final = 5.0
 """Seconds that attempts are given to end once they were cancelled because the worker stops."""

@@ -27,6 +27,7 @@ from perdure.errors import (
     WorkflowTimedOut,
 )
 from perdure.ids import SeededIds
+from perdure.limits import CLIENT_RETRY_INITIAL, CLIENT_RETRY_LIFETIME, CLIENT_RETRY_MAXIMUM
 from perdure.model import requests as q
 from perdure.model.events import WorkflowExecutionStarted, WorkflowTaskScheduled
 from perdure.model.failures import Failure
@@ -35,7 +36,6 @@ from perdure.model.requests import Outcome, Started
 from perdure.model.retry import RetryPolicy as EnginePolicy
 from perdure.sdk.client.client import Client
 from perdure.sdk.client.handle import WorkflowHandle
-from perdure.sdk.client.requests import RETRY_INITIAL, RETRY_MAXIMUM
 from perdure.sdk.failures import failure_of
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.api import workflow
@@ -434,7 +434,7 @@ def test_what_was_unavailable_is_sent_again_the_same() -> None:
     assert isinstance(handle, WorkflowHandle)
     assert len(service.requests) == 4
     assert all(request == service.requests[0] for request in service.requests)
-    assert waited >= RETRY_INITIAL * (1 + 2 + 4) / 2
+    assert waited >= CLIENT_RETRY_INITIAL / SECOND * (1 + 2 + 4) / 2
 
 
 def test_after_an_hour_it_gives_up() -> None:
@@ -448,7 +448,8 @@ def test_after_an_hour_it_gives_up() -> None:
     with pytest.raises(Unavailable):
         run_skipping(client.start(provision("p", []), id="env"))
     # At least one attempt in each longest interval of the hour, and not many more than two.
-    assert 3600 / RETRY_MAXIMUM <= len(service.requests) <= 2 * 3600 / RETRY_MAXIMUM + 20
+    fewest = CLIENT_RETRY_LIFETIME / CLIENT_RETRY_MAXIMUM
+    assert fewest <= len(service.requests) <= 2 * fewest + 20
 
 
 async def test_a_timeout_bounds_the_wait_for_an_answer() -> None:

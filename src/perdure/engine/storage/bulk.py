@@ -15,10 +15,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-Row = TypeVar("Row")
+from perdure.limits import ROWS_A_STATEMENT
 
-_LARGEST = 128
-"""Rows in one statement: SQLite takes 32,766 parameters, and longer statements gain little."""
+Row = TypeVar("Row")
 
 
 class Bulk:
@@ -32,7 +31,7 @@ class Bulk:
 
     def __init__(self, statement: str, row: str, joint: str = ", ") -> None:
         self._statements: list[tuple[int, str]] = []
-        size = _LARGEST
+        size = ROWS_A_STATEMENT
         while size:
             self._statements.append((size, statement.format(rows=joint.join([row] * size))))
             size //= 2

@@ -35,11 +35,8 @@ from perdure.engine.storage.postgres_values import chain_key, plain, queue_key, 
 from perdure.engine.storage.postgres_writer import Writer
 from perdure.engine.storage.schema import KIND_CODES, KINDS, STATUSES
 from perdure.errors import StoreError, Unavailable
-from perdure.limits import MEMBER_REMEMBERED, POSTGRES_RETRIES
+from perdure.limits import MEMBER_REMEMBERED, POSTGRES_HISTORY_ROWS, POSTGRES_RETRIES
 from perdure.model.requests import ListedWorkflow
-
-_HISTORY_ROWS = 1_000
-"""Rows of a history read at once: a page is bounded by bytes, and most rows are small."""
 
 
 class PostgresStore:
@@ -147,9 +144,9 @@ class PostgresStore:
         size = 0
         while True:
             place = *chain_key(*run[:2]), run.run_no, after
-            page = await self._fetch(sql.HISTORY_AFTER, *place, _HISTORY_ROWS, limit_bytes - size)
+            page = await self._fetch(sql.HISTORY_AFTER, *place, POSTGRES_HISTORY_ROWS, limit_bytes - size)
             rows += [(version, history) for version, history, _ in page]
-            if not page or (len(page) < _HISTORY_ROWS and page[-1][0] == page[-1][2]):
+            if not page or (len(page) < POSTGRES_HISTORY_ROWS and page[-1][0] == page[-1][2]):
                 return JournalPage(rows, 0)
             after = rows[-1][0]
             size += sum(len(history) for _, history, _ in page)

@@ -12,14 +12,9 @@ from typing import Final
 from perdure.clock import SECOND
 from perdure.errors import Unavailable
 from perdure.ids import IdSource
-from perdure.limits import CLIENT_RETRY_LIFETIME
+from perdure.limits import CLIENT_RETRY_INITIAL, CLIENT_RETRY_LIFETIME, CLIENT_RETRY_MAXIMUM
 from perdure.model.requests import GetResult, Reply, Request, Service, UpdateWorkflow
 from perdure.sdk.workflow.context import current
-
-RETRY_INITIAL: Final = 0.05
-RETRY_MAXIMUM: Final = 5.0
-"""Seconds between two attempts: soon enough not to be noticed after a short outage, seldom enough not to be
-part of a long one."""
 
 _WAITING: Final = (GetResult, UpdateWorkflow)
 
@@ -41,17 +36,17 @@ async def send(service: Service, request: Request[Reply], ids: IdSource) -> Repl
 async def _send_again(service: Service, request: Request[Reply], ids: IdSource) -> Reply:
     now = asyncio.get_running_loop().time
     deadline = now() + CLIENT_RETRY_LIFETIME / SECOND
-    backoff = RETRY_INITIAL
+    backoff, longest = CLIENT_RETRY_INITIAL / SECOND, CLIENT_RETRY_MAXIMUM / SECOND
     while True:
         # Up to half of it is left to chance, so that clients that failed together don't return together.
         await asyncio.sleep(backoff * (1 - int(ids.new_id()[:4], 16) / 0x20000))
-        backoff = min(backoff * 2, RETRY_MAXIMUM)
+        backoff = min(backoff * 2, longest)
         sent = now()
         try:
             return await service.call(request)
         except Unavailable:
-            if type(request) in _WAITING and now() - sent > RETRY_MAXIMUM:
+            if type(request) in _WAITING and now() - sent > longest:
                 # It was taken, and waited for something that may take a year: the outage began just now.
-                deadline, backoff = now() + CLIENT_RETRY_LIFETIME / SECOND, RETRY_INITIAL
+                deadline, backoff = now() + CLIENT_RETRY_LIFETIME / SECOND, CLIENT_RETRY_INITIAL / SECOND
             if now() + backoff > deadline:
                 raise

@@ -17,6 +17,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from perdure.errors import Evicted
+from perdure.limits import EVICTION_REFUSALS
 from perdure.model import events as e
 from perdure.model.commands import (
     CancelTimer,
@@ -37,9 +38,6 @@ from perdure.sdk.workflow.source import user_line
 
 EVICTED: Final = "evicted"
 """The refusal while a run is taken out of memory."""
-
-_MAX_REFUSALS: Final = 1_000
-"""How often code may ask for something while it is taken out of memory, and be refused."""
 
 
 class ActivityFuture(LoopFuture[object]):
@@ -187,7 +185,7 @@ class Ledger:
             raise RuntimeError(f"{what} in {self.refusal}, which must only read")
         self._refusals += 1
         # Code that catches even this, in a loop, would never end. So in the end it gets what it wants, and waits.
-        if self._refusals <= _MAX_REFUSALS:
+        if self._refusals <= EVICTION_REFUSALS:
             raise Evicted(f"{what}: the workflow is being taken out of memory")
 
     def _is_over(self, event_id: int) -> bool:

@@ -33,7 +33,7 @@ from msgspec.structs import replace
 
 from perdure.clock import SECOND
 from perdure.errors import ApplicationError, Evicted, NondeterminismError, NotFound
-from perdure.limits import SUGGEST_CONTINUE_AS_NEW_BYTES, SUGGEST_CONTINUE_AS_NEW_EVENTS
+from perdure.limits import EVICTION_THROWS, SUGGEST_CONTINUE_AS_NEW_BYTES, SUGGEST_CONTINUE_AS_NEW_EVENTS
 from perdure.model import events as e
 from perdure.model.commands import CancelWorkflow, Command, CompleteWorkflow, ContinueAsNew, FailWorkflow, RejectUpdate
 from perdure.model.failures import Failure
@@ -66,9 +66,6 @@ from perdure.sdk.workflow.replay import HistoryReader, RecordedTask
 
 PYTHON: Final = ".".join(platform.python_version_tuple()[:2])
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-_MAX_THROWS: Final = 100
-"""How often a task may answer its eviction by waiting for something else."""
 
 
 class WorkflowRun:
@@ -528,7 +525,7 @@ def _main_code(
 def _tear_down(task: LoopTask[Any]) -> None:
     """Throw Evicted into a task until it ends."""
     coroutine = cast("Coroutine[object, object, object]", task.get_coro())
-    for _ in range(_MAX_THROWS):
+    for _ in range(EVICTION_THROWS):
         try:
             coroutine.throw(Evicted("the workflow is being taken out of memory"))
         except KeyboardInterrupt:
