@@ -298,3 +298,6 @@ BLOCKED_LOOP_WARNING: Final = 1 * SECOND
 BLOCKED_WORKFLOW: Final = 2 * SECOND
 """Workflow code that has not come to its next `await` for this long is taken for stuck: it is interrupted, and its
 task fails. Meanwhile nothing else runs on its loop. Code that computes this long belongs in an activity."""
+
+RESTLESS_WORKFLOW: Final = 10 * SECOND
+"""The same for code that goes from one `await` to the next without ever waiting, as `while True: await sleep(0)`."""

@@ -157,3 +157,21 @@ async def test_what_cannot_be_decided_is_a_failed_task(client: Client, monkeypat
     assert "could not decide" in failure and "a bug of the engine" in failure
     assert await client.run(fine()) == "fine"
     assert await handle.result() == "fine"
+
+
+async def test_an_outcome_that_cannot_be_decided_is_a_failed_attempt(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide = decide_module.DECISIONS[t.ActivityCompletion]
+    tries = 0
+
+    def broken(tx: Any, message: t.ActivityCompletion) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise ZeroDivisionError("a bug of the engine")
+        decide(tx, message)
+
+    monkeypatch.setitem(decide_module.DECISIONS, t.ActivityCompletion, broken)
+    assert await asyncio.wait_for(client.run(fine(), id="attempted"), 30) == "fine"
+    assert tries == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Iterator
 
@@ -17,7 +18,7 @@ from tests.sdk.harness import fresh_registry as fresh_registry
 
 @pytest.fixture
 def impatient() -> Iterator[stuck.Watcher]:
-    watcher = stuck.Watcher(tolerated=40 * MILLISECOND)
+    watcher = stuck.Watcher(tolerated=40 * MILLISECOND, restless=100 * MILLISECOND)
     watcher.start()
     yield watcher
     watcher.stop()
@@ -52,21 +53,29 @@ def test_it_counts_also_where_the_code_swallows_it() -> None:
     assert Scenario(stubborn).broken().types[0].endswith("Stuck")
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_loop_of_awaits_that_never_wait_fails_its_task() -> None:
+    @workflow
+    async def restless() -> None:
+        for _ in itertools.count():
+            await asyncio.sleep(0)
+
+    assert Scenario(restless).broken().types[0].endswith("Stuck")
+
+
 def test_many_short_steps_are_not_one_long_one() -> None:
     watcher = stuck.Watcher()
 
     @workflow
     async def busy() -> int:
-        count = 0
-        while count < 200:
+        for _ in range(30):
             await asyncio.sleep(0)
             watcher.look()  # as if as much time had passed as goes by between two looks
-            count += 1
-        return count
+        return 30
 
     scenario = Scenario(busy)
     scenario.do()
-    assert result(scenario) == 200
+    assert result(scenario) == 30
 
 
 def test_nothing_is_raised_after_the_activation() -> None:

@@ -31,7 +31,7 @@ from perdure.model import requests as q
 from perdure.model.events import HistoryEvent, WorkflowExecutionContinuedAsNew
 from perdure.model.failures import Failure
 from perdure.model.requests import StartWorkflow, TerminateWorkflow
-from perdure.model.tasks import ActivityEvicted, WorkflowTaskCompletion
+from perdure.model.tasks import ActivityCompletion, ActivityEvicted, ActivityFailure, WorkflowTaskCompletion
 
 if TYPE_CHECKING:
     from perdure.engine.node.node import Node
@@ -449,16 +449,22 @@ class Serving:
         live.flight = flight
         self.fail(work, error)
         again = [each for each in works if each is not work]
-        if type(work.input) is WorkflowTaskCompletion:
-            again.append(self._undecided(live, work.input, error))
+        if isinstance(work.input, WorkflowTaskCompletion | ActivityCompletion | ActivityFailure):
+            again += self._undecided(live, work.input, error)
         self.start_anew(live.chain, again)
 
-    def _undecided(self, live: Live, completion: WorkflowTaskCompletion, error: Exception) -> Work:
-        """What is decided instead of a completion that can't be, once memory is what the disk says."""
-        failure = Failure(f"the engine could not decide on what the code asked for: {error!r}", kind="engine")
+    def _undecided(
+        self, live: Live, answer: WorkflowTaskCompletion | ActivityCompletion | ActivityFailure, error: Exception
+    ) -> list[Work]:
+        """What is decided instead of a worker's answer that can't be, once memory is what the disk says."""
+        failure = Failure(f"the engine could not decide on what the code answered: {error!r}", kind="engine")
+        if not isinstance(answer, WorkflowTaskCompletion):
+            if isinstance(answer, ActivityFailure) and answer.failure.kind == failure.kind:
+                return []  # not even that
+            return [Work(ActivityFailure(answer.token, failure), None, answer.token.run.run_id)]
         worker = "" if live.execution is None else live.execution.taken_by
         # A run that is not on disk is begun again, with another id.
-        return Work(i.WorkflowTaskUndecided(worker, failure), run_id=completion.run.run_id if live.version else "")
+        return [Work(i.WorkflowTaskUndecided(worker, failure), run_id=answer.run.run_id if live.version else "")]
 
     def fail(self, work: Work, error: Exception) -> None:
         """An input came to nothing: whoever asked hears why, and a wake-up is put off."""

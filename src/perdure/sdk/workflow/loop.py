@@ -194,6 +194,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Whether the run's code is being executed."""
         self.steps = 0
         """How often code was given control: while this stands still, one step is being executed."""
+        self.rounds = 0
+        """How often all that was ready was run: while this stands still, there is always more."""
         self.struck = False
         """Whether a step was interrupted, because it took too long."""
         self.silent = False
@@ -208,6 +210,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def run_until_idle(self) -> None:
         """Run what is ready, and what that makes ready. Raises what a callback raises."""
         ready = self._ready
+        self.rounds += 1
         while ready:
             handle = ready.popleft()
             callback = handle.callback

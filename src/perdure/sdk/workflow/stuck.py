@@ -1,13 +1,14 @@
-"""Ends workflow code that never comes to its next `await`.
+"""Ends workflow code that never comes to its next `await`, or never to one that waits.
 
 A thread looks again and again at which step each thread is executing of which workflow. Where that is still the same
-one after `limits.BLOCKED_WORKFLOW`, it says so with the stack, and raises `Stuck` there. What waits inside an extension
-module, as for a lock, can't be interrupted: then it is only said.
+one after `limits.BLOCKED_WORKFLOW`, or where the code has gone from step to step without ever waiting for
+`limits.RESTLESS_WORKFLOW`, it says so with the stack, and raises `Stuck` there. What waits inside an extension module,
+as for a lock, can't be interrupted: then it is only said.
 
 ::
 
     begin → (step → step → …) → end
-              │ the same for too long: warn, and raise Stuck in that thread
+              │ the same, or without a pause, for too long: warn, and raise Stuck in that thread
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import logging
 import sys
 import threading
 import traceback
-from typing import Final
+from typing import Final, NamedTuple
 
-from perdure.limits import BLOCKED_WORKFLOW, SECOND
+from perdure.limits import BLOCKED_WORKFLOW, RESTLESS_WORKFLOW, SECOND
 from perdure.sdk.workflow.loop import DeterministicLoop
 
 _log: Final = logging.getLogger("perdure.workflow")
@@ -32,14 +33,25 @@ _executing: Final[dict[int, DeterministicLoop]] = {}
 
 
 class Stuck(BaseException):
-    """Raised in workflow code that does not yield. No `Exception`, so that `except Exception` in an endless loop
+    """Raised in workflow code that does not wait. No `Exception`, so that `except Exception` in an endless loop
     doesn't swallow it."""
 
     def __init__(self) -> None:
         super().__init__(
-            f"the workflow's code did not come to its next await within {BLOCKED_WORKFLOW // SECOND} s "
-            "(limits.BLOCKED_WORKFLOW); what computes this long, or may wait for somebody, belongs in an activity"
+            f"the workflow's code did not come to its next await within {BLOCKED_WORKFLOW // SECOND} s, or to one that "
+            f"waits within {RESTLESS_WORKFLOW // SECOND} s (limits.BLOCKED_WORKFLOW, RESTLESS_WORKFLOW); what computes "
+            "this long, or may wait for somebody, belongs in an activity"
         )
+
+
+class _Seen(NamedTuple):
+    """What a thread was seen to execute, and for how many looks already."""
+
+    loop: DeterministicLoop
+    step: int
+    round: int
+    at_step: int = 1
+    in_round: int = 1
 
 
 def begin(loop: DeterministicLoop) -> None:
@@ -65,11 +77,13 @@ class Watcher:
 
     Args:
         tolerated: microseconds that one step may take.
+        restless: microseconds for which there may always be another one.
     """
 
-    def __init__(self, tolerated: int = BLOCKED_WORKFLOW) -> None:
+    def __init__(self, tolerated: int = BLOCKED_WORKFLOW, restless: int = RESTLESS_WORKFLOW) -> None:
         self._tolerated = tolerated
-        self._seen: dict[int, tuple[DeterministicLoop, int, int]] = {}  # by thread: a loop, its step, and how often
+        self._restless = _LOOKS * restless // tolerated
+        self._seen: dict[int, _Seen] = {}  # by thread
         self._stopped = threading.Event()
 
     def start(self) -> None:
@@ -85,31 +99,35 @@ class Watcher:
             self.look()
 
     def look(self) -> None:
-        """Look once; strike what is seen at the same step for too many times in a row."""
-        seen: dict[int, tuple[DeterministicLoop, int, int]] = {}
+        """Look once; strike what is seen at the same for too many times in a row."""
+        seen: dict[int, _Seen] = {}
         for thread, loop in list(_executing.items()):
+            now = _Seen(loop, loop.steps, loop.rounds)
             before = self._seen.get(thread)
-            step = loop.steps
-            count = before[2] + 1 if before is not None and before[0] is loop and before[1] == step else 1
-            if count > _LOOKS:
-                self._strike(thread, loop, step)
-                count = 1
-            seen[thread] = loop, step, count
+            if before is not None and before.loop is loop and before.round == now.round:
+                at_step = before.at_step + 1 if before.step == now.step else 1
+                now = now._replace(at_step=at_step, in_round=before.in_round + 1)
+                if at_step > _LOOKS or now.in_round > self._restless:
+                    self._strike(thread, now)
+                    now = now._replace(at_step=1, in_round=1)
+            seen[thread] = now
         self._seen = seen
 
-    def _strike(self, thread: int, loop: DeterministicLoop, step: int) -> None:
+    def _strike(self, thread: int, seen: _Seen) -> None:
+        loop = seen.loop
         frame = sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage]
         if frame is None or frame.f_trace is not None:  # somebody looks at it with a debugger
             return
+        looks = max(seen.at_step, seen.in_round)
         stack = "".join(traceback.format_list(traceback.extract_stack(frame))).rstrip()
         with _lock:
-            if _executing.get(thread) is not loop or loop.steps != step:
+            if _executing.get(thread) is not loop or loop.rounds != seen.round:
                 return
             loop.struck = True
             _raise_in(thread, Stuck)
         _log.warning(
-            "workflow %r has not come to its next await for %.1f s; it is interrupted\n%s",
-            (loop.logger.extra or {}).get("workflow_id"), self._tolerated / SECOND, stack,
+            "workflow %r has been at work for %.1f s without waiting for anything; it is interrupted\n%s",
+            (loop.logger.extra or {}).get("workflow_id"), looks * self._tolerated / _LOOKS / SECOND, stack,
         )  # fmt: skip
 
 
