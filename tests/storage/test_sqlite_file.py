@@ -234,6 +234,14 @@ async def test_a_file_of_a_later_version(path: Path) -> None:
         await SqliteStore(path).open(NOW)
 
 
+async def test_a_file_without_its_version(path: Path) -> None:
+    await _fill(path)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA user_version = 0")
+    with pytest.raises(StoreCorrupt, match="its version is 0"):
+        await SqliteStore(path).open(NOW)
+
+
 # --- Damage ---------------------------------------------------------------------------------------------
 async def test_a_damaged_page(path: Path) -> None:
     await _fill(path)

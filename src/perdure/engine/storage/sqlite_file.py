@@ -141,6 +141,8 @@ def _identify(path: str, writer: sqlite3.Connection) -> None:
             raise StoreForeign(f"{path} is a database of another program: give another path")
         return
     version = _pragma(writer, "user_version")
+    if version < 1:
+        raise StoreCorrupt(_corrupt(path, f"its version is {version}"))
     if version > VERSION:
         raise StoreTooNew(
             f"{path} is of version {version}; this Perdure knows versions up to {VERSION}: "
