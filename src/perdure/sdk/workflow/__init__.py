@@ -13,6 +13,11 @@
     loop.py         an asyncio event loop without time, I/O or threads
     activation.py   the thread is the workflow's while its code runs
     determinism.py  Python's clocks and random numbers, made to repeat
+    guard.py        stops what can't be made to repeat, while the code runs
+    scanning.py     refuses what could not be stopped, before it runs
+    stuck.py        interrupts what never waits
+    dispatchers.py  functions of the standard library that do something else inside workflows
+    generators.py   whose an asynchronous generator is
     ordering.py     asyncio's functions on sets of tasks, in a fixed order
     conditions.py   workflow.wait_until
     logs.py         workflow.logger
