@@ -8,6 +8,7 @@
     runtime.py      one run: activate(task) → completion
     replay.py       a history, read as workflow tasks
     messages.py     signals, updates and queries, and their handlers
+    endings.py      outcomes and bugs, and the tear-down
     ledger.py       what a run has asked for, and what of it is open
     matching.py     commands against the events that record them
     loop.py         an asyncio event loop without time, I/O or threads

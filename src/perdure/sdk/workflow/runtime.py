@@ -16,24 +16,20 @@ follow. All of this is frozen: recorded histories depend on it.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import platform
 import random
 import uuid
 import zlib
-from asyncio import Future
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, ClassVar, Final, NoReturn, cast
-
-from msgspec.structs import replace
+from typing import Any, ClassVar, Final, NoReturn
 
 from perdure.clock import SECOND
-from perdure.errors import ApplicationError, Evicted, NondeterminismError, NotFound
-from perdure.limits import EVICTION_THROWS, SUGGEST_CONTINUE_AS_NEW_BYTES, SUGGEST_CONTINUE_AS_NEW_EVENTS
+from perdure.errors import NotFound
+from perdure.limits import SUGGEST_CONTINUE_AS_NEW_BYTES, SUGGEST_CONTINUE_AS_NEW_EVENTS
 from perdure.model import events as e
 from perdure.model.commands import CancelWorkflow, Command, CompleteWorkflow, ContinueAsNew, FailWorkflow, RejectUpdate
 from perdure.model.failures import Failure
@@ -50,12 +46,13 @@ from perdure.model.tasks import (
     WorkflowTaskFailure,
 )
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
-from perdure.sdk.failures import Ended, ExceptionResolver, exception_of, failure_of, origin_of
+from perdure.sdk.failures import Ended, ExceptionResolver, exception_of, failure_of
 from perdure.sdk.workflow import determinism
 from perdure.sdk.workflow.activation import Activation
 from perdure.sdk.workflow.conditions import Conditions
 from perdure.sdk.workflow.context import ChildOptions, WorkflowInfo
 from perdure.sdk.workflow.definition import WorkflowDefinition
+from perdure.sdk.workflow.endings import ContinueAsNewRequested, is_failure, located, main_code, tear_down
 from perdure.sdk.workflow.ledger import EVICTED, ActivityFuture, ChildFuture, Ledger
 from perdure.sdk.workflow.logs import WorkflowLogger
 from perdure.sdk.workflow.loop import LoopTask
@@ -188,7 +185,7 @@ class WorkflowRun:
         self._loop.clear()
         with Activation(self, self._loop):
             for task in reversed(self._loop.live_tasks()):
-                _tear_down(task)
+                tear_down(task)
         self._ledger.release()
         self._messages = self._main = self._sent = None
 
@@ -309,22 +306,11 @@ class WorkflowRun:
             self._closing = closing
 
     def is_failure(self, error: BaseException) -> bool:
-        """Whether an exception is an outcome: raised as one, listed by the workflow, or the end of an activity
-        or a child; or a group of such."""
-        if isinstance(error, (ApplicationError, *self._definition.failure_exceptions)) or origin_of(error) is not None:
-            return True
-        if not isinstance(error, BaseExceptionGroup):
-            return False
-        return all(map(self.is_failure, cast("BaseExceptionGroup[BaseException]", error).exceptions))
+        """Whether an exception is an outcome, not a bug."""
+        return is_failure(self._definition, error)
 
     def _located(self, failure: Failure, error: BaseException) -> Failure:
-        """A bug that no line of the code has raised, such as a result that can't be stored, with a line to look at."""
-        if failure.location or not hasattr(self, "_definition"):
-            return failure
-        code = self._definition.code
-        line = error.line if isinstance(error, NondeterminismError) and error.line else ""
-        file, number = line.rsplit(":", 1) if line else (code.co_filename, str(code.co_firstlineno))
-        return replace(failure, traceback=f'  File "{file}", line {number}, in {code.co_qualname}\n')
+        return located(failure, error, self._definition) if hasattr(self, "_definition") else failure
 
     # --- Queries ----------------------------------------------------------------------------------------
     def _bring_to(self, task: QueryTask) -> None:
@@ -364,7 +350,7 @@ class WorkflowRun:
                 self.end_with(error)
         self._messages = Messages(self, definition, target, self._ledger, self._context, self._logger)
         if self._closing is None:
-            code = _main_code(definition, target, args, kwargs)
+            code = main_code(definition, target, args, kwargs)
             self._main = self._loop.create_task(code, name=definition.name, context=self._context.copy())
 
     def _signaled(self, event: e.WorkflowExecutionSignaled) -> None:
@@ -496,47 +482,3 @@ class WorkflowRun:
 def _warn_once(run: RunRef, changed: str) -> None:
     """Tell of a changed input; not again by each replay."""
     logging.getLogger("perdure.workflow").warning("in the replay of workflow %s: %s", run.workflow_id, changed)
-
-
-class ContinueAsNewRequested(BaseException):
-    """Ends the code of a run that goes on as a new one. Not an Exception: no `except` should swallow it."""
-
-    def __init__(self, command: Callable[[], ContinueAsNew]) -> None:
-        super().__init__("workflow.continue_as_new() must end the workflow's run, or one of its handlers")
-        self.command = command
-
-
-def _main_code(
-    definition: WorkflowDefinition, target: object, args: list[object], kwargs: dict[str, object]
-) -> Coroutine[Any, Any, object]:
-    """What the main task runs."""
-    function = definition.make
-    if definition.is_class:
-        function, args, kwargs = cast("Any", target).run, [], {}
-    if definition.is_async:
-        return cast("Coroutine[Any, Any, object]", function(*args, **kwargs))
-
-    async def call() -> object:
-        return function(*args, **kwargs)
-
-    return call()
-
-
-def _tear_down(task: LoopTask[Any]) -> None:
-    """Throw Evicted into a task until it ends."""
-    coroutine = cast("Coroutine[object, object, object]", task.get_coro())
-    for _ in range(EVICTION_THROWS):
-        try:
-            coroutine.throw(Evicted("the workflow is being taken out of memory"))
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # it ended, one way or another
-            waited_for = getattr(task, "_fut_waiter", None)
-            if waited_for is not None:  # which leads back to the task: a circle, for the garbage collector
-                Future[object].cancel(waited_for)
-            return
-    logging.getLogger("perdure.workflow").warning(
-        "task %s doesn't end when its workflow is evicted: does it catch BaseException in a loop?", task.get_name()
-    )
-    # Python throws once more when it collects a coroutine, and this one would run for ever then. So it stays.
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))

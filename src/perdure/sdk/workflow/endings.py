@@ -1,0 +1,90 @@
+"""The ends of a run's code: what counts as an outcome, and how what still waits is torn down.
+
+::
+
+    main_code → returns | raises an outcome | raises a bug (its task is tried again) | ContinueAsNewRequested
+    tear_down: Evicted, until the code ends
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from asyncio import Future
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+from msgspec.structs import replace
+
+from perdure.errors import ApplicationError, Evicted, NondeterminismError
+from perdure.limits import EVICTION_THROWS
+from perdure.model.commands import ContinueAsNew
+from perdure.model.failures import Failure
+from perdure.sdk.failures import origin_of
+from perdure.sdk.workflow.definition import WorkflowDefinition
+from perdure.sdk.workflow.loop import LoopTask
+
+
+class ContinueAsNewRequested(BaseException):
+    """Ends the code of a run that goes on as a new one. Not an Exception: no `except` should swallow it."""
+
+    def __init__(self, command: Callable[[], ContinueAsNew]) -> None:
+        super().__init__("workflow.continue_as_new() must end the workflow's run, or one of its handlers")
+        self.command = command
+
+
+def main_code(
+    definition: WorkflowDefinition, target: object, args: list[object], kwargs: dict[str, object]
+) -> Coroutine[Any, Any, object]:
+    """What the main task runs."""
+    function = definition.make
+    if definition.is_class:
+        function, args, kwargs = cast("Any", target).run, [], {}
+    if definition.is_async:
+        return cast("Coroutine[Any, Any, object]", function(*args, **kwargs))
+
+    async def call() -> object:
+        return function(*args, **kwargs)
+
+    return call()
+
+
+def is_failure(definition: WorkflowDefinition, error: BaseException) -> bool:
+    """Whether an exception is an outcome: raised as one, listed by the workflow, or the end of an activity
+    or a child; or a group of such."""
+    if isinstance(error, (ApplicationError, *definition.failure_exceptions)) or origin_of(error) is not None:
+        return True
+    if not isinstance(error, BaseExceptionGroup):
+        return False
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return all(is_failure(definition, each) for each in group.exceptions)
+
+
+def located(failure: Failure, error: BaseException, definition: WorkflowDefinition) -> Failure:
+    """A bug that no line of the code has raised, such as a result that can't be stored, with a line to look at."""
+    if failure.location:
+        return failure
+    code = definition.code
+    line = error.line if isinstance(error, NondeterminismError) and error.line else ""
+    file, number = line.rsplit(":", 1) if line else (code.co_filename, str(code.co_firstlineno))
+    return replace(failure, traceback=f'  File "{file}", line {number}, in {code.co_qualname}\n')
+
+
+def tear_down(task: LoopTask[Any]) -> None:
+    """Throw Evicted into a task until it ends."""
+    coroutine = cast("Coroutine[object, object, object]", task.get_coro())
+    for _ in range(EVICTION_THROWS):
+        try:
+            coroutine.throw(Evicted("the workflow is being taken out of memory"))
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # it ended, one way or another
+            waited_for = getattr(task, "_fut_waiter", None)
+            if waited_for is not None:  # which leads back to the task: a circle, for the garbage collector
+                Future[object].cancel(waited_for)
+            return
+    logging.getLogger("perdure.workflow").warning(
+        "task %s doesn't end when its workflow is evicted: does it catch BaseException in a loop?", task.get_name()
+    )
+    # Python throws once more when it collects a coroutine, and this one would run for ever then. So it stays.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
