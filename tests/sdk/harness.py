@@ -272,6 +272,7 @@ class Scenario:
                 self.scheduled,
                 self.next_id - 1,
                 python=completion.python,
+                flags=completion.flags,
                 exceptions=completion.exceptions,
             )
         )
@@ -312,6 +313,8 @@ class Scenario:
                 return e.StartChildWorkflowExecutionInitiated(
                     id, now, x.workflow_id, x.workflow_type, "default", x.input, done
                 )
+            case c.RecordMarker():
+                return e.MarkerRecorded(id, now, x.marker_name, x.details, done)
             case c.RequestCancelExternalWorkflow():
                 return e.RequestCancelExternalWorkflowExecutionInitiated(id, now, x.workflow_id, x.run_id, done)
             case _:

@@ -157,6 +157,8 @@ async def asks(n: int) -> int:
     assert_type(workflow.info().workflow_id, str)
     assert_type(workflow.random().random(), float)
     workflow.logger.info("at %s with %s", workflow.now(), workflow.uuid4())
+    assert_type(workflow.patched("x"), bool)
+    workflow.deprecate_patch("y")
     if n > 3:
         workflow.continue_as_new(asks(n - 1))
     raise ApplicationError("no", {"n": n}, type="No", non_retryable=True, next_retry_delay="5s")

@@ -78,6 +78,9 @@ async def children() -> None:
     await workflow.run(create_vpc("eu"))  # expect error
     workflow.start(provision)  # expect error
     account: str = await workflow.run(Onboarding(Request("x")))  # expect error
+    workflow.patched(3)  # expect error
+    kept: bool = workflow.deprecate_patch("x")  # expect error
+    use(kept)
     vpcs: list[str] = await provision("a", [])  # expect error
     workflow.continue_as_new(provision)  # expect error
     use(account, vpcs)

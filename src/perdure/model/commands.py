@@ -117,6 +117,13 @@ class RequestCancelExternalWorkflow(Struct, frozen=True, array_like=True, gc=Fal
     run_id: str
 
 
+class RecordMarker(Struct, frozen=True, array_like=True, gc=False, tag=40):
+    """→ MarkerRecorded."""
+
+    marker_name: str
+    details: dict[str, Payload]
+
+
 Command = (
     ScheduleActivity
     | RequestCancelActivity
@@ -132,5 +139,6 @@ Command = (
     | StartChildWorkflow
     | SignalExternalWorkflow
     | RequestCancelExternalWorkflow
+    | RecordMarker
 )
 """Every command there is."""

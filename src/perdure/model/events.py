@@ -381,6 +381,17 @@ class RequestCancelExternalWorkflowExecutionFailed(Event, frozen=True, array_lik
     failure: Failure
 
 
+class MarkerRecorded(Event, frozen=True, array_like=True, gc=False, tag=50):
+    """The workflow's code left a note to its own replays, such as which branch of a patch it took.
+
+    marker_name, details: as Temporal's SDKs write them; for a patch "core_patch", with "patch-data".
+    """
+
+    marker_name: str
+    details: dict[str, Payload]
+    workflow_task_completed_event_id: int
+
+
 HistoryEvent = (
     WorkflowExecutionStarted
     | WorkflowExecutionCompleted
@@ -419,5 +430,6 @@ HistoryEvent = (
     | RequestCancelExternalWorkflowExecutionInitiated
     | ExternalWorkflowExecutionCancelRequested
     | RequestCancelExternalWorkflowExecutionFailed
+    | MarkerRecorded
 )
 """Every event there is."""

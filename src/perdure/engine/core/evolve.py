@@ -400,6 +400,7 @@ EVENTS: Final[dict[type[e.Event], Callable[[State, Any], None] | None]] = {
     e.RequestCancelExternalWorkflowExecutionInitiated: _cancel_sent,
     e.ExternalWorkflowExecutionCancelRequested: _cancel_settled,
     e.RequestCancelExternalWorkflowExecutionFailed: _cancel_settled,
+    e.MarkerRecorded: None,
 }
 """What each event changes; None: nothing beyond being the last event."""
 

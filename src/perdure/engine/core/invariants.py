@@ -357,5 +357,6 @@ RULES: Final[dict[type[e.Event], Callable[[_History, Any], None] | None]] = {
     e.RequestCancelExternalWorkflowExecutionInitiated: _History.cancel_sent,
     e.ExternalWorkflowExecutionCancelRequested: _History.cancel_settled,
     e.RequestCancelExternalWorkflowExecutionFailed: _History.cancel_settled,
+    e.MarkerRecorded: None,
 }
 """What is required of each event; None: nothing beyond its place."""

@@ -11,6 +11,7 @@
     endings.py      outcomes and bugs, and the tear-down
     ledger.py       what a run has asked for, and what of it is open
     matching.py     commands against the events that record them
+    patches.py      workflow.patched: which branch a run takes
     loop.py         an asyncio event loop without time, I/O or threads
     activation.py   the thread is the workflow's while its code runs
     determinism.py  Python's clocks and random numbers, made to repeat

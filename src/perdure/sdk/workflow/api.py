@@ -266,6 +266,42 @@ class WorkflowNamespace:
         definition, args, kwargs = recorded(call)
         context.continue_as_new(definition, args, kwargs)
 
+    # --- Changing code ----------------------------------------------------------------------------------
+    def patched(self, id: str) -> bool:
+        """Whether a run takes the new branch of code that was changed while it runs.
+
+        A run that comes here for the first time takes it, and so does every replay of that run; a run that had come
+        past here before the change doesn't. The answer is the same for the whole run::
+
+            if workflow.patched("notify-by-mail"):
+                await send_mail(team)
+            else:
+                await send_letter(team)      # until no run needs it: then deprecate_patch("notify-by-mail")
+
+        Args:
+            id: names the change, once and for all, in this workflow.
+
+        Raises:
+            RuntimeError: outside a workflow; or for the first time in a query or a validator, which must only read.
+            ValueError, TypeError: it is no text of 1 to `limits.MAX_ID_LENGTH` characters, or the same id is used with
+                `deprecate_patch`, too.
+        """
+        return require("workflow.patched()").patched(id)
+
+    def deprecate_patch(self, id: str) -> None:
+        """Say that a patch's old branch is gone. Put it where `patched` stood; it goes, too, when all runs that had
+        asked `patched` are over.
+
+        Args:
+            id: the patch's, as it was given to `patched`.
+
+        Raises:
+            RuntimeError: outside a workflow; or for the first time in a query or a validator, which must only read.
+            ValueError, TypeError: it is no text of 1 to `limits.MAX_ID_LENGTH` characters, or the same id is used with
+                `patched`, too.
+        """
+        require("workflow.deprecate_patch()").deprecate_patch(id)
+
     # --- Time, chance, waiting --------------------------------------------------------------------------
     def now(self) -> datetime:
         """The workflow's time, in UTC. It stands still between two awaits that wait for something."""

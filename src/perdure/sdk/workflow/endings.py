@@ -70,7 +70,7 @@ def located(failure: Failure, error: BaseException, definition: WorkflowDefiniti
     return replace(failure, traceback=f'  File "{file}", line {number}, in {code.co_qualname}\n')
 
 
-def tear_down(task: LoopTask[Any]) -> None:
+def tear_down(task: LoopTask[object]) -> None:
     """Throw Evicted into a task until it ends."""
     coroutine = cast("Coroutine[object, object, object]", task.get_coro())
     for _ in range(EVICTION_THROWS):

@@ -16,6 +16,7 @@ from perdure.errors import NondeterminismError
 from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model.payloads import Payload, Payloads
+from perdure.sdk.workflow.patches import PATCH, is_optional, patch_of
 
 _SHOWN: Final = 100  # characters of an input in an error
 
@@ -69,6 +70,8 @@ def match(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent], time: in
     theirs = [(_event_key(event, time), event) for event in recorded]
     if [key[:3] for key, _ in ours] == [key[:3] for key, _ in theirs]:
         return Match(list(zip(issued, recorded, strict=True)), [])
+    asked = [item[0] for item in issued]
+    theirs = [x for x in theirs if type(x[1]) is not e.MarkerRecorded or not is_optional(x[1], asked)]
     waiting: defaultdict[tuple[str, str, Hashable], deque[tuple[Key, Issued]]] = defaultdict(deque)
     for key, item in ours:
         waiting[key[:3]].append((key, item))
@@ -165,6 +168,13 @@ def _result(kind: str, name: str, result: Payload | None, failure: object) -> Ke
     return Key(kind, name, getattr(failure, "type", ""))
 
 
+def _marker(marker: c.RecordMarker | e.MarkerRecorded) -> Key:
+    # Whether a patch is deprecated may differ: deprecating it is the next deploy.
+    if marker.marker_name == PATCH:
+        return Key("patch", repr(patch_of(marker).id))
+    return Key("marker", marker.marker_name, tuple(sorted(marker.details)))
+
+
 _COMMANDS: Final[dict[type[Any], Callable[[Any, Any], Key]]] = {
     c.ScheduleActivity: lambda x, _: _call("activity", x.activity_type, x.input),
     c.RequestCancelActivity: lambda _, subject: Key(_CANCEL_ACTIVITY, str(subject.event_id)),
@@ -178,6 +188,7 @@ _COMMANDS: Final[dict[type[Any], Callable[[Any, Any], Key]]] = {
     c.CompleteUpdate: lambda x, _: _result("completion of update", x.update_id, x.result, x.failure),
     c.StartChildWorkflow: lambda x, _: _child(x.workflow_id, x.workflow_type, x.input),
     c.RequestCancelExternalWorkflow: lambda x, _: Key("cancellation of workflow", x.workflow_id),
+    c.RecordMarker: lambda x, _: _marker(x),
 }
 
 _EVENTS: Final[dict[type[Any], Callable[[Any, int], Key]]] = {
@@ -195,6 +206,7 @@ _EVENTS: Final[dict[type[Any], Callable[[Any, int], Key]]] = {
     e.WorkflowExecutionUpdateCompleted: lambda x, _: _result("completion of update", x.update_id, x.result, x.failure),
     e.StartChildWorkflowExecutionInitiated: lambda x, _: _child(x.workflow_id, x.workflow_type, x.input),
     e.RequestCancelExternalWorkflowExecutionInitiated: lambda x, _: Key("cancellation of workflow", x.workflow_id),
+    e.MarkerRecorded: lambda x, _: _marker(x),
 }
 
 
@@ -216,6 +228,7 @@ RECORDS: Final[dict[type[Any], type[Any]]] = {
     c.CompleteUpdate: e.WorkflowExecutionUpdateCompleted,
     c.StartChildWorkflow: e.StartChildWorkflowExecutionInitiated,
     c.RequestCancelExternalWorkflow: e.RequestCancelExternalWorkflowExecutionInitiated,
+    c.RecordMarker: e.MarkerRecorded,
 }
 """The event that records each command."""
 

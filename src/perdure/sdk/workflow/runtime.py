@@ -33,7 +33,7 @@ from perdure.limits import SUGGEST_CONTINUE_AS_NEW_BYTES, SUGGEST_CONTINUE_AS_NE
 from perdure.model import events as e
 from perdure.model.commands import CancelWorkflow, Command, CompleteWorkflow, ContinueAsNew, FailWorkflow, RejectUpdate
 from perdure.model.failures import Failure
-from perdure.model.flags import CURRENT
+from perdure.model.flags import CURRENT, require_known
 from perdure.model.payloads import NULL, Payload
 from perdure.model.tasks import (
     START,
@@ -58,6 +58,7 @@ from perdure.sdk.workflow.logs import WorkflowLogger
 from perdure.sdk.workflow.loop import LoopTask
 from perdure.sdk.workflow.matching import Issued, in_order, match
 from perdure.sdk.workflow.messages import ChangedByReader, Messages
+from perdure.sdk.workflow.patches import Patches
 from perdure.sdk.workflow.queries import STACK_TRACE, stack_trace
 from perdure.sdk.workflow.replay import HistoryReader, RecordedTask
 
@@ -95,6 +96,7 @@ class WorkflowRun:
         self._loop = self._ledger.loop
         self._loop.logger = self._logger
         self._conditions = Conditions(self._loop)
+        self._patches = Patches(self._ledger)
         self._reader = HistoryReader()
         self._context = Context()
         self._sent: list[Issued] | None = None  # what the last live task asked for, until its events are seen
@@ -210,6 +212,9 @@ class WorkflowRun:
 
     def _replay(self, recorded: RecordedTask) -> list[Issued]:
         """Run a recorded task again; what the code asks for."""
+        if recorded.completed.flags != CURRENT:
+            require_known(recorded.completed.flags)
+        self._patches.recorded(recorded.asked)
         self._resolver.replay(recorded.completed.exceptions)
         self._history_length, self._history_bytes = recorded.history_length, None
         self._begin(recorded.news, recorded.time, replaying=True)
@@ -465,6 +470,12 @@ class WorkflowRun:
 
     def uuid4(self) -> uuid.UUID:
         return uuid.UUID(int=self.random().getrandbits(128), version=4)
+
+    def patched(self, id: str) -> bool:
+        return self._patches.patched(id, replaying=self._loop.replaying)
+
+    def deprecate_patch(self, id: str) -> None:
+        self._patches.deprecate(id, replaying=self._loop.replaying)
 
     def continue_as_new(
         self, definition: WorkflowDefinition, args: Sequence[object], kwargs: dict[str, object]

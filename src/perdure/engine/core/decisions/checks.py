@@ -11,6 +11,7 @@ from perdure.errors import InvalidRequest
 from perdure.limits import (
     MAX_COMMANDS,
     MAX_DURATION,
+    MAX_ID_LENGTH,
     MAX_PENDING_ACTIVITIES,
     MAX_PENDING_CHILDREN,
     MAX_PENDING_TIMERS,
@@ -158,6 +159,12 @@ class Ahead:
             return "exactly one of result and failure must be set"
         return ""
 
+    def record_marker(self, command: c.RecordMarker) -> str:
+        """A name, by which a replay finds it."""
+        if not 0 < len(command.marker_name) <= MAX_ID_LENGTH:
+            return f"marker_name must have between 1 and {MAX_ID_LENGTH} characters, not {len(command.marker_name)}"
+        return ""
+
 
 def started_timer(state: State, name: str) -> int:
     """The event that started a timer, which runs or has fired without the code's knowing; 0: there is none."""
@@ -173,5 +180,6 @@ CHECKS: Final[dict[type[Any], Callable[[Ahead, Any], str]]] = {
     c.AcceptUpdate: Ahead.answer_update,
     c.RejectUpdate: Ahead.answer_update,
     c.CompleteUpdate: Ahead.complete_update,
+    c.RecordMarker: Ahead.record_marker,
 }
 """What each command needs; the others can always be carried out."""

@@ -182,6 +182,11 @@ def cancel_external(tx: Transition, command: c.RequestCancelExternalWorkflow, co
     send(tx, id, r.OutboxCancel(command.workflow_id, command.run_id))
 
 
+def record_marker(tx: Transition, command: c.RecordMarker, completed: int) -> None:
+    """A note of the code to its own replays."""
+    tx.add(e.MarkerRecorded(tx.next_id, tx.now, command.marker_name, command.details, completed))
+
+
 COMMANDS: Final[dict[type[Any], Callable[[Transition, Any, int], None]]] = {
     c.ScheduleActivity: schedule_activity,
     c.RequestCancelActivity: cancel_activity,
@@ -197,5 +202,6 @@ COMMANDS: Final[dict[type[Any], Callable[[Transition, Any, int], None]]] = {
     c.StartChildWorkflow: start_child,
     c.SignalExternalWorkflow: signal_external,
     c.RequestCancelExternalWorkflow: cancel_external,
+    c.RecordMarker: record_marker,
 }
 """What carries out each command."""
