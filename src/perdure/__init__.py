@@ -38,6 +38,7 @@ from perdure.errors import (
     NotRunning,
     PayloadTooLarge,
     PerdureError,
+    ProcessFailed,
     QueryFailed,
     StoreCorrupt,
     StoreError,
@@ -65,6 +66,7 @@ from perdure.sdk.workflow.context import WorkflowInfo
 if TYPE_CHECKING:
     from perdure.embedded import embedded
     from perdure.sdk.activity.context import ActivityInfo
+    from perdure.sdk.activity.processes import ProcessResult
     from perdure.sdk.client.client import Client
     from perdure.sdk.client.description import ActivityDescription, WorkflowDescription, WorkflowRow
     from perdure.sdk.client.handle import WorkflowHandle
@@ -94,6 +96,8 @@ __all__ = [
     "NotRunning",
     "PayloadTooLarge",
     "PerdureError",
+    "ProcessFailed",
+    "ProcessResult",
     "QueryFailed",
     "RetryPolicy",
     "StoreCorrupt",
@@ -126,6 +130,7 @@ _LAZY: Final = {
     "ActivityDescription": "perdure.sdk.client.description",
     "ActivityInfo": "perdure.sdk.activity.context",
     "Client": "perdure.sdk.client.client",
+    "ProcessResult": "perdure.sdk.activity.processes",
     "WorkflowDescription": "perdure.sdk.client.description",
     "WorkflowHandle": "perdure.sdk.client.handle",
     "WorkflowRow": "perdure.sdk.client.description",

@@ -169,6 +169,21 @@ class ActivityCancelled(ActivityError):
     """The activity was cancelled from outside its workflow."""
 
 
+class ProcessFailed(PerdureError):
+    """A program that an activity has run did not end well.
+
+    Args:
+        message: what happened, with the end of its output.
+        returncode: its exit code; negative: the signal that ended it.
+        output: the end of what it wrote to stderr, or else to stdout.
+    """
+
+    def __init__(self, message: str, returncode: int = 0, output: str = "") -> None:
+        super().__init__(message)
+        self.returncode = returncode
+        self.output = output
+
+
 class ApplicationError(PerdureError):
     """A failure to be seen by others, raised on purpose or standing for a class that isn't known here.
 

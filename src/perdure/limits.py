@@ -289,6 +289,22 @@ again and again would never end; so then it gets what it wants, and waits."""
 SHUTDOWN_GRACE: Final = 5.0
 """Seconds that attempts are given to end once they were cancelled because the worker stops."""
 
+PROCESS_GRACE: Final = 4 * SECOND
+"""What a program that an activity runs is given between SIGTERM and SIGKILL, unless it is told otherwise. Less than
+SHUTDOWN_GRACE, so that it has ended before its worker has."""
+
+PROCESS_OUTPUT: Final = 1024 * 1024
+"""Bytes kept of each output of a program: its end, mostly all. More belongs in a file."""
+
+PROCESS_ERROR_OUTPUT: Final = 4 * 1024
+"""Characters of the output in the error of a program that failed: for people, and it stands in the journal."""
+
+PROCESS_LINE: Final = 8 * 1024
+"""Bytes of a program's line from which on it is logged in pieces: progress bars never end theirs."""
+
+PROCESS_POLL: Final = 50 * MILLISECOND
+"""How often it is looked whether a program is still wanted: soon for people, and seldom enough to cost nothing."""
+
 MAX_THREADS: Final = 64
 """Threads for plain `def` activities: they mostly wait for other systems."""
 

@@ -35,6 +35,8 @@ PUBLIC = [
     "NotRunning",
     "PayloadTooLarge",
     "PerdureError",
+    "ProcessFailed",
+    "ProcessResult",
     "QueryFailed",
     "RetryPolicy",
     "StoreCorrupt",

@@ -85,6 +85,12 @@ class Immediate:
     ) -> NoReturn:
         raise ContinueAsNew(definition.name, *args)
 
+    def patched(self, id: str) -> bool:
+        return True
+
+    def deprecate_patch(self, id: str) -> None:
+        pass
+
 
 class ContinueAsNew(BaseException):
     pass

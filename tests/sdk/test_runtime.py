@@ -443,7 +443,7 @@ def test_the_failure_of_a_child() -> None:
 def test_a_child_is_cancelled() -> None:
     @workflow
     async def parent() -> str:
-        child = build.start("a")
+        child = build.options(cancellation_type="try").start("a")
         await asyncio.sleep(1)
         child.cancel()
         try:
@@ -457,6 +457,6 @@ def test_a_child_is_cancelled() -> None:
     scenario.child_started()
     scenario.fire()
     commands = scenario.do()
-    assert commands[0] == RequestCancelExternalWorkflow("flow/1", "child-run")
+    assert commands[0] == RequestCancelExternalWorkflow("flow/1", "child-run", 5)
     assert result(scenario) == "cancelled"
     check_replay(scenario)

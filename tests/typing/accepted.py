@@ -6,10 +6,21 @@ import abc
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar, assert_type
 
 import perdure
-from perdure import ApplicationError, Client, Hold, RetryPolicy, WorkflowHandle, activity, embedded, workflow
+from perdure import (
+    ApplicationError,
+    Client,
+    Hold,
+    ProcessResult,
+    RetryPolicy,
+    WorkflowHandle,
+    activity,
+    embedded,
+    workflow,
+)
 from perdure.sdk.calls import ActivityHandle
 from perdure.sdk.workflow.api import ChildHandle, WorkflowCall
 
@@ -50,6 +61,7 @@ class Account:
         on_exhausted="hold",
     ),
     priority=1,
+    cancellation_type="wait",
 )
 async def create_vpc(region: str, size: int = 16, *, label: str | None = None) -> str:
     if label:
@@ -59,6 +71,12 @@ async def create_vpc(region: str, size: int = 16, *, label: str | None = None) -
     assert_type(activity.heartbeat_details(dict[str, int]), dict[str, int] | None)
     assert_type(activity.is_cancelled(), bool)
     assert_type(activity.info().attempt, int)
+    result = await activity.run_process(
+        "terraform", Path("plan"), cwd=Path("."), env={"A": "b"}, input=b"", grace="10s"
+    )
+    assert_type(result, ProcessResult)
+    assert_type(result.returncode, int)
+    activity.logger.info("done")
     return f"{region}-{size}"
 
 
@@ -68,6 +86,7 @@ async def delete_vpc(vpc: str) -> None: ...
 
 @activity
 def render(name: str) -> str:
+    assert_type(activity.run_process_sync("echo", name, check=False).stdout, str)
     return name
 
 
@@ -122,6 +141,11 @@ async def parent(n: int) -> int:
     changed = create_vpc.options(task_queue="eu", start_to_close_timeout="2h", retry_policy=RetryPolicy(), priority=2)
     assert_type(await changed("eu", size=3, label="x"), str)
     assert_type(await delete_vpc.options(heartbeat_timeout=0).start("v"), None)
+    assert_type(await workflow.shielded(delete_vpc.options(cancellation_type="abandon")("v")), None)
+    assert_type(await workflow.shielded(render.start("x")), str)
+    assert_type(await workflow.shielded(provision("a", [])), dict[str, str])
+    orphan = provision.options(parent_close_policy="abandon", cancellation_type="try")
+    assert_type(await orphan("a", []), dict[str, str])
     return n + len(done)
 
 

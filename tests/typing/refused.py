@@ -87,6 +87,19 @@ async def children() -> None:
 
 
 @workflow
+async def cancels() -> None:
+    create_vpc.options(cancellation_type="never")  # expect error
+    provision.options(parent_close_policy="kill")  # expect error
+    provision.options(cancellation_type=True)  # expect error
+    number: int = await workflow.shielded(create_vpc("eu"))  # expect error
+    await workflow.shielded(create_vpc)  # expect error
+    await activity.run_process(["ls", "-l"])  # expect error
+    await activity.run_process("sleep", 3)  # expect error
+    await activity.run_process_sync("ls")  # expect error
+    use(number)
+
+
+@workflow
 async def asks() -> None:
     number: int = await workflow.receive("x", str)  # expect error
     await workflow.wait_until(lambda: 3)  # expect error

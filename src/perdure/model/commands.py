@@ -111,10 +111,12 @@ class SignalExternalWorkflow(Struct, frozen=True, array_like=True, gc=False, tag
 
 
 class RequestCancelExternalWorkflow(Struct, frozen=True, array_like=True, gc=False, tag=14):
-    """→ RequestCancelExternalWorkflowExecutionInitiated."""
+    """→ RequestCancelExternalWorkflowExecutionInitiated. Of a child, with the event that asked for it: the child is
+    meant in whatever run of its chain it is."""
 
     workflow_id: str
     run_id: str
+    child_initiated_event_id: int = 0
 
 
 class RecordMarker(Struct, frozen=True, array_like=True, gc=False, tag=40):

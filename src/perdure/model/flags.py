@@ -11,7 +11,11 @@ from typing import Final
 
 from perdure.errors import NondeterminismError
 
-CURRENT: Final[tuple[int, ...]] = ()
+CHILDREN_ARE_WAITED_FOR: Final = 40
+"""Cancelling the wait for a child waits for the child's end, unless its options say otherwise. Before, it did not; and
+the parent's end that mostly followed terminated the child in the middle of its clean-up."""
+
+CURRENT: Final[tuple[int, ...]] = (CHILDREN_ARE_WAITED_FOR,)
 """In force for new workflow tasks."""
 
 KNOWN: Final[frozenset[int]] = frozenset(CURRENT)

@@ -18,8 +18,9 @@ from typing_extensions import ParamSpec
 
 from perdure.durations import Duration, optional_microseconds
 from perdure.limits import MAX_PENDING_ACTIVITIES
-from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
 from perdure.sdk.coroutines import Coro
+from perdure.sdk.options import cancellation_type as checked_cancellation_type
 from perdure.sdk.options import optional_name, whole_number
 from perdure.sdk.options import priority as checked_priority
 from perdure.sdk.retry import RetryPolicy
@@ -44,6 +45,7 @@ def options_from(
     heartbeat_timeout: Duration | None = None,
     retry_policy: RetryPolicy | None = None,
     priority: int | None = None,
+    cancellation_type: CancellationType | None = None,
     base: ActivityOptions,
 ) -> ActivityOptions:
     """Options as users write them, over those of `base`. Raises TypeError or ValueError naming the option."""
@@ -57,6 +59,7 @@ def options_from(
         heartbeat_timeout=optional_microseconds(heartbeat_timeout, "heartbeat_timeout"),
         retry_policy=None if retry_policy is None else retry_policy.for_engine,
         priority=checked_priority(priority),
+        cancellation_type=checked_cancellation_type(cancellation_type),
     )
 
 
@@ -108,6 +111,7 @@ class Activity(Generic[P, R_co]):
         heartbeat_timeout: Duration | None = None,
         retry_policy: RetryPolicy | None = None,
         priority: int | None = None,
+        cancellation_type: CancellationType | None = None,
     ) -> Self:
         """The same activity with other options, for the calls made through what this returns.
 
@@ -124,6 +128,7 @@ class Activity(Generic[P, R_co]):
             heartbeat_timeout=heartbeat_timeout,
             retry_policy=retry_policy,
             priority=priority,
+            cancellation_type=cancellation_type,
             base=self._options,
         )
         return type(self)(self.definition, changed)

@@ -6,9 +6,10 @@ Each function returns the value in its plain form: a member of a `StrEnum` is te
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from perdure.limits import MAX_ID_LENGTH, MAX_PRIORITY
+from perdure.sdk.activity.definition import CancellationType
 
 Word = TypeVar("Word", bound=str)
 
@@ -62,3 +63,8 @@ def one_of(value: Word, what: str, allowed: Collection[Word]) -> Word:
         words = " or ".join(f'"{word}"' for word in allowed)
         raise ValueError(f"{what} must be {words}, not {value!r}")
     return value
+
+
+def cancellation_type(value: CancellationType | None) -> CancellationType | None:
+    """What cancelling a call means, if it is given. Raises ValueError."""
+    return None if value is None else one_of(value, "cancellation_type", get_args(CancellationType))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, overload
 
 from typing_extensions import ParamSpec
 
 from perdure import errors
-from perdure.durations import Duration
-from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.durations import Duration, optional_microseconds
+from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
 from perdure.sdk.calls import Activity, AsyncActivity, PlainActivity, options_from
 from perdure.sdk.coroutines import Coro
 from perdure.sdk.options import optional_name
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
     from perdure.sdk.activity.context import ActivityContext, ActivityInfo
+    from perdure.sdk.activity.processes import ProcessResult, Program
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +64,7 @@ class ActivityNamespace:
         heartbeat_timeout: Duration | None = None,
         retry_policy: RetryPolicy | None = None,
         priority: int | None = None,
+        cancellation_type: CancellationType | None = None,
     ) -> _Decorator: ...
     def __call__(
         self,
@@ -74,6 +78,7 @@ class ActivityNamespace:
         heartbeat_timeout: Duration | None = None,
         retry_policy: RetryPolicy | None = None,
         priority: int | None = None,
+        cancellation_type: CancellationType | None = None,
     ) -> _Decorated | Callable[[Callable[..., object]], _Decorated]:
         """Make a function an activity: called from a workflow it is retried, timed and recorded.
 
@@ -87,6 +92,10 @@ class ActivityNamespace:
             heartbeat_timeout: how long an attempt may be silent (see `activity.heartbeat`).
             retry_policy: when it is tried again after a failure; by default without end, after 1 s, 2 s, 4 s …
             priority: lower numbers are handed to workers first; the default is 0.
+            cancellation_type: what cancelling the call means. "try", the default: the activity is asked to stop, and
+                `CancelledError` is raised at once. "wait": it is asked to stop, and waited for; if it ends otherwise
+                all the same, that is what the call gives, and `CancelledError` comes at the next wait. "abandon": it
+                is not asked, and goes on unheard.
 
         Raises:
             TypeError, ValueError: it can't be an activity, an option is not what it should be, or the name is taken.
@@ -99,6 +108,7 @@ class ActivityNamespace:
             heartbeat_timeout=heartbeat_timeout,
             retry_policy=retry_policy,
             priority=priority,
+            cancellation_type=cancellation_type,
             base=ActivityOptions(),
         )
 
@@ -120,6 +130,8 @@ class ActivityNamespace:
         Raises:
             RuntimeError: outside an activity.
             EncodeError, PayloadTooLarge: the details can't be stored.
+            asyncio.CancelledError: in a thread (of a plain function, or of `asyncio.to_thread`): the attempt is not
+                wanted any more. A thread is told once, so that what cleans up may call this, too.
         """
         _running("activity.heartbeat()").heartbeat(*details)
 
@@ -133,12 +145,82 @@ class ActivityNamespace:
         return cast("T | None", _running("activity.heartbeat_details()").heartbeat_details(type))
 
     def is_cancelled(self) -> bool:
-        """Whether the attempt isn't wanted any more: for plain functions, which can't be interrupted.
+        """Whether the attempt isn't wanted any more: for plain functions, which can't be interrupted. One that stops
+        for this says so by raising `asyncio.CancelledError`; `activity.heartbeat` raises it by itself.
 
         Raises:
             RuntimeError: outside an activity.
         """
         return _running("activity.is_cancelled()").cancelled
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """Logs (as "perdure.activity") with the attempt's identity. Outside an activity, a plain logger."""
+        from perdure.sdk.activity.context import current
+        from perdure.sdk.activity.logs import OUTSIDE, ActivityLogger
+
+        attempt = current()
+        return OUTSIDE if attempt is None else ActivityLogger(attempt)
+
+    async def run_process(
+        self,
+        *args: str | os.PathLike[str],
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        input: str | bytes | None = None,
+        check: bool = True,
+        grace: Duration | None = None,
+        log_level: int = logging.INFO,
+    ) -> ProcessResult:
+        """Run a program, and wait for its end. For `async def` activities; others use `run_process_sync`.
+
+        Each line that it writes goes to `activity.logger`. While it runs, heartbeats are sent, where the activity has a
+        heartbeat timeout. When the attempt is cancelled, times out, or its worker stops, the program is ended with all
+        that it has started: by SIGTERM, and after a grace by SIGKILL; also when the worker's process is killed. What is
+        left of it when it has ended by itself is ended, too. Only what leaves its process group (a daemon) is not
+        reached. ::
+
+            result = await activity.run_process("terraform", "apply", "-auto-approve", cwd=folder)
+
+        Args:
+            args: the program and its arguments. No shell is involved.
+            cwd: the folder that it runs in.
+            env: its environment, instead of this process's.
+            input: what it reads from its standard input; by default nothing.
+            check: whether an exit code other than 0 is an error.
+            grace: duration between SIGTERM and SIGKILL; by default `limits.PROCESS_GRACE`. Where it is longer than the
+                worker's own grace, the end of a worker shortens it.
+            log_level: with which its lines are logged.
+
+        Raises:
+            ProcessFailed: it ended with another exit code than 0. The message tells the end of its output.
+            OSError: it can't be started, for example since there is no such program.
+            TypeError, ValueError: an argument is not what it should be.
+            RuntimeError: inside a workflow.
+        """
+        from perdure.sdk.activity import processes
+
+        program = _program(args, cwd, env, input, check, grace, log_level)
+        return await processes.run(program)
+
+    def run_process_sync(
+        self,
+        *args: str | os.PathLike[str],
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        input: str | bytes | None = None,
+        check: bool = True,
+        grace: Duration | None = None,
+        log_level: int = logging.INFO,
+    ) -> ProcessResult:
+        """The same as `run_process`, for plain functions.
+
+        Raises:
+            asyncio.CancelledError: the attempt is not wanted any more; the program has ended.
+        """
+        from perdure.sdk.activity import processes
+
+        return processes.run_blocking(_program(args, cwd, env, input, check, grace, log_level))
 
 
 activity: ActivityNamespace = ActivityNamespace()
@@ -170,6 +252,25 @@ def _define(function: Callable[..., object], name: str | None, options: Activity
     REGISTRY.add_activity(definition)
     kind = AsyncActivity[..., object] if definition.is_async else PlainActivity[..., object]
     return kind(definition)
+
+
+def _program(
+    args: Sequence[object],
+    cwd: str | os.PathLike[str] | None,
+    env: Mapping[str, str] | None,
+    input: str | bytes | None,
+    check: bool,
+    grace: Duration | None,
+    log_level: int,
+) -> Program:
+    from perdure.sdk.activity.processes import program
+    from perdure.sdk.workflow.context import current
+
+    if current() is not None:
+        raise RuntimeError(
+            "a workflow can't run a program, which can't be repeated: do it in an activity, and call that"
+        )
+    return program(args, cwd, env, input, check, optional_microseconds(grace, "grace"), log_level)
 
 
 def _running(what: str) -> ActivityContext:

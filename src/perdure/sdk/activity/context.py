@@ -6,11 +6,13 @@ also there in tasks and threads that the activity starts with `asyncio.create_ta
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from threading import get_ident
 from typing import Any, get_args, get_origin
 
 from perdure.errors import DecodeError
@@ -44,13 +46,14 @@ class ActivityInfo:
 class ActivityContext(ABC):
     """One running attempt."""
 
-    __slots__ = ("_info", "cancelled", "task")
+    __slots__ = ("_info", "_told", "cancelled", "task")
 
     def __init__(self, task: ActivityTask) -> None:
         self.task = task
         self.cancelled = False
         """Whether the attempt is not wanted any more. An `async def` activity also sees `CancelledError`;
-        a plain one looks here, and says that it stopped for this by raising `asyncio.CancelledError`."""
+        a plain one looks here, or gets it from `heartbeat`."""
+        self._told: set[int] = set()
         self._info: ActivityInfo | None = None
 
     @property
@@ -70,8 +73,14 @@ class ActivityContext(ABC):
         Raises:
             EncodeError: a detail can't be encoded.
             PayloadTooLarge: a detail is over its limit.
+            asyncio.CancelledError: in a thread, which nothing else can interrupt: the attempt is not wanted any more.
+                Each thread is told once, so that its clean-up may beat again.
         """
         self.report(tuple([encode(detail, f"heartbeat detail {n}") for n, detail in enumerate(details, 1)]))
+        thread = get_ident()
+        if self.cancelled and thread not in self._told and self.in_thread(thread):
+            self._told.add(thread)
+            raise asyncio.CancelledError(f"activity {self.task.activity_type!r} is not wanted any more")
 
     def heartbeat_details(self, type: object) -> object | None:
         """What the last attempt's last heartbeat told; None where there is nothing.
@@ -89,6 +98,14 @@ class ActivityContext(ABC):
             return decode(details[0], type, "heartbeat detail 1")
         numbered = enumerate(zip(details, _types_of(type, len(details)), strict=True), 1)
         return tuple([decode(payload, each, f"heartbeat detail {n}") for n, (payload, each) in numbered])
+
+    @abstractmethod
+    def alive(self) -> None:
+        """Tell that the attempt is alive, and nothing new of how far it came."""
+
+    @abstractmethod
+    def in_thread(self, thread: int) -> bool:
+        """Whether a thread is another than that of the loop, whose tasks are cancelled as such."""
 
     @abstractmethod
     def report(self, details: Payloads) -> None:

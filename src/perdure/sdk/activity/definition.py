@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from perdure.model.retry import DEFAULT_RETRY, RetryPolicy
 from perdure.sdk.signatures import Signature
+
+CancellationType = Literal["try", "wait", "abandon"]
+"""What cancelling a call means: see `perdure.sdk.workflow.futures`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class ActivityOptions:
     heartbeat_timeout: int = 0
     retry_policy: RetryPolicy = DEFAULT_RETRY
     priority: int = 0
+    cancellation_type: CancellationType = "try"
 
     def changed(self, **changes: object) -> ActivityOptions:
         """A copy with those of the changes that are not None."""

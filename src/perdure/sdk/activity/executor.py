@@ -81,6 +81,12 @@ class Attempt(ActivityContext):
         self.timer: asyncio.TimerHandle | None = None
 
     # --- Heartbeats ---------------------------------------------------------------------------------
+    def alive(self) -> None:
+        self.report(self.latest or self.task.heartbeat_details)
+
+    def in_thread(self, thread: int) -> bool:
+        return thread != self.executor.thread
+
     def report(self, details: Payloads) -> None:
         # May run in any thread. The details are set before `unsent` is looked at, and `send_beat` clears it
         # before it takes them; so the latest are always either sent or still to be sent.

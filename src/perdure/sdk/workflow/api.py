@@ -6,7 +6,7 @@ import inspect
 import logging
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Concatenate, Final, NoReturn, Protocol, TypeVar, cast, overload
 
@@ -29,6 +29,7 @@ from perdure.sdk.workflow.classes import define_class
 from perdure.sdk.workflow.context import WorkflowInfo, current, require
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.handlers import AsyncSignal, AsyncUpdate, PlainQuery, PlainSignal, PlainUpdate
+from perdure.sdk.workflow.shielding import shielded
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -346,6 +347,31 @@ class WorkflowNamespace:
         """
         context = require("workflow.receive()")
         return cast(T, await context.receive(name, type, optional_microseconds(timeout, "timeout")))
+
+    async def shielded(self, awaitable: Awaitable[T], /) -> T:
+        """Wait for something that is not to be cancelled, such as clean-up, and that is to end before anything else.
+
+        Whoever is cancelled meanwhile gets the outcome all the same, and `CancelledError` when it waits the next time.
+        (`asyncio.shield` works, too: it raises at once, and leaves what it shields to itself.) ::
+
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                await workflow.shielded(delete_vpc(vpc))
+
+        Args:
+            awaitable: a call, a coroutine, a task or a handle.
+
+        Raises:
+            Exception: what `awaitable` raises.
+        """
+        try:
+            require("workflow.shielded()")
+        except RuntimeError:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()
+            raise
+        return await shielded(awaitable)
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:

@@ -13,12 +13,15 @@ import warnings
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, cast
+from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, cast, get_args
 
 from typing_extensions import ParamSpec
 
 from perdure.durations import Duration, optional_microseconds
-from perdure.sdk.options import optional_name
+from perdure.model.events import ParentClosePolicy
+from perdure.sdk.activity.definition import CancellationType
+from perdure.sdk.options import cancellation_type as checked_cancellation_type
+from perdure.sdk.options import one_of, optional_name
 from perdure.sdk.workflow.classes import call_record, class_definition
 from perdure.sdk.workflow.context import ChildOptions, WorkflowContext, current, require
 from perdure.sdk.workflow.definition import WorkflowDefinition
@@ -144,6 +147,8 @@ class WorkflowFunction(Generic[P, R_co]):
         task_queue: str | None = None,
         execution_timeout: Duration | None = None,
         run_timeout: Duration | None = None,
+        parent_close_policy: ParentClosePolicy | None = None,
+        cancellation_type: CancellationType | None = None,
     ) -> Self:
         """The same workflow with options for the children that are started through what this returns.
 
@@ -152,6 +157,13 @@ class WorkflowFunction(Generic[P, R_co]):
             task_queue: whose workers run it; by default the definition's, or the parent's.
             execution_timeout: how long the child may take, all its runs together.
             run_timeout: how long one run of it may take.
+            parent_close_policy: what becomes of the child when its parent has ended before it. "terminate", the
+                default: it is ended at once; "request_cancel": it is asked to stop, and may clean up; "abandon": it
+                goes on.
+            cancellation_type: what cancelling the call means. "wait", the default: the child is asked to stop, and
+                waited for; if it ends otherwise all the same, that is what the call gives, and `CancelledError` comes
+                at the next wait. "try": it is asked, and `CancelledError` is raised at once. "abandon": it is not
+                asked.
 
         Raises:
             TypeError, ValueError: an option is not what it should be.
@@ -162,11 +174,17 @@ class WorkflowFunction(Generic[P, R_co]):
             task_queue=optional_name(task_queue, "task_queue"),
             execution_timeout=optional_microseconds(execution_timeout, "execution_timeout"),
             run_timeout=optional_microseconds(run_timeout, "run_timeout"),
+            parent_close_policy=_checked_policy(parent_close_policy),
+            cancellation_type=checked_cancellation_type(cancellation_type),
         )
         return type(self)(self.definition, options)
 
     def __repr__(self) -> str:
         return f"<workflow {self.name}>"
+
+
+def _checked_policy(value: ParentClosePolicy | None) -> ParentClosePolicy | None:
+    return None if value is None else one_of(value, "parent_close_policy", get_args(ParentClosePolicy))
 
 
 def call_of(call: object) -> Recorded:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NoReturn, Protocol
 
-from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.model.events import ParentClosePolicy
+from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
 from perdure.sdk.workflow.definition import WorkflowDefinition
 
 
@@ -46,6 +47,8 @@ class ChildOptions:
     task_queue: str = ""
     execution_timeout: int = 0
     run_timeout: int = 0
+    parent_close_policy: ParentClosePolicy = "terminate"
+    cancellation_type: CancellationType | None = None
 
 
 class WorkflowContext(Protocol):

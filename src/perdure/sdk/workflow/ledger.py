@@ -19,71 +19,25 @@ from typing import Any, Final
 from perdure.errors import Evicted
 from perdure.limits import EVICTION_REFUSALS
 from perdure.model import events as e
+from perdure.model import flags
 from perdure.model.commands import (
     CancelTimer,
     Command,
-    RequestCancelActivity,
-    RequestCancelExternalWorkflow,
     ScheduleActivity,
     StartChildWorkflow,
     StartTimer,
 )
 from perdure.model.payloads import Payload, Payloads
-from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
 from perdure.sdk.workflow.context import ChildOptions
 from perdure.sdk.workflow.definition import WorkflowDefinition
-from perdure.sdk.workflow.loop import DeterministicLoop, LoopFuture, LoopTask, LoopTimer
+from perdure.sdk.workflow.futures import ActivityFuture, ChildFuture, Outcome
+from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask, LoopTimer
 from perdure.sdk.workflow.matching import Issued, Pair, Subject
 from perdure.sdk.workflow.source import user_line
 
 EVICTED: Final = "evicted"
 """The refusal while a run is taken out of memory."""
-
-
-class ActivityFuture(LoopFuture[object]):
-    """The outcome of an activity. Cancelling it asks for its end, and waits no more for it."""
-
-    __slots__ = ("_ledger", "decode", "dropped", "event_id", "name")
-
-    def __init__(self, ledger: Ledger, name: str, decode: Callable[[Payload], object]) -> None:
-        super().__init__(ledger.loop)
-        self._ledger = ledger
-        self.name = name
-        self.decode = decode
-        self.event_id = 0
-        self.dropped = False
-
-    def cancel(self, msg: object = None) -> bool:
-        if self.done():
-            return False
-        self._ledger.cancel(self, RequestCancelActivity(self.name))
-        return super().cancel(msg)
-
-
-class ChildFuture(LoopFuture[object]):
-    """The outcome of a child workflow. Cancelling it asks the child to stop, and waits no more for it."""
-
-    __slots__ = ("_ledger", "decode", "dropped", "event_id", "name", "run_id")
-
-    def __init__(self, ledger: Ledger, name: str, decode: Callable[[Payload], object]) -> None:
-        super().__init__(ledger.loop)
-        self._ledger = ledger
-        self.name = name
-        self.decode = decode
-        self.event_id = 0
-        self.run_id = ""
-        self.dropped = False
-
-    @property
-    def id(self) -> str:
-        """The child's workflow id."""
-        return self.name
-
-    def cancel(self, msg: object = None) -> bool:
-        if self.done():
-            return False
-        self._ledger.cancel(self, RequestCancelExternalWorkflow(self.name, self.run_id))
-        return super().cancel(msg)
 
 
 class Ledger:
@@ -106,10 +60,12 @@ class Ledger:
         self._refusals = 0
         self._news: list[e.HistoryEvent] = []
         self._resolved: set[int] | None = None
+        self._flags = flags.CURRENT
 
-    def begin(self, news: list[e.HistoryEvent], *, replaying: bool) -> None:
-        """A workflow task begins, with the events that it delivers."""
+    def begin(self, news: list[e.HistoryEvent], *, replaying: bool, flags: tuple[int, ...] = flags.CURRENT) -> None:
+        """A workflow task begins, with the events that it delivers, and the flags that are in force."""
         self._news = news
+        self._flags = flags
         self._resolved = None
         self.loop.replaying = replaying
 
@@ -126,7 +82,8 @@ class Ledger:
     def schedule(self, definition: ActivityDefinition, options: ActivityOptions, payloads: Payloads) -> ActivityFuture:
         """Ask for an activity."""
         self._activities += 1
-        future = ActivityFuture(self, str(self._activities), definition.signature.decode_result)
+        decode = definition.signature.decode_result
+        future = ActivityFuture(self, str(self._activities), decode, options.cancellation_type)
         command = ScheduleActivity(
             future.name,
             definition.name,
@@ -146,14 +103,17 @@ class Ledger:
         """Ask for a child workflow."""
         self._children += 1
         id = options.id or f"{self._workflow_id}/{self._children}"
-        future = ChildFuture(self, id, definition.signature.decode_result)
+        waited_for = flags.CHILDREN_ARE_WAITED_FOR in self._flags
+        cancellation = options.cancellation_type or ("wait" if waited_for else "try")
+        future = ChildFuture(self, id, definition.signature.decode_result, cancellation)
         command = StartChildWorkflow(
             id,
             definition.name,
             options.task_queue or definition.task_queue,
             payloads,
-            execution_timeout=options.execution_timeout,
-            run_timeout=options.run_timeout,
+            options.parent_close_policy,
+            options.execution_timeout,
+            options.run_timeout,
         )
         self.issue(command, future)
         return future
@@ -170,15 +130,26 @@ class Ledger:
         """A timer is not wanted any more (the loop says so)."""
         self.cancel(timer, CancelTimer(timer.name))
 
-    def cancel(self, subject: Subject, command: Command) -> None:
-        """Something is not wanted any more: ask for its end, unless nobody heard of it or it is over."""
+    def cancel(self, subject: Subject, command: Command, how: CancellationType = "try") -> bool:
+        """Something is not wanted any more: ask for its end, unless nobody heard of it or it is over.
+
+        Returns:
+            Whether this is the end of it here; False where its own end is to be waited for.
+        """
         if self.refusal:
             if self.refusal != EVICTED:
                 self._refuse("nothing can be cancelled")
         elif subject.event_id == 0:
             subject.dropped = self._dropped = True
-        elif self._open.pop(subject.event_id, None) is not None and not self._is_over(subject.event_id):
+        elif how == "wait":
+            if not self._is_over(subject.event_id):
+                self.issue(command, subject)
+            return False
+        elif (
+            self._open.pop(subject.event_id, None) is not None and how == "try" and not self._is_over(subject.event_id)
+        ):
             self.issue(command, subject)
+        return True
 
     def _refuse(self, what: str) -> None:
         if self.refusal != EVICTED:
@@ -250,7 +221,7 @@ class Ledger:
     def complete(self, event_id: int, result: Payload) -> None:
         """An activity or a child has returned. A result that doesn't fit the hint is raised where it is awaited."""
         future = self._open.pop(event_id, None)
-        if isinstance(future, ActivityFuture | ChildFuture):
+        if isinstance(future, Outcome):
             try:
                 value = future.decode(result)
             except Exception as error:
@@ -261,8 +232,17 @@ class Ledger:
     def fail(self, event_id: int, make: Callable[[], BaseException]) -> None:
         """An activity or a child has ended otherwise; `make` is called if anybody is to hear of it."""
         future = self._open.pop(event_id, None)
-        if isinstance(future, ActivityFuture | ChildFuture):
+        if isinstance(future, Outcome):
             future.set_exception(make())
+
+    def stop(self, event_id: int, make: Callable[[], BaseException]) -> None:
+        """An activity or a child was cancelled: from here, as `CancelledError`, or by others, which is a failure."""
+        future = self._open.get(event_id)
+        if isinstance(future, Outcome) and future.asked:
+            del self._open[event_id]
+            future.stopped()
+        else:
+            self.fail(event_id, make)
 
 
 def _line() -> str:

@@ -19,6 +19,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context
+from functools import partial
 from typing import Any, Final, NoReturn, Protocol, TypeVar, cast
 
 from perdure.clock import SECOND
@@ -151,7 +152,7 @@ class LoopFuture(asyncio.Future[T]):
 class LoopTask(asyncio.Task[T]):
     """A task that hashes by its number. `origin` is the user's line that made it, known in a replay only."""
 
-    __slots__ = ("_number", "origin")
+    __slots__ = ("_number", "_owed", "origin")
 
     def __init__(
         self,
@@ -165,10 +166,47 @@ class LoopTask(asyncio.Task[T]):
         number = loop.next_number()
         self._number = number  # asyncio hashes the task while it is being made
         name = name or f"Task-{number - loop.salt}"
+        self._owed = 0
         super().__init__(coro, loop=loop, name=name, context=context, **cast("dict[str, Any]", options))
 
     def __hash__(self) -> int:
         return self._number
+
+    def cancel(self, msg: object = None) -> bool:
+        """Request the cancellation, as asyncio does. Where the task waits for what must end by itself first, neither
+        is lost: it gets that outcome, and `CancelledError` when it waits the next time."""
+        waited = cast("asyncio.Future[Any] | None", getattr(self, "_fut_waiter", None))
+        asked = super().cancel(msg)
+        if waited is not None and _goes_on(waited):
+            self._owed += 1
+            # It is called after the task's own step, since the task began to wait before.
+            waited.add_done_callback(partial(self._cancel_again, self.cancelling(), msg))
+        return asked
+
+    def _cancel_again(self, level: int, msg: object, waited: asyncio.Future[Any]) -> None:
+        self._owed -= 1
+        # A lower level: whoever requested it, such as asyncio.timeout, has taken it back.
+        if not waited.cancelled() and not self.done() and self.cancelling() >= level:
+            self.uncancel()
+            self.cancel(msg)
+
+
+def _goes_on(waited: asyncio.Future[Any]) -> bool:
+    """Whether something that was just cancelled goes on until its own end."""
+    if waited.done():
+        return False
+    if isinstance(waited, LoopTask):
+        return cast("LoopTask[object]", waited)._owed > 0  # pyright: ignore[reportPrivateUsage]
+    return isinstance(waited, LoopFuture)  # asyncio's own, such as that of a gather, see to themselves
+
+
+class PatientFuture(LoopFuture[T]):
+    """A future that can't be cancelled, only waited for: whoever waits hears of the cancellation afterwards."""
+
+    __slots__ = ()
+
+    def cancel(self, msg: object = None) -> bool:
+        return not self.done()
 
 
 class DeterministicLoop(asyncio.AbstractEventLoop):

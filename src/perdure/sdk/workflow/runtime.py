@@ -53,7 +53,8 @@ from perdure.sdk.workflow.conditions import Conditions
 from perdure.sdk.workflow.context import ChildOptions, WorkflowInfo
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.endings import ContinueAsNewRequested, is_failure, located, main_code, tear_down
-from perdure.sdk.workflow.ledger import EVICTED, ActivityFuture, ChildFuture, Ledger
+from perdure.sdk.workflow.futures import ActivityFuture, ChildFuture
+from perdure.sdk.workflow.ledger import EVICTED, Ledger
 from perdure.sdk.workflow.logs import WorkflowLogger
 from perdure.sdk.workflow.loop import LoopTask
 from perdure.sdk.workflow.matching import Issued, in_order, match
@@ -186,8 +187,11 @@ class WorkflowRun:
         self._logger.records.clear()
         self._loop.clear()
         with Activation(self, self._loop):
-            for task in reversed(self._loop.live_tasks()):
-                tear_down(task)
+            torn = 0
+            while torn < len(tasks := self._loop.live_tasks()):  # a `finally` may have made new ones
+                for task in reversed(tasks[torn:]):
+                    tear_down(task)
+                torn = len(tasks)
         self._ledger.release()
         self._messages = self._main = self._sent = None
 
@@ -217,7 +221,7 @@ class WorkflowRun:
         self._patches.recorded(recorded.asked)
         self._resolver.replay(recorded.completed.exceptions)
         self._history_length, self._history_bytes = recorded.history_length, None
-        self._begin(recorded.news, recorded.time, replaying=True)
+        self._begin(recorded.news, recorded.time, replaying=True, flags=recorded.completed.flags)
         self._tell(recorded.news)
         for event in recorded.asked:
             if isinstance(event, e.WorkflowExecutionUpdateAccepted):
@@ -238,10 +242,12 @@ class WorkflowRun:
         self._sent = [item for item in issued if type(item[0]) is not RejectUpdate] if task.updates else issued
         return issued
 
-    def _begin(self, news: list[e.HistoryEvent], time: int, *, replaying: bool) -> None:
+    def _begin(
+        self, news: list[e.HistoryEvent], time: int, *, replaying: bool, flags: tuple[int, ...] = CURRENT
+    ) -> None:
         self._time = time
         self._logger.silent = replaying
-        self._ledger.begin(news, replaying=replaying)
+        self._ledger.begin(news, replaying=replaying, flags=flags)
         if self._messages is not None:
             self._set_clock()
 
@@ -374,7 +380,7 @@ class WorkflowRun:
 
     def _activity_cancelled(self, event: e.ActivityTaskCanceled) -> None:
         failure = Failure("the activity was cancelled from outside the workflow", kind="cancelled")
-        self._ledger.fail(event.scheduled_event_id, self._exception(failure, "activity"))
+        self._ledger.stop(event.scheduled_event_id, self._exception(failure, "activity"))
 
     def _timer_fired(self, event: e.TimerFired) -> None:
         self._ledger.fire(event.started_event_id)
@@ -386,7 +392,8 @@ class WorkflowRun:
         self._ledger.complete(event.initiated_event_id, event.result)
 
     def _child_failed(self, event: e.ChildWorkflowExecutionFailed | e.StartChildWorkflowExecutionFailed) -> None:
-        self._ledger.fail(event.initiated_event_id, self._exception(event.failure, "workflow"))
+        end = self._ledger.stop if event.failure.kind == "cancelled" else self._ledger.fail
+        end(event.initiated_event_id, self._exception(event.failure, "workflow"))
 
     def _exception(self, failure: Failure, of: Ended) -> Callable[[], BaseException]:
         return lambda: exception_of(failure, self._resolver, of=of)

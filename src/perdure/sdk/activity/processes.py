@@ -1,0 +1,374 @@
+"""Programs that activities run: `activity.run_process`. Whatever ends an attempt, ends all of what it has started.
+
+A program runs in a process group of its own, which it shares with a watcher: a shell that does nothing but wait for
+the end of a pipe from this process. The pipe ends with this process, however that dies, and then the watcher ends the
+group. It is there before the program is, so there is no moment at which the program could be left alone::
+
+    worker ──pipe──▶ watcher (leads the group)      the pipe ends: SIGTERM to the group, a grace, SIGKILL
+       └───────────▶ program (is in the group) ──▶ its own children
+
+What leaves the group by itself (a daemon, by setsid or setpgid) is out of reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Final, cast
+
+from perdure.clock import SECOND
+from perdure.errors import ProcessFailed
+from perdure.limits import (
+    HEARTBEAT_INTERVAL_MINIMUM,
+    PROCESS_ERROR_OUTPUT,
+    PROCESS_GRACE,
+    PROCESS_LINE,
+    PROCESS_OUTPUT,
+    PROCESS_POLL,
+)
+from perdure.sdk.activity.context import ActivityContext, current
+from perdure.sdk.activity.logs import OUTSIDE, ActivityLogger
+
+_WATCHER: Final = "trap '' HUP INT TERM; echo; read -r _; kill -TERM 0; sleep \"$1\"; kill -KILL 0"
+_SECOND_WATCHER: Final = "trap '' HUP INT TERM; echo; read -r _; kill -KILL -- \"-$1\""
+_READ: Final = 64 * 1024
+_GONE: Final = (ProcessLookupError, PermissionError)  # the latter on some systems, of a group of the dead
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessResult:
+    """How a program ended.
+
+    args: what was run. returncode: its exit code; negative: the signal that ended it. stdout, stderr: what it wrote,
+    of each the end (`limits.PROCESS_OUTPUT`). truncated: whether that is less than all.
+    """
+
+    args: list[str]
+    returncode: int
+    stdout: str
+    stderr: str
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is to be run, and how. grace: seconds between SIGTERM and SIGKILL."""
+
+    args: list[str]
+    cwd: str | os.PathLike[str] | None = None
+    env: Mapping[str, str] | None = None
+    input: bytes | None = None
+    check: bool = True
+    grace: float = PROCESS_GRACE / SECOND
+    log_level: int = logging.INFO
+
+
+def program(
+    args: Sequence[object],
+    cwd: str | os.PathLike[str] | None,
+    env: Mapping[str, str] | None,
+    input: str | bytes | None,
+    check: bool,
+    grace: int | None,
+    log_level: int,
+) -> Program:
+    """What users say, looked at. Raises TypeError, ValueError."""
+    if not args:
+        raise ValueError("run_process needs a program to run, as in run_process('terraform', 'apply')")
+    words: list[str] = []
+    for number, each in enumerate(args, 1):
+        if isinstance(each, str | os.PathLike):
+            words.append(os.fsdecode(cast("str | os.PathLike[str]", each)))
+        else:
+            kind = type(each).__name__
+            raise TypeError(f"argument {number} of run_process must be text or a path, not {kind}: one for each word")
+    return Program(
+        words,
+        cwd,
+        env,
+        input.encode() if isinstance(input, str) else input,
+        check,
+        (PROCESS_GRACE if grace is None else grace) / SECOND,
+        log_level,
+    )
+
+
+def run_blocking(program: Program) -> ProcessResult:
+    """Run a program from a thread, until it ends or the attempt is cancelled."""
+    attempt = current()
+    running = _Running(program, attempt, lambda: attempt is not None and attempt.cancelled)
+    result = running.run()
+    if running.stopping:
+        raise asyncio.CancelledError(f"{_name(program)} was stopped, since its activity is not wanted any more")
+    return _checked(program, result)
+
+
+async def run(program: Program) -> ProcessResult:
+    """Run a program from a task, until it ends or the task is cancelled; its end is waited for in both cases."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[ProcessResult] = loop.create_future()
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            settle = partial(ended.set_result, _Running(program, current(), stop.is_set).run())
+        except BaseException as error:
+            settle = partial(ended.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle)
+
+    # A daemon: a program that can't be ended must not keep this process from ending. Then the watcher sees to it.
+    context = contextvars.copy_context()
+    name = f"perdure-process-{_name(program)}"
+    threading.Thread(target=lambda: context.run(work), name=name, daemon=True).start()
+    cancelled: asyncio.CancelledError | None = None
+    while not ended.done():
+        try:
+            await asyncio.wait([ended])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            stop.set()
+    if cancelled is not None:
+        ended.exception()  # it is looked at, so that nobody complains
+        raise cancelled
+    return _checked(program, ended.result())
+
+
+def _name(program: Program) -> str:
+    return Path(program.args[0]).name
+
+
+def _checked(program: Program, result: ProcessResult) -> ProcessResult:
+    if program.check and result.returncode:
+        # Not the arguments: secrets stand there.
+        code = result.returncode
+        how = f"exited with code {code}" if code > 0 else f"was ended by {_signal(-code)}"
+        output = (result.stderr.strip() or result.stdout.strip())[-PROCESS_ERROR_OUTPUT:]
+        raise ProcessFailed(f"{_name(program)} {how}" + (f": {output}" if output else ""), code, output)
+    return result
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class _Output:
+    """One of a program's outputs: its lines go to a log, its end is kept."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._kept = bytearray()
+        self._line = b""
+        self.truncated = False
+
+    def feed(self, data: bytes) -> None:
+        """More of it; b"": that was all."""
+        self._kept += data
+        if len(self._kept) > 2 * PROCESS_OUTPUT:  # not each time, since it copies
+            self._cut()
+        *lines, self._line = (self._line + data).split(b"\n")
+        if self._line and (not data or len(self._line) > PROCESS_LINE):
+            lines.append(self._line)
+            self._line = b""
+        for line in lines:
+            self._log(line.rstrip(b"\r").decode(errors="replace"))
+
+    def text(self) -> str:
+        """The end of it."""
+        self._cut()
+        return self._kept.decode(errors="replace")
+
+    def _cut(self) -> None:
+        if len(self._kept) > PROCESS_OUTPUT:
+            del self._kept[:-PROCESS_OUTPUT]
+            self.truncated = True
+
+
+class _Running:
+    """A program that runs. Used by one thread.
+
+    stop: whether it is to be ended. stopping: whether it was.
+    """
+
+    def __init__(self, program: Program, attempt: ActivityContext | None, stop: Callable[[], bool]) -> None:
+        self.stopping = False
+        self._program = program
+        self._attempt = attempt
+        self._stop = stop
+        self._group = 0
+        self._deadline = 0.0
+        self._next_beat = 0.0
+        logger = OUTSIDE if attempt is None else ActivityLogger(attempt)
+        self._outputs = [_Output(_to_log(logger, program, name)) for name in ("stdout", "stderr")]
+
+    def run(self) -> ProcessResult:
+        """Run it to its end. Raises OSError where it can't be started."""
+        program = self._program
+        watcher = _watch(_WATCHER, f"{program.grace:.3f}")
+        self._group = watcher.pid
+        try:
+            process = subprocess.Popen(
+                program.args,
+                cwd=program.cwd,
+                env=program.env,
+                stdin=subprocess.DEVNULL if program.input is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                process_group=watcher.pid,
+            )
+        except BaseException:
+            _end_group(watcher)
+            raise
+        with process:
+            try:
+                self._pump(process)
+                if self.stopping:
+                    self._await_group(watcher)
+            finally:
+                _end_group(watcher)
+                process.kill()
+        out, err = self._outputs
+        stdout, stderr = out.text(), err.text()
+        return ProcessResult(program.args, process.returncode, stdout, stderr, out.truncated or err.truncated)
+
+    def _pump(self, process: subprocess.Popen[bytes]) -> None:
+        """Take what it writes, give it what it reads, beat, and look whether it is wanted; until it ends."""
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with selectors.DefaultSelector() as selector:
+            for stream, output in zip((process.stdout, process.stderr), self._outputs, strict=True):
+                selector.register(stream, selectors.EVENT_READ, output)
+            if process.stdin is not None:
+                os.set_blocking(process.stdin.fileno(), False)
+                selector.register(process.stdin, selectors.EVENT_WRITE, memoryview(self._program.input or b""))
+            while process.poll() is None:
+                if selector.get_map():
+                    _serve(selector, PROCESS_POLL / SECOND)
+                else:
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(PROCESS_POLL / SECOND)
+                self._beat()
+                self._see_to_end(process)
+            while _serve(selector, 0, write=False):  # what it has written last
+                pass
+            for output in self._outputs:
+                output.feed(b"")
+
+    def _beat(self) -> None:
+        attempt = self._attempt
+        if attempt is not None and attempt.task.heartbeat_timeout and time.monotonic() >= self._next_beat:
+            self._next_beat = (
+                time.monotonic() + max(HEARTBEAT_INTERVAL_MINIMUM, attempt.task.heartbeat_timeout // 4) / SECOND
+            )
+            attempt.alive()
+
+    def _see_to_end(self, process: subprocess.Popen[bytes]) -> None:
+        if not self.stopping and self._stop():
+            self.stopping = True
+            self._deadline = time.monotonic() + self._program.grace
+            _signal_group(self._group, signal.SIGTERM)
+        elif self.stopping and time.monotonic() >= self._deadline:
+            process.kill()
+
+    def _await_group(self, watcher: subprocess.Popen[bytes]) -> None:
+        """The program was told to end, and has: what it had started is given the rest of the grace."""
+        second = _watch(_SECOND_WATCHER, str(watcher.pid))
+        try:
+            watcher.kill()
+            watcher.wait()  # now the group is empty when all others have ended
+            pause = 0.001
+            while _signal_group(watcher.pid, 0) and time.monotonic() < self._deadline:
+                time.sleep(pause)
+                pause = min(2 * pause, PROCESS_POLL / SECOND)
+        finally:
+            _end_group(watcher)
+            second.kill()
+            _reap(second)
+
+
+def _to_log(logger: logging.LoggerAdapter[logging.Logger], program: Program, stream: str) -> Callable[[str], None]:
+    name = _name(program)
+    return lambda line: logger.log(program.log_level, "%s: %s", name, line, extra={"stream": stream})
+
+
+def _watch(script: str, argument: str) -> subprocess.Popen[bytes]:
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", script, "perdure-watcher", argument],
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    )
+    assert watcher.stdout is not None
+    with watcher.stdout:
+        watcher.stdout.readline()  # from now on it ignores what is sent to its group, but SIGKILL
+    return watcher
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Whether there was anybody to be sent a signal."""
+    try:
+        os.killpg(group, number)
+    except _GONE:
+        return False
+    return True
+
+
+def _end_group(watcher: subprocess.Popen[bytes]) -> None:
+    """All of the group end now, the watcher, too."""
+    _signal_group(watcher.pid, signal.SIGKILL)
+    _reap(watcher)
+
+
+def _reap(watcher: subprocess.Popen[bytes]) -> None:
+    watcher.wait()
+    if watcher.stdin is not None:
+        watcher.stdin.close()
+
+
+def _serve(selector: selectors.BaseSelector, timeout: float, *, write: bool = True) -> bool:
+    """Read and write what can be. Whether something was read."""
+    read = False
+    for key, _ in selector.select(timeout):
+        stream = cast("IO[bytes]", key.fileobj)
+        if isinstance(key.data, _Output):
+            data = os.read(key.fd, _READ)
+            key.data.feed(data)
+            read = read or bool(data)
+            if not data:
+                selector.unregister(stream)
+        elif write:
+            _write(selector, key, stream)
+    return read
+
+
+def _write(selector: selectors.BaseSelector, key: selectors.SelectorKey, stream: IO[bytes]) -> None:
+    rest = key.data
+    try:
+        rest = rest[os.write(key.fd, rest[:_READ]) :]
+    except BlockingIOError:
+        return
+    except BrokenPipeError:  # it doesn't read all of it, which is its own affair
+        rest = rest[:0]
+    if rest:
+        selector.modify(stream, selectors.EVENT_WRITE, rest)
+    else:
+        selector.unregister(stream)
+        with suppress(BrokenPipeError):
+            stream.close()

@@ -1,0 +1,94 @@
+"""The live sides of what a run asks others for: futures that end when the history says so.
+
+Cancelling one is asking for the end of what it stands for. Its cancellation type says who hears of what:
+
+::
+
+    try      the other side is asked; whoever waits sees CancelledError at once
+    wait     the other side is asked; whoever waits goes on waiting, for how it really ends
+    abandon  nobody is asked; whoever waits sees CancelledError at once
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from perdure.model.commands import Command, RequestCancelActivity, RequestCancelExternalWorkflow
+from perdure.model.payloads import Payload
+from perdure.sdk.activity.definition import CancellationType
+from perdure.sdk.workflow.loop import LoopFuture
+
+if TYPE_CHECKING:
+    from perdure.sdk.workflow.ledger import Ledger
+
+
+class Outcome(LoopFuture[object]):
+    """The outcome of an activity or a child workflow.
+
+    event_id: the event that records its beginning; 0 until there is one. name: its id in the history. dropped: it was
+    cancelled before anybody heard of it. asked: its end was asked for, and is waited for.
+    """
+
+    __slots__ = ("_ledger", "_said", "asked", "cancellation", "decode", "dropped", "event_id", "name")
+
+    def __init__(
+        self, ledger: Ledger, name: str, decode: Callable[[Payload], object], cancellation: CancellationType
+    ) -> None:
+        super().__init__(ledger.loop)
+        self._ledger = ledger
+        self._said: object = None
+        self.name = name
+        self.decode = decode
+        self.cancellation: CancellationType = cancellation
+        self.event_id = 0
+        self.dropped = False
+        self.asked = False
+
+    def cancel(self, msg: object = None) -> bool:
+        if self.done():
+            return False
+        if self.asked:
+            return True
+        if self._ledger.cancel(self, self._request(), self.cancellation):
+            return super().cancel(msg)
+        self.asked, self._said = True, msg
+        return True
+
+    def stopped(self) -> None:
+        """It has ended because its end was asked for here."""
+        super().cancel(self._said)
+
+    @abstractmethod
+    def _request(self) -> Command:
+        """The command that asks for its end."""
+
+
+class ActivityFuture(Outcome):
+    """The outcome of an activity."""
+
+    __slots__ = ()
+
+    def _request(self) -> Command:
+        return RequestCancelActivity(self.name)
+
+
+class ChildFuture(Outcome):
+    """The outcome of a child workflow."""
+
+    __slots__ = ("run_id",)
+
+    def __init__(
+        self, ledger: Ledger, name: str, decode: Callable[[Payload], object], cancellation: CancellationType
+    ) -> None:
+        super().__init__(ledger, name, decode, cancellation)
+        self.run_id = ""
+
+    @property
+    def id(self) -> str:
+        """The child's workflow id."""
+        return self.name
+
+    def _request(self) -> Command:
+        return RequestCancelExternalWorkflow(self.name, self.run_id, self.event_id)
