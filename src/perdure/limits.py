@@ -100,6 +100,10 @@ cost nothing meanwhile."""
 WORKFLOW_TASK_TIMEOUT: Final = 10 * SECOND
 """A workflow task that its worker does not answer within this is given to another, as soon as there is one."""
 
+MAX_WORKFLOW_TASK_TIMEOUT: Final = 2 * MINUTE
+"""The longest that a start may give workers instead: a task answers in milliseconds, and while nobody knows that its
+worker hangs, the workflow stands still."""
+
 HEARTBEAT_JOURNAL_INTERVAL: Final = 5 * SECOND
 """Heartbeat details are journaled at most this often (or half the timeout, if that is longer)."""
 

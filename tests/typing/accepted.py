@@ -306,6 +306,25 @@ async def classes(client: Client) -> None:
     assert_type(await client.start(PlainClass()), WorkflowHandle[int])
     assert_type(client.get("x", PlainClass), WorkflowHandle[int])
     anything(handle)
+    await starts(client)
+
+
+async def starts(client: Client) -> None:
+    policy = RetryPolicy(maximum_attempts=3, non_retryable=(BadCredentials,))
+    assert_type(
+        await client.start(
+            provision("p", []), id="x", start_delay="1h", task_timeout=30, run_timeout="1d", retry_policy=policy
+        ),
+        WorkflowHandle[dict[str, str]],
+    )
+    assert_type(await client.run(PlainClass(), id_reuse_policy="reject_duplicate"), int)
+    start = client.with_start(Onboarding(Request("ann")), id="x", id_conflict_policy="terminate_existing")
+    assert_type(await start.signal(Onboarding.approve, "bob"), WorkflowHandle[Account])
+    assert_type(await start.signal("approve", "bob"), WorkflowHandle[Account])
+    assert_type(await start.update(Onboarding.resize, 20), int)
+    assert_type(await start.update(Onboarding.rename, "x", force=True), bool)
+    assert_type(start.handle, WorkflowHandle[Account])
+    assert_type(await client.with_start(PlainClass()).signal("go"), WorkflowHandle[int])
 
 
 def anything(handle: WorkflowHandle[object]) -> None: ...

@@ -157,6 +157,19 @@ async def starts(client: Client) -> None:
     await client.start(NoRun(3))  # expect error
     result: dict[str, int] = await client.run(provision("p", []))  # expect error
     number: str = await client.run(PlainClass())  # expect error
+    await client.start(PlainClass(), id_reuse_policy="never")  # expect error
+    await client.start(PlainClass(), idd="x")  # expect error
+    await client.start(PlainClass(), retry_policy=3)  # expect error
+    await client.start(PlainClass(), start_delay=[1])  # expect error
+    start = client.with_start(Onboarding(Request("ann")), id="x")
+    client.with_start(Onboarding, id="x")  # expect error
+    await start.signal(Onboarding.approve, 3)  # expect error
+    await start.signal(Onboarding.approve)  # expect error
+    await start.signal(Onboarding.resize, 3)  # expect error
+    await start.update(Onboarding.resize, "20")  # expect error
+    await start.update(Onboarding.approve, "bob")  # expect error
+    seats: str = await start.update(Onboarding.resize, 20)  # expect error
+    use(seats)
     client.get("x", Request)  # expect error
     client.get("x", create_vpc)  # expect error
     account: str = await client.get("x", Onboarding).result()  # expect error

@@ -28,7 +28,7 @@ from perdure.model.retry import DEFAULT_RETRY, RetryPolicy
 
 SearchValue = str | int | float | bool | list[str]
 ParentClosePolicy = Literal["terminate", "request_cancel", "abandon"]
-RetryState = Literal["", "non_retryable", "maximum_attempts", "timeout", "cancel_requested", "manual"]
+RetryState = Literal["", "non_retryable", "maximum_attempts", "timeout", "cancel_requested", "manual", "in_progress"]
 
 
 class Event(Struct, frozen=True, array_like=True, gc=False):
@@ -64,6 +64,12 @@ class WorkflowExecutionStarted(Event, frozen=True, array_like=True, gc=False, ta
     run_timeout: int = 0
     memo: dict[str, Payload] | None = None
     search_attributes: dict[str, SearchValue] | None = None
+    attempt: int = 1  # how often the chain was tried, by its retry_policy
+    retry_policy: RetryPolicy | None = None
+    first_workflow_task_backoff: int = 0  # until the first workflow task; the timeouts begin after it
+    workflow_task_timeout: int = 0
+    original_run_id: str = ""  # of a run that began as a copy of another: that one's
+    continued_failure: Failure | None = None  # of a run that is another attempt: what the last one failed with
 
 
 class WorkflowExecutionCompleted(Event, frozen=True, array_like=True, gc=False, tag=2):
@@ -80,12 +86,14 @@ class WorkflowExecutionFailed(Event, frozen=True, array_like=True, gc=False, tag
     failure: Failure
     workflow_task_completed_event_id: int
     new_run_id: str = ""
+    retry_state: RetryState = ""
 
 
 class WorkflowExecutionTimedOut(Event, frozen=True, array_like=True, gc=False, tag=4):
     """The run ends because its time is over."""
 
     new_run_id: str = ""
+    retry_state: RetryState = ""
 
 
 class WorkflowExecutionCanceled(Event, frozen=True, array_like=True, gc=False, tag=5):

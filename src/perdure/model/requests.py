@@ -182,8 +182,26 @@ class ListPage(Struct, frozen=True, gc=False):
 
 
 # --- Requests -------------------------------------------------------------------------------------------
+class StartSignal(Struct, frozen=True, gc=False, tag="signal"):
+    """A signal that is sent together with a start, by one commit."""
+
+    name: str
+    input: Payloads
+
+
+class StartUpdate(Struct, frozen=True, gc=False, tag="update"):
+    """An update that is admitted together with a start, by one commit. How it goes on is asked by `UpdateWorkflow`."""
+
+    update_id: str
+    name: str
+    input: Payloads
+
+
 class StartWorkflow(Request[Started], frozen=True, gc=False, tag="start"):
-    """Start a run. Timeouts are microseconds, 0: none."""
+    """Start a run. Timeouts are microseconds, 0: none.
+
+    message: goes to the run that is started; or, with "use_existing", to the one that is there.
+    """
 
     workflow_type: str
     task_queue: str
@@ -197,6 +215,10 @@ class StartWorkflow(Request[Started], frozen=True, gc=False, tag="start"):
     memo: dict[str, Payload] | None = None
     search_attributes: dict[str, SearchValue] | None = None
     parent: ParentRef | None = None
+    start_delay: int = 0
+    task_timeout: int = 0
+    retry_policy: RetryPolicy | None = None
+    message: StartSignal | StartUpdate | None = None
 
 
 class SignalWorkflow(Request[Done], frozen=True, gc=False, tag="signal"):

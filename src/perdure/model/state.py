@@ -141,3 +141,4 @@ class State(Struct):
     interventions: list[Intervention] = []  # the latest, what persons did; kept when the run closes
     running: int = 0  # activities in status "started"
     cancel_reason: str = ""
+    start_at: int = 0  # when the first workflow task may be scheduled; 0: it was, or at once

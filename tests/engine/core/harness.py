@@ -18,7 +18,7 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.deadlines import Deadlines, Stalls
 from perdure.engine.core.decide import decide
-from perdure.engine.core.decisions.starts import begin_run, continue_run
+from perdure.engine.core.decisions.starts import Continued, begin_run, continue_run
 from perdure.engine.core.decisions.workflow_tasks import take
 from perdure.engine.core.evolve import fold, rebuild
 from perdure.engine.core.execution import Execution
@@ -87,9 +87,9 @@ class Run:
         return cls(begin_run(i.Start(start_request(**fields), RUN, 1), now, retention), now=now, seed=seed)  # pyright: ignore[reportArgumentType]
 
     def continued(self) -> Run:
-        """The run that goes on after this one's continue-as-new."""
+        """The run that goes on after this one: it continued as new, or failed and is tried again."""
         end = self.history[-1]
-        assert isinstance(end, e.WorkflowExecutionContinuedAsNew)
+        assert isinstance(end, Continued)
         retention = self.execution.deadlines.retention
         return Run(continue_run(self.state, end, self.state.run_no + 1, self.now, retention), now=self.now)
 

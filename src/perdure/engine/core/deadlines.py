@@ -104,7 +104,7 @@ def run_deadline(state: State) -> int:
     started = state.started
     ends = [started.execution_deadline] if started.execution_deadline else []
     if started.run_timeout:
-        ends.append(started.time + started.run_timeout)
+        ends.append(started.time + started.first_workflow_task_backoff + started.run_timeout)
     return min(ends, default=0)
 
 
@@ -151,7 +151,7 @@ class Deadlines:
                 return 0
             return entry.next_attempt_at or entry.added.time + OUTBOX_RETRY_INITIAL
         if kind == TASK:
-            return state.task.next_attempt_at if state.task is not None else 0
+            return state.task.next_attempt_at if state.task is not None else state.start_at
         if state.status != "Running":
             return 0 if state.outbox else state.close_time + self.retention
         return run_deadline(state)

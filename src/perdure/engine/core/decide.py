@@ -30,6 +30,7 @@ DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
     t.ActivityCancellation: activities.cancelled,
     t.ActivityHeartbeat: activities.heartbeat,
     t.ActivityEvicted: activities.evicted,
+    i.MessageWithStart: messages.with_start,
     i.WorkflowTaskLost: workflow_tasks.lost,
     i.WorkflowTaskUndecided: workflow_tasks.undecided,
     i.RetryWorkflowTask: workflow_tasks.retry_now,

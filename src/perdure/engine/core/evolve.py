@@ -83,7 +83,7 @@ def _closed(status: Status) -> Callable[[State, Any], None]:
         state.failure = getattr(event, "failure", None)
         state.new_run_id = getattr(event, "new_run_id", "")
         state.task = None
-        state.running = 0
+        state.running = state.start_at = 0
         for pending in (
             state.activities,
             state.activity_ids,
@@ -100,6 +100,11 @@ def _closed(status: Status) -> Callable[[State, Any], None]:
             pending.clear()
 
     return close
+
+
+def _started(state: State, event: e.WorkflowExecutionStarted) -> None:
+    if event.first_workflow_task_backoff:
+        state.start_at = event.time + event.first_workflow_task_backoff
 
 
 def _terminated(state: State, event: e.WorkflowExecutionTerminated) -> None:
@@ -124,6 +129,7 @@ def _run_held(state: State, record: r.RunHeld) -> None:
 
 # --- The workflow task ----------------------------------------------------------------------------------
 def _task_scheduled(state: State, event: e.WorkflowTaskScheduled) -> None:
+    state.start_at = 0
     if event.attempt == 1:
         state.task = OpenTask(event.id, 1, event.time)
     else:
@@ -363,7 +369,7 @@ def _outbox_delayed(state: State, record: r.OutboxDelayed) -> None:
 
 
 EVENTS: Final[dict[type[e.Event], Callable[[State, Any], None] | None]] = {
-    e.WorkflowExecutionStarted: None,
+    e.WorkflowExecutionStarted: _started,
     e.WorkflowExecutionCompleted: _closed("Completed"),
     e.WorkflowExecutionFailed: _closed("Failed"),
     e.WorkflowExecutionTimedOut: _closed("TimedOut"),

@@ -23,6 +23,12 @@ class Start(Struct, frozen=True, gc=False):
     run_no: int
 
 
+class MessageWithStart(Struct, frozen=True, gc=False):
+    """The message of a start request, for the run that is there already."""
+
+    request: StartWorkflow
+
+
 class WorkflowTaskLost(Struct, frozen=True, gc=False):
     """The worker that had the workflow task is gone, or didn't answer. Only memory knew that it had it."""
 

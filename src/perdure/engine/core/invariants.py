@@ -86,8 +86,10 @@ def _check_open(state: State, hold: Callable[[bool, str], None]) -> None:
     task = state.task
     if task is None:
         hold(not state.buffered, f"{len(state.buffered)} inputs wait for a workflow task that isn't open")
-        hold(not state.admitted or bool(state.held), "an update waits, but no workflow task is open")
+        waits = bool(state.held or state.start_at)
+        hold(not state.admitted or waits, "an update waits, but no workflow task is open")
         return
+    hold(not state.start_at, "a workflow task is open before the start's delay is over")
     hold(task.attempt >= 1 and (task.attempt == 1) == (task.scheduled_event_id > 0), f"the open task is {task}")
     hold(not task.next_attempt_at or task.attempt > 1, "a first workflow task backs off")
 

@@ -106,12 +106,15 @@ class Transition:
         self.now = max(self.now, state.last_time)
         return len(self.events) > before
 
-    def schedule_task(self) -> None:
+    def schedule_task(self, *, at_once: bool = False) -> None:
         """There is news for the code: see that there is a workflow task. At most one is open.
 
-        While a worker has one, the news is in the buffer, and the next task begins when that one is over.
+        While a worker has one, the news is in the buffer, and the next task begins when that one is over. The first
+        one waits for the start's delay, or (at_once) does not wait any more.
         """
         state = self.state
+        if state.start_at > self.now and not at_once:
+            return
         if state.task is None and self.execution.taken is None and state.status == "Running" and not state.held:
             self.add(e.WorkflowTaskScheduled(self.next_id, self.now, self.state.started.task_queue))
             self.effects.append(OfferWorkflowTask())

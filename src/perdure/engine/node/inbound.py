@@ -6,9 +6,16 @@ from collections.abc import Mapping
 from typing import Final, get_args
 
 from perdure.errors import InvalidRequest, PayloadTooLarge
-from perdure.limits import MAX_DURATION, MAX_ID_LENGTH, MAX_MESSAGE, MAX_PAYLOAD, MAX_REASON_LENGTH
+from perdure.limits import (
+    MAX_DURATION,
+    MAX_ID_LENGTH,
+    MAX_MESSAGE,
+    MAX_PAYLOAD,
+    MAX_REASON_LENGTH,
+    MAX_WORKFLOW_TASK_TIMEOUT,
+)
 from perdure.model.payloads import Payload, Payloads
-from perdure.model.requests import AnyRequest, ListWorkflows, Request
+from perdure.model.requests import AnyRequest, ListWorkflows, Request, StartSignal, StartUpdate
 from perdure.model.shapes import Check, Shape, check_text, shape_of
 from perdure.model.tasks import WorkerHello
 
@@ -75,12 +82,28 @@ def _check_memo(memo: Mapping[str, Payload], name: str) -> None:
     _check_payloads(tuple(memo.values()), name)
 
 
+def _check_task_timeout(value: int, name: str) -> None:
+    if not 0 <= value <= MAX_WORKFLOW_TASK_TIMEOUT:
+        raise InvalidRequest(
+            f"{name} must be between 0 and {MAX_WORKFLOW_TASK_TIMEOUT} microseconds "
+            f"(limits.MAX_WORKFLOW_TASK_TIMEOUT), not {value}"
+        )
+
+
+def _check_message(message: StartSignal | StartUpdate, name: str) -> None:
+    if type(message) not in _MESSAGES:
+        raise InvalidRequest(f"{name} must be a signal or an update, not {type(message).__name__}")
+    _MESSAGES[type(message)].check(message)
+
+
 _PAYLOAD: Final = shape_of(Payload)
 _LIMITS: Final[Mapping[str, Check]] = {
     **dict.fromkeys(("namespace", "workflow_id", "workflow_type", "task_queue", "name"), _check_name),
     **dict.fromkeys(("update_id", "activity_id", "request_id"), _check_id),
     **dict.fromkeys(("reason", "note"), _check_reason),
-    **dict.fromkeys(("execution_timeout", "run_timeout"), _check_duration),
+    **dict.fromkeys(("execution_timeout", "run_timeout", "start_delay"), _check_duration),
+    "task_timeout": _check_task_timeout,
+    "message": _check_message,
     **dict.fromkeys(("start_to_close_timeout", "schedule_to_close_timeout", "heartbeat_timeout"), _check_duration),
     "input": _check_payloads,
     "result": _check_payload,
@@ -89,7 +112,7 @@ _LIMITS: Final[Mapping[str, Check]] = {
 """What is looked at beside the types, by a field's name."""
 
 _HELLO: Final = Shape(WorkerHello, {"namespace": _check_name, "build_id": _check_id})
-
+_MESSAGES: Final[Mapping[type[object], Shape]] = {kind: Shape(kind, _LIMITS) for kind in (StartSignal, StartUpdate)}
 _SHAPES: Final = {
     kind: Shape(kind, {**_LIMITS, "workflow_id": _check_id} if kind is ListWorkflows else _LIMITS)
     for kind in get_args(AnyRequest)

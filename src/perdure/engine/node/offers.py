@@ -242,7 +242,7 @@ class Offers:
         """See that the task is answered in time."""
         self._out[live] = self._serving.loop.time()
         if self._timer is None:
-            self._timer = self._serving.loop.call_later(WORKFLOW_TASK_TIMEOUT / SECOND, self._give_to_others)
+            self._timer = self._serving.loop.call_later(task_timeout(live), self._give_to_others)
 
     def _give_to_others(self) -> None:
         """Give tasks that were not answered in time to other workers, if there are any: to the same one they would
@@ -253,18 +253,19 @@ class Offers:
             execution = live.execution
             if live.gone or execution is None or execution.taken is None:
                 del self._out[live]
-            elif now - since >= WORKFLOW_TASK_TIMEOUT / SECOND:
+            elif now - since >= task_timeout(live):
                 key = workflow_queue(live)
                 if self._dispatcher.prefer_others(key, execution.taken_by):
                     del self._out[live]
                     logger.warning(
-                        "%s did not answer a workflow task of %s within %d s; another worker gets it",
-                        execution.taken_by, live.chain, WORKFLOW_TASK_TIMEOUT // SECOND,
+                        "%s did not answer a workflow task of %s within %g s; another worker gets it",
+                        execution.taken_by, live.chain, task_timeout(live),
                     )  # fmt: skip
                     self.evict_copy(live)
                     self._serving.task_lost(live)
         if self._out:
-            self._timer = self._serving.loop.call_later(WORKFLOW_TASK_TIMEOUT / SECOND, self._give_to_others)
+            soonest = min(map(task_timeout, self._out))
+            self._timer = self._serving.loop.call_later(soonest, self._give_to_others)
 
     def evict(self, run: RunRef) -> None:
         """Whatever any worker holds of this run is not to be used again."""
@@ -279,6 +280,11 @@ class Offers:
         live.sticky = ""
         if worker is not None:
             worker.receive(EvictWorkflow(live.execution.ref))
+
+
+def task_timeout(live: Live) -> float:
+    """Seconds that a worker is given to answer the run's workflow task."""
+    return (live.run.state.started.workflow_task_timeout or WORKFLOW_TASK_TIMEOUT) / SECOND
 
 
 def workflow_queue(live: Live) -> QueueKey:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perdure.engine.core import effects as fx
 from perdure.engine.core.queries import outcome
+from perdure.engine.node.answers import Locate, Location
 from perdure.engine.node.delivery import deliver
 from perdure.engine.node.live import Live, Work, settle
-from perdure.errors import EngineStopped, WorkflowAlreadyStarted
-from perdure.model.requests import Done, StartWorkflow
+from perdure.engine.storage.api import ChainKey
+from perdure.errors import EngineStopped, PerdureError, WorkflowAlreadyStarted
+from perdure.model.requests import Done, Started, StartWorkflow
 from perdure.model.tasks import ActivityEvicted, CancelActivity, WorkflowTaskAcknowledged
 
 logger = logging.getLogger("perdure.engine")
@@ -84,11 +86,23 @@ class Performing:
 
     def answer_repeat(self, work: Work) -> None:
         """A request was carried out before, by a run that may have ended since."""
-        if isinstance(work.input, StartWorkflow):
+        if isinstance(work.input, StartWorkflow) and work.input.message is not None:
+            self._node.spawn(self._answer_message(work, work.input))
+        elif isinstance(work.input, StartWorkflow):
             text = f"this start of {work.input.workflow_id!r} was carried out before, and another run followed it"
             settle(work.answer, WorkflowAlreadyStarted(text))
         else:
             settle(work.answer, Done())
+
+    async def _answer_message(self, work: Work, request: StartWorkflow) -> None:
+        """The message of a start was given to a run before; nearly always the latest one."""
+        try:
+            found = await self._node.tell(ChainKey(request.namespace, request.workflow_id), "", Locate())
+        except PerdureError as error:
+            settle(work.answer, error)
+        else:
+            assert isinstance(found, Location)
+            settle(work.answer, Started(found.run_id, existing=True))
 
 
 EFFECTS: Final[dict[type[Any], Callable[[Performing, Live, Any], None]]] = {

@@ -16,7 +16,7 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
 from perdure.engine.core.decisions.activities import keep_beats
-from perdure.engine.core.decisions.starts import begin_run, check_start, continue_run
+from perdure.engine.core.decisions.starts import Continued, begin_run, check_start, continue_run
 from perdure.engine.core.transition import Transition
 from perdure.engine.node.answers import ANSWERS, LookAgain
 from perdure.engine.node.dispatch import AttachedWorker, Backlog
@@ -25,10 +25,10 @@ from perdure.engine.node.offers import Offers
 from perdure.engine.node.queries import Queries
 from perdure.engine.node.waiting import Waiting
 from perdure.engine.storage.api import BacklogItem, ChainKey, QueueKey, RunKey
-from perdure.errors import NotFound, NotRunning, PerdureError
+from perdure.errors import NotFound, NotRunning, PerdureError, WorkflowAlreadyStarted
 from perdure.limits import MAX_CACHED_EXECUTIONS, MAX_GROUP, NODES_TOLD_APART, SECOND, WAKE_BACKOFF_INITIAL
 from perdure.model import requests as q
-from perdure.model.events import HistoryEvent, WorkflowExecutionContinuedAsNew
+from perdure.model.events import HistoryEvent
 from perdure.model.failures import Failure
 from perdure.model.requests import StartWorkflow, TerminateWorkflow
 from perdure.model.tasks import ActivityCompletion, ActivityEvicted, ActivityFailure, WorkflowTaskCompletion
@@ -67,7 +67,7 @@ class Serving:
 
     def make_ready(self, live: Live) -> None:
         """An execution has something to do in this turn or the next."""
-        if not live.known and not live.loading and isinstance(live.inbox[0].input, StartWorkflow):
+        if not live.known and not live.loading and probably_first(live.inbox[0].input):
             # Most ids are new, so it isn't read: if there is a run, the store refuses this one, and it is
             # decided again from what is stored.
             live.known = True
@@ -235,12 +235,18 @@ class Serving:
         try:
             known = check_start(live.execution, request)
         except PerdureError as error:
-            self.reply(live, work, error)
-            return
-        if known is not None:
-            self.reply(live, work, known)
+            if request.message is not None and isinstance(error, WorkflowAlreadyStarted):
+                self._node.refuse_unless_repeated(live, work, error)  # its message may have gone to the last run
+            else:
+                self.reply(live, work, error)
             return
         before = live.execution
+        if known is not None:
+            if known.existing and request.message is not None and live.run.open:
+                self._message_with_start(live, work, request, known)
+            else:
+                self.reply(live, work, known)
+            return
         if before is not None and before.open:
             reason = "another run was started under its id"
             terminate = TerminateWorkflow(*live.chain, "", reason, request.identity)
@@ -258,6 +264,18 @@ class Serving:
             if live.key.run_no == 1:
                 row.dedup.append(before.state.started.request_id)
         self.reply(new, work, started.reply)
+
+    def _message_with_start(self, live: Live, work: Work, request: StartWorkflow, known: q.Started) -> None:
+        """The message of a start goes to the run that is there."""
+        if self._under_way(live, request.request_id):
+            self.reply(live, work, known)
+            return
+        try:
+            tx = decide(live.run, i.MessageWithStart(request), self.clock.now())
+        except PerdureError as error:
+            self.reply(live, work, error)
+        else:
+            self.apply(live, work, tx)
 
     def _begin(self, live: Live, tx: Transition) -> Live:
         """Put a new run in memory, after the one that `live` is (or in its place, if it is none)."""
@@ -280,7 +298,7 @@ class Serving:
     def continue_run(self, live: Live, _: fx.ContinueRun) -> None:
         """Begin the next run of the chain, in the commit that ends this one."""
         event = live.recent[-1]
-        assert isinstance(event, WorkflowExecutionContinuedAsNew)
+        assert isinstance(event, Continued)
         tx = continue_run(live.run.state, event, live.key.run_no + 1, self.clock.now(), self.retention)
         live.successor = self._begin(live, tx)
 
@@ -552,6 +570,11 @@ class Serving:
                 self._forget(oldest)
             else:
                 lives.move_to_end(chain)
+
+
+def probably_first(input: object) -> bool:
+    """Whether this is probably the first that is heard of a workflow id."""
+    return isinstance(input, StartWorkflow) and input.message is None
 
 
 AT_ONCE: Final[dict[type[Any], Callable[[Serving, Live, Any], None]]] = {

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Final, cast, get_args, overload
+from collections.abc import AsyncIterator
+from typing import overload
 
-from typing_extensions import TypeVar
+from msgspec.structs import replace
+from typing_extensions import TypeVar, Unpack
 
-from perdure.durations import Duration, microseconds
 from perdure.ids import IdSource, RandomIds
-from perdure.model.payloads import Payload
-from perdure.model.requests import IdConflictPolicy, IdReusePolicy, ListWorkflows, Service, StartWorkflow
+from perdure.model.requests import ListWorkflows, Service
 from perdure.sdk.client.description import WorkflowRow, row
 from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.client.requests import send
-from perdure.sdk.converter import encode
+from perdure.sdk.client.starts import StartOptions, WithStart, start_request
 from perdure.sdk.identity import identity as default_identity
-from perdure.sdk.options import name, one_of, optional_text, text
+from perdure.sdk.options import name, optional_text, text
 from perdure.sdk.workflow.api import ClassWorkflow, PlainClassWorkflow
-from perdure.sdk.workflow.calls import WorkflowCall, WorkflowFunction, call_of, definition_of
+from perdure.sdk.workflow.calls import WorkflowCall, WorkflowFunction, definition_of
 
 R = TypeVar("R")
-
-_REUSE: Final = get_args(IdReusePolicy)
-_CONFLICT: Final = get_args(IdConflictPolicy)
 
 
 class Client:
@@ -54,48 +50,11 @@ class Client:
 
     @overload
     async def start(
-        self,
-        call: WorkflowCall[R] | ClassWorkflow[R],
-        /,
-        *,
-        id: str | None = None,
-        task_queue: str | None = None,
-        execution_timeout: Duration | None = None,
-        run_timeout: Duration | None = None,
-        id_reuse_policy: IdReusePolicy = "allow_duplicate",
-        id_conflict_policy: IdConflictPolicy = "fail",
-        memo: Mapping[str, object] | None = None,
-        request_id: str | None = None,
+        self, call: WorkflowCall[R] | ClassWorkflow[R], /, **options: Unpack[StartOptions]
     ) -> WorkflowHandle[R]: ...
     @overload
-    async def start(
-        self,
-        call: PlainClassWorkflow[R],
-        /,
-        *,
-        id: str | None = None,
-        task_queue: str | None = None,
-        execution_timeout: Duration | None = None,
-        run_timeout: Duration | None = None,
-        id_reuse_policy: IdReusePolicy = "allow_duplicate",
-        id_conflict_policy: IdConflictPolicy = "fail",
-        memo: Mapping[str, object] | None = None,
-        request_id: str | None = None,
-    ) -> WorkflowHandle[R]: ...
-    async def start(
-        self,
-        call: object,
-        /,
-        *,
-        id: str | None = None,
-        task_queue: str | None = None,
-        execution_timeout: Duration | None = None,
-        run_timeout: Duration | None = None,
-        id_reuse_policy: IdReusePolicy = "allow_duplicate",
-        id_conflict_policy: IdConflictPolicy = "fail",
-        memo: Mapping[str, object] | None = None,
-        request_id: str | None = None,
-    ) -> WorkflowHandle[object]:
+    async def start(self, call: PlainClassWorkflow[R], /, **options: Unpack[StartOptions]) -> WorkflowHandle[R]: ...
+    async def start(self, call: object, /, **options: Unpack[StartOptions]) -> WorkflowHandle[object]:
         """Start a workflow. When this returns, the start is on disk.
 
         Args:
@@ -104,8 +63,16 @@ class Client:
             task_queue: whose workers run it; by default the definition's, or the client's.
             execution_timeout: how long the workflow may take, all its runs together.
             run_timeout: how long one run may take.
-            id_reuse_policy: whether the id of a workflow that is closed may be used again.
-            id_conflict_policy: what happens if a workflow with the id is running.
+            task_timeout: how long a worker may take to answer a task of the workflow's code before another one gets it;
+                by default 10 s, at most `limits.MAX_WORKFLOW_TASK_TIMEOUT`.
+            start_delay: how long the code waits before it begins; the timeouts begin then, too. Signals wait as well,
+                unless they come with another start (`with_start`), which ends the delay, as a cancel request does.
+            retry_policy: what follows a run that fails or exceeds its `run_timeout`: another run, with the same input
+                and `workflow.info().attempt` one higher. By default, none. It can't hold.
+            id_reuse_policy: whether the id of a workflow that is closed may be used again: "allow_duplicate",
+                "allow_duplicate_failed_only" (not that of a completed one), or "reject_duplicate".
+            id_conflict_policy: what happens if a workflow with the id is running: "fail", "use_existing" (that one is
+                returned), or "terminate_existing".
             memo: values to be shown with the workflow; its code doesn't see them.
             request_id: makes the start idempotent: of several with the same id, one takes effect.
 
@@ -117,89 +84,51 @@ class Client:
             PayloadTooLarge: an argument is over its limit.
             Unavailable: the engine could not be reached for an hour.
         """
-        definition, args, kwargs = call_of(call)
-        ids = self.ids
-        workflow_id = ids.new_id() if id is None else text(id, "id")
-        started = await send(
-            self.service,
-            StartWorkflow(
-                self.namespace,
-                workflow_id,
-                definition.name,
-                optional_text(task_queue, "task_queue") or definition.task_queue or self.task_queue,
-                definition.signature.encode(args, kwargs),
-                optional_text(request_id, "request_id") or ids.new_id(),
-                self.identity,
-                0 if execution_timeout is None else microseconds(execution_timeout, "execution_timeout"),
-                0 if run_timeout is None else microseconds(run_timeout, "run_timeout"),
-                one_of(id_reuse_policy, "id_reuse_policy", _REUSE),
-                one_of(id_conflict_policy, "id_conflict_policy", _CONFLICT),
-                None if memo is None else _encoded(memo),
-            ),
-            ids,
-        )
-        return WorkflowHandle(self, workflow_id, started.run_id, definition)
+        request, definition = start_request(self, call, options)
+        if not request.request_id:
+            request = replace(request, request_id=self.ids.new_id())
+        started = await send(self.service, request, self.ids)
+        return WorkflowHandle(self, request.workflow_id, started.run_id, definition)
 
     @overload
-    async def run(
-        self,
-        call: WorkflowCall[R] | ClassWorkflow[R],
-        /,
-        *,
-        id: str | None = None,
-        task_queue: str | None = None,
-        execution_timeout: Duration | None = None,
-        run_timeout: Duration | None = None,
-        id_reuse_policy: IdReusePolicy = "allow_duplicate",
-        id_conflict_policy: IdConflictPolicy = "fail",
-        memo: Mapping[str, object] | None = None,
-        request_id: str | None = None,
-    ) -> R: ...
+    async def run(self, call: WorkflowCall[R] | ClassWorkflow[R], /, **options: Unpack[StartOptions]) -> R: ...
     @overload
+    async def run(self, call: PlainClassWorkflow[R], /, **options: Unpack[StartOptions]) -> R: ...
     async def run(
-        self,
-        call: PlainClassWorkflow[R],
-        /,
-        *,
-        id: str | None = None,
-        task_queue: str | None = None,
-        execution_timeout: Duration | None = None,
-        run_timeout: Duration | None = None,
-        id_reuse_policy: IdReusePolicy = "allow_duplicate",
-        id_conflict_policy: IdConflictPolicy = "fail",
-        memo: Mapping[str, object] | None = None,
-        request_id: str | None = None,
-    ) -> R: ...
-    async def run(
-        self,
-        call: WorkflowCall[object] | PlainClassWorkflow[object],
-        /,
-        *,
-        id: str | None = None,
-        task_queue: str | None = None,
-        execution_timeout: Duration | None = None,
-        run_timeout: Duration | None = None,
-        id_reuse_policy: IdReusePolicy = "allow_duplicate",
-        id_conflict_policy: IdConflictPolicy = "fail",
-        memo: Mapping[str, object] | None = None,
-        request_id: str | None = None,
+        self, call: WorkflowCall[object] | PlainClassWorkflow[object], /, **options: Unpack[StartOptions]
     ) -> object:
         """Start a workflow and wait for its result: `start`, then `WorkflowHandle.result`.
 
         Takes and raises what these two do.
         """
-        handle = await self.start(
-            call,
-            id=id,
-            task_queue=task_queue,
-            execution_timeout=execution_timeout,
-            run_timeout=run_timeout,
-            id_reuse_policy=id_reuse_policy,
-            id_conflict_policy=id_conflict_policy,
-            memo=memo,
-            request_id=request_id,
-        )
+        handle = await self.start(call, **options)
         return await handle.result()
+
+    @overload
+    def with_start(
+        self, call: WorkflowCall[R] | ClassWorkflow[R], /, **options: Unpack[StartOptions]
+    ) -> WithStart[R]: ...
+    @overload
+    def with_start(self, call: PlainClassWorkflow[R], /, **options: Unpack[StartOptions]) -> WithStart[R]: ...
+    def with_start(self, call: object, /, **options: Unpack[StartOptions]) -> WithStart[object]:
+        """Send a message to a workflow that is started first if it isn't running, both by one commit.
+
+        Takes what `start` does; but by default the `id_conflict_policy` is "use_existing". Sends nothing itself.
+
+        ::
+
+            start = client.with_start(Onboarding(request), id="onboard-ann")
+            handle = await start.signal(Onboarding.approve, "bob")
+            seats = await start.update(Onboarding.resize, 20)
+
+        Raises:
+            TypeError: `call` is not a workflow's call.
+            TypeError, ValueError: an option is not what it should be; the message names it.
+            EncodeError, PayloadTooLarge: an argument can't be stored.
+        """
+        options.setdefault("id_conflict_policy", "use_existing")
+        request, definition = start_request(self, call, options)
+        return WithStart(self, request, definition)
 
     @overload
     def get(
@@ -247,10 +176,3 @@ class Client:
             if not reply.next:
                 return
             page = reply.next
-
-
-def _encoded(memo: object) -> dict[str, Payload]:
-    if not isinstance(memo, Mapping):
-        raise TypeError(f"memo must be a mapping of names to values, not {type(memo).__name__}")
-    items = cast("Mapping[object, object]", memo).items()
-    return {text(key, "a name in the memo"): encode(value, f"memo {key!r}") for key, value in items}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, cast, overload
 
 from typing_extensions import ParamSpec, TypeVar
@@ -21,7 +20,7 @@ from perdure.errors import (
     WorkflowTimedOut,
 )
 from perdure.model.events import HistoryEvent
-from perdure.model.payloads import Payload, Payloads
+from perdure.model.payloads import Payloads
 from perdure.model.requests import (
     CancelWorkflowRequest,
     CompleteActivity,
@@ -41,16 +40,16 @@ from perdure.model.requests import (
 )
 from perdure.sdk.activity.definition import ActivityDefinition
 from perdure.sdk.client.description import WorkflowDescription, describe
+from perdure.sdk.client.messages import decoded, message_of
 from perdure.sdk.client.requests import send
-from perdure.sdk.converter import decode, encode, encode_all
+from perdure.sdk.converter import decode, encode
 from perdure.sdk.failures import exception_of, failure_of
 from perdure.sdk.options import name as checked_name
 from perdure.sdk.options import text
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.retry import RetryPolicy
-from perdure.sdk.unknown import unknown_name
-from perdure.sdk.workflow.definition import HandlerDefinition, HandlerKind, WorkflowDefinition
-from perdure.sdk.workflow.handlers import Handler, Query, Signal, Update
+from perdure.sdk.workflow.definition import HandlerDefinition, WorkflowDefinition
+from perdure.sdk.workflow.handlers import Query, Signal, Update
 
 if TYPE_CHECKING:
     from perdure.sdk.client.client import Client
@@ -115,7 +114,8 @@ class WorkflowHandle(Generic[R_co]):
 
     # --- The end ------------------------------------------------------------------------------------
     async def result(self) -> R_co:
-        """Wait for the workflow's end, that of its last run if it continues as new, and return its result.
+        """Wait for the workflow's end, and return its result: that of its last run, if it continues as new or is tried
+        again by its retry policy.
 
         Raises:
             Exception: what failed the workflow, as itself; `ApplicationError` where its class isn't known here.
@@ -160,7 +160,7 @@ class WorkflowHandle(Generic[R_co]):
             TypeError: the handler is not of this workflow, or doesn't take these arguments.
             EncodeError, PayloadTooLarge: an argument can't be stored.
         """
-        name, input, _ = self._message("signal", signal, args, kwargs)
+        name, input, _ = message_of("signal", signal, args, kwargs, self._definition)
         client = self._client
         await self._call(
             SignalWorkflow(
@@ -183,7 +183,7 @@ class WorkflowHandle(Generic[R_co]):
             TypeError: the handler is not of this workflow, or doesn't take these arguments.
             EncodeError, PayloadTooLarge: an argument can't be sent.
         """
-        name, input, handler = self._message("query", query, args, kwargs)
+        name, input, handler = message_of("query", query, args, kwargs, self._definition)
         reply = await self._call(QueryWorkflow(self._client.namespace, self.id, self._messages_to, name, input))
         if reply.failure is not None:
             error = exception_of(reply.failure, of="workflow")
@@ -191,7 +191,7 @@ class WorkflowHandle(Generic[R_co]):
                 raise error
             text = f"query {name!r} of workflow {self.id!r} failed: {reply.failure.text}"
             raise QueryFailed(text) from error
-        return _decoded(handler, reply.result, name)
+        return decoded(handler, reply.result, name)
 
     @overload
     async def update(self, update: Update[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -208,17 +208,27 @@ class WorkflowHandle(Generic[R_co]):
             TypeError: the handler is not of this workflow, or doesn't take these arguments.
             EncodeError, PayloadTooLarge: an argument can't be stored.
         """
-        name, input, handler = self._message("update", update, args, kwargs)
+        name, input, handler = message_of("update", update, args, kwargs, self._definition)
+        return await self.answer(self._new_request_id(), name, input, handler)
+
+    async def answer(
+        self, update_id: str, name: str, input: Payloads, handler: HandlerDefinition | None = None
+    ) -> object:
+        """Wait for the answer to an update, and send the update if it wasn't sent before. Raises what `update` does.
+
+        Args:
+            update_id: names the update.
+            name, input: what it is, with its arguments as they travel.
+            handler: knows the answer's type; without it, the answer is a plain JSON value.
+        """
         client = self._client
-        request = UpdateWorkflow(
-            client.namespace, self.id, self._messages_to, self._new_request_id(), name, input, client.identity
-        )
+        request = UpdateWorkflow(client.namespace, self.id, self._messages_to, update_id, name, input, client.identity)
         reply = await self._call(request)
         while reply.stage == "accepted":  # an answer before its time, as a gateway may give
             reply = await self._call(request)
         if reply.failure is not None:
             raise exception_of(reply.failure, of="workflow")
-        return _decoded(handler, reply.result, name)
+        return decoded(handler, reply.result, name)
 
     # --- Looking ------------------------------------------------------------------------------------
     async def describe(self) -> WorkflowDescription:
@@ -329,7 +339,7 @@ class WorkflowHandle(Generic[R_co]):
                 if definition is None:
                     return cast("R_co", decode(outcome.result, object, f"the result of workflow {self.id!r}"))
                 return cast("R_co", definition.signature.decode_result(outcome.result))
-            if status == "ContinuedAsNew":
+            if outcome.new_run_id:  # it continues as new, or is tried again
                 run_id = outcome.new_run_id
             elif status != "Running":  # an answer before its time, as a gateway may give
                 raise self._error(outcome)
@@ -360,44 +370,3 @@ class WorkflowHandle(Generic[R_co]):
             if not limit.expired():
                 raise  # it is itself the answer
             raise TimeoutError(f"no answer of workflow {self.id!r} within {self._timeout:g} s") from None
-
-    def _message(
-        self, kind: HandlerKind, handler: object, args: Sequence[object], kwargs: Mapping[str, object]
-    ) -> tuple[str, Payloads, HandlerDefinition | None]:
-        if isinstance(handler, str):
-            name = text(handler, "name")
-            return name, encode_all(args, f"an argument of {kind} {name!r}"), None
-        if not isinstance(handler, Handler):
-            raise TypeError(f"{handler!r} is not a {kind}: decorate the method with @workflow.{kind}, or give its name")
-        definition = handler.definition
-        if definition.kind != kind:
-            raise TypeError(f"{definition.name} is a {definition.kind}, not a {kind}")
-        if self._definition is not None:
-            self._check_handler(self._definition, definition)
-        return definition.name, definition.signature.encode(args, kwargs), definition
-
-    def _check_handler(self, workflow: WorkflowDefinition, handler: HandlerDefinition) -> None:
-        own = workflow.handlers
-        if (handler.kind, handler.name) in own and id(handler) in _handler_ids(workflow.target):
-            return
-        known = [name for kind, name in own if kind == handler.kind]
-        where = f"workflow {workflow.name}"
-        if handler.name not in known:
-            raise TypeError(unknown_name(where, handler.kind, handler.name, known))
-        place = handler.function.__qualname__
-        raise TypeError(f"{place} is a {handler.kind} of another class; this handle is for {where}")
-
-
-@lru_cache(maxsize=1024)
-def _handler_ids(cls: type[object]) -> frozenset[int]:
-    """The definitions of all handlers of a class and its bases, overridden ones included, by identity."""
-    found = [value for base in cls.__mro__ for value in vars(base).values() if isinstance(value, Handler)]
-    return frozenset([id(handler.definition) for handler in found])
-
-
-def _decoded(handler: HandlerDefinition | None, result: Payload | None, name: str) -> object:
-    if result is None:
-        return None
-    if handler is None:
-        return decode(result, object, f"the answer of {name!r}")
-    return handler.signature.decode_result(result)

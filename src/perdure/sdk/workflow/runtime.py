@@ -452,7 +452,7 @@ class WorkflowRun:
             run_id=self.ref.run_id,
             workflow_type=started.workflow_type,
             task_queue=started.task_queue,
-            attempt=1,
+            attempt=self._started.attempt,
             start_time=EPOCH + timedelta(microseconds=started.time),
             history_length=length,
             history_bytes=size,
@@ -472,7 +472,7 @@ class WorkflowRun:
     def random(self) -> random.Random:
         self._ledger.check("the workflow's random numbers can't be used")
         if self._random is None:
-            self._random = random.Random(self.ref.run_id)
+            self._random = random.Random(self._started.original_run_id or self.ref.run_id)
         return self._random
 
     def uuid4(self) -> uuid.UUID:

@@ -61,8 +61,8 @@ def report_to_parent(tx: Transition, event: e.HistoryEvent) -> None:
     """A child tells its parent how it ended."""
     state = tx.state
     parent = state.started.parent
-    if parent is None or isinstance(event, e.WorkflowExecutionContinuedAsNew):
-        return
+    if parent is None or state.new_run_id:
+        return  # the last run of the chain tells
     failure = state.failure
     if type(event) in OUTCOMES and not isinstance(event, e.WorkflowExecutionFailed):
         reason = f": {failure.message}" if failure is not None and failure.message else ""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import Any, Final
 
 from perdure.engine.core.decisions.activities import resolve_cancelled
+from perdure.engine.core.decisions.chains import end_or_retry, next_run_id
 from perdure.engine.core.decisions.checks import started_timer
 from perdure.engine.core.decisions.closing import close, send
 from perdure.engine.core.effects import CancelAttempt, ContinueRun, UpdateProgressed
@@ -73,7 +73,7 @@ def complete_workflow(tx: Transition, command: c.CompleteWorkflow, completed: in
 
 def fail_workflow(tx: Transition, command: c.FailWorkflow, completed: int) -> None:
     """The run ends with a failure."""
-    close(tx, e.WorkflowExecutionFailed(0, tx.now, command.failure, completed))
+    end_or_retry(tx, e.WorkflowExecutionFailed(0, tx.now, command.failure, completed))
 
 
 def cancel_workflow(tx: Transition, command: c.CancelWorkflow, completed: int) -> None:
@@ -83,10 +83,8 @@ def cancel_workflow(tx: Transition, command: c.CancelWorkflow, completed: int) -
 
 def continue_as_new(tx: Transition, command: c.ContinueAsNew, completed: int) -> None:
     """The run ends, and the next of its chain begins in the same commit."""
-    state = tx.state
-    # Derived, not drawn: the core has no randomness, and a decision made again must give the same id.
-    new_run_id = blake2b(f"{tx.execution.ref.run_id}/{completed}".encode(), digest_size=16).hexdigest()
-    queue = command.task_queue or state.started.task_queue
+    queue = command.task_queue or tx.state.started.task_queue
+    new_run_id = next_run_id(tx.execution.ref.run_id, completed)
     close(
         tx,
         e.WorkflowExecutionContinuedAsNew(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from perdure.engine.core.decisions.closing import close
 from perdure.engine.core.effects import EvictCopy
 from perdure.engine.core.execution import Execution
+from perdure.engine.core.inputs import MessageWithStart
 from perdure.engine.core.queries import update_outcome
 from perdure.engine.core.transition import Transition
 from perdure.errors import InvalidRequest, LimitExceeded, NotRunning, Unavailable
@@ -21,6 +22,8 @@ from perdure.model.requests import (
     CancelWorkflowRequest,
     Done,
     SignalWorkflow,
+    Started,
+    StartSignal,
     TerminateWorkflow,
     UpdateWorkflow,
 )
@@ -71,7 +74,7 @@ def cancel(tx: Transition, request: CancelWorkflowRequest) -> None:
     require_open(tx.execution)
     if not tx.state.cancel_requested:
         tx.arrive(e.WorkflowExecutionCancelRequested(0, tx.now, request.reason, request.identity))
-        tx.schedule_task()
+        tx.schedule_task(at_once=True)  # who wants it to stop need not wait for its start
     tx.reply = DONE
 
 
@@ -101,3 +104,19 @@ def update(tx: Transition, request: UpdateWorkflow) -> None:
         tx.note(r.UpdateAdmitted(request.update_id, request.name, request.input, request.identity, tx.now))
         tx.schedule_task()
     tx.reply = known
+
+
+def with_start(tx: Transition, input: MessageWithStart) -> None:
+    """A start with a message found a run that is open: the message is for that. It ends the delay of its start."""
+    request, message = input.request, input.request.message
+    assert message is not None
+    chain = request.namespace, request.workflow_id
+    if isinstance(message, StartSignal):
+        signal(tx, SignalWorkflow(*chain, "", message.name, message.input, request.request_id, request.identity))
+    else:
+        update(tx, UpdateWorkflow(*chain, "", message.update_id, message.name, message.input, request.identity))
+        if tx.changed:
+            tx.dedup.append(request.request_id)  # or a repetition would start a run, once this one is closed
+    if tx.changed:
+        tx.schedule_task(at_once=True)
+    tx.reply = Started(tx.execution.ref.run_id, existing=True)

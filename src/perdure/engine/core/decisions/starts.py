@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from perdure.engine.core.decisions.chains import failure_of, retry_delay
 from perdure.engine.core.evolve import begin
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import Start
+from perdure.engine.core.retries import wrong_policy
 from perdure.engine.core.transition import Transition
 from perdure.errors import InvalidRequest, WorkflowAlreadyStarted
 from perdure.model import events as e
+from perdure.model import records as r
 from perdure.model.journal import encode_event
-from perdure.model.requests import Started, StartWorkflow
+from perdure.model.requests import Started, StartSignal, StartUpdate, StartWorkflow
 from perdure.model.state import State
 
 
@@ -28,25 +31,35 @@ def begin_run(start: Start, now: int, retention: int) -> Transition:
         start.run_id,
         "",
         request.parent,
-        now + request.execution_timeout if request.execution_timeout else 0,
+        now + request.start_delay + request.execution_timeout if request.execution_timeout else 0,
         request.run_timeout,
         request.memo,
         request.search_attributes,
+        1,
+        request.retry_policy,
+        request.start_delay,
+        request.task_timeout,
     )
-    return _begin(request.namespace, request.workflow_id, start.run_no, event, retention)
+    return _begin(request.namespace, request.workflow_id, start.run_no, event, retention, request.message)
 
 
-def continue_run(
-    last: State, end: e.WorkflowExecutionContinuedAsNew, run_no: int, now: int, retention: int
-) -> Transition:
-    """The next run of a chain: new input, and all else as it was."""
+Continued = e.WorkflowExecutionContinuedAsNew | e.WorkflowExecutionFailed | e.WorkflowExecutionTimedOut
+"""Ends that may be followed by another run of the chain: then they name it."""
+
+
+def continue_run(last: State, end: Continued, run_no: int, now: int, retention: int) -> Transition:
+    """The next run of a chain: with new input, or another attempt with the same. All else is as it was."""
     before = last.started
+    if isinstance(end, e.WorkflowExecutionContinuedAsNew):
+        what, attempt, delay, failure = (end.workflow_type, end.task_queue, end.input), 1, 0, None
+    else:
+        what, attempt = (before.workflow_type, before.task_queue, before.input), before.attempt + 1
+        failure = failure_of(end)
+        delay = retry_delay(last, failure)
     event = e.WorkflowExecutionStarted(
         1,
         max(now, end.time),
-        end.workflow_type,
-        end.task_queue,
-        end.input,
+        *what,
         end.new_run_id,
         before.request_id,  # so that a repeated start is recognised
         before.identity,
@@ -57,37 +70,76 @@ def continue_run(
         before.run_timeout,
         before.memo,
         before.search_attributes,
+        attempt,
+        before.retry_policy,
+        delay,
+        before.workflow_task_timeout,
+        continued_failure=failure,
     )
     return _begin(last.namespace, last.workflow_id, run_no, event, retention)
 
 
 def _begin(
-    namespace: str, workflow_id: str, run_no: int, event: e.WorkflowExecutionStarted, retention: int
+    namespace: str,
+    workflow_id: str,
+    run_no: int,
+    event: e.WorkflowExecutionStarted,
+    retention: int,
+    message: StartSignal | StartUpdate | None = None,
 ) -> Transition:
     execution = Execution(begin(namespace, workflow_id, run_no, event), retention)
     tx = Transition(execution, event.time)
     tx.events.append(event)
     tx.encoded.append(encode_event(event))
     tx.listed = True
+    if isinstance(message, StartSignal):
+        tx.arrive(e.WorkflowExecutionSignaled(0, tx.now, message.name, message.input, event.identity))
+    elif message is not None:
+        tx.note(r.UpdateAdmitted(message.update_id, message.name, message.input, event.identity, tx.now))
     tx.schedule_task()
     tx.reply = Started(event.run_id)
     return tx
 
 
+def check_options(request: StartWorkflow) -> None:
+    """Raises InvalidRequest where options of a start make no sense, or not together."""
+    if not request.request_id:
+        raise InvalidRequest("a start needs a request_id, so that a retry is recognised")
+    policy, message = request.retry_policy, request.message
+    if policy is not None:
+        wrong = wrong_policy(policy)
+        if policy.hold_on or policy.on_exhausted == "hold":
+            wrong = "hold_on and on_exhausted='hold' are for activities: a workflow that has failed can't be released"
+        if wrong:
+            raise InvalidRequest(f"retry_policy: {wrong}")
+    if isinstance(message, StartSignal) and request.id_conflict_policy == "fail":
+        raise InvalidRequest(
+            "a start with a signal needs the id_conflict_policy 'use_existing' or 'terminate_existing', not 'fail'"
+        )
+    if isinstance(message, StartUpdate):
+        if not message.update_id:
+            raise InvalidRequest("an update needs an update_id, so that a retry is recognised")
+        if request.start_delay:
+            raise InvalidRequest("a start with an update can't have a start_delay: its caller waits for the answer")
+
+
 def check_start(execution: Execution | None, request: StartWorkflow) -> Started | None:
     """The reply, if the id's latest run answers the request already; None if a run may begin.
 
+    With a message, "use_existing" means that the message is still to be given to the run that is there.
+
     Raises:
-        InvalidRequest: it has no request id.
+        InvalidRequest: it has no request id, or options that make no sense.
         WorkflowAlreadyStarted: the policies forbid another run.
     """
-    if not request.request_id:
-        raise InvalidRequest("a start needs a request_id, so that a retry is recognised")
+    check_options(request)
     if execution is None:
         return None
     state, run_id = execution.state, execution.ref.run_id
     if state.started.request_id == request.request_id:
         return Started(state.started.first_run_id)
+    if isinstance(request.message, StartUpdate) and request.message.update_id in state.finished:
+        return Started(run_id, existing=True)  # it has answered, and may have closed since
     if execution.open:
         if request.id_conflict_policy == "use_existing":
             return Started(run_id, existing=True)

@@ -16,7 +16,7 @@ from perdure.engine.core.deadlines import (
     run_deadline,
 )
 from perdure.engine.core.decisions.activities import offer, timed_out
-from perdure.engine.core.decisions.closing import close
+from perdure.engine.core.decisions.chains import end_or_retry
 from perdure.engine.core.decisions.outbox import resend
 from perdure.engine.core.decisions.workflow_tasks import due as task_due
 from perdure.engine.core.effects import DeleteRun, EvictCopy
@@ -40,12 +40,14 @@ def _run(tx: Transition, _: Key) -> None:
         tx.effects.append(DeleteRun())
     elif tx.now >= run_deadline(tx.state):
         tx.flush()
-        close(tx, e.WorkflowExecutionTimedOut(0, tx.now))
+        end_or_retry(tx, e.WorkflowExecutionTimedOut(0, tx.now))
         tx.effects.append(EvictCopy())
 
 
 def _task(tx: Transition, _: Key) -> None:
-    if tx.state.task is not None and tx.state.task.next_attempt_at:
+    if tx.state.task is None:
+        tx.schedule_task()  # the first one, whose delay is over
+    elif tx.state.task.next_attempt_at:
         task_due(tx)
 
 

@@ -1,0 +1,201 @@
+"""Starting a workflow: its options, the request that they make, and starts with a message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, Generic, TypedDict, cast, get_args, overload
+
+from msgspec.structs import replace
+from typing_extensions import ParamSpec, TypeVar
+
+from perdure.durations import Duration, microseconds
+from perdure.limits import MAX_WORKFLOW_TASK_TIMEOUT, SECOND
+from perdure.model.payloads import Payload
+from perdure.model.requests import (
+    IdConflictPolicy,
+    IdReusePolicy,
+    StartSignal,
+    StartUpdate,
+    StartWorkflow,
+)
+from perdure.model.retry import RetryPolicy as EnginePolicy
+from perdure.sdk.client.handle import WorkflowHandle
+from perdure.sdk.client.messages import message_of
+from perdure.sdk.client.requests import send
+from perdure.sdk.converter import encode
+from perdure.sdk.options import one_of, optional_text, text
+from perdure.sdk.retry import RetryPolicy
+from perdure.sdk.workflow.calls import call_of
+from perdure.sdk.workflow.definition import WorkflowDefinition
+from perdure.sdk.workflow.handlers import Signal, Update
+
+if TYPE_CHECKING:
+    from perdure.sdk.client.client import Client
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+
+_REUSE: Final = get_args(IdReusePolicy)
+_CONFLICT: Final = get_args(IdConflictPolicy)
+
+
+class StartOptions(TypedDict, total=False):
+    """What may be said of a start, beside the call. `Client.start` tells what each means."""
+
+    id: str | None
+    task_queue: str | None
+    execution_timeout: Duration | None
+    run_timeout: Duration | None
+    task_timeout: Duration | None
+    start_delay: Duration | None
+    retry_policy: RetryPolicy | None
+    id_reuse_policy: IdReusePolicy
+    id_conflict_policy: IdConflictPolicy
+    memo: Mapping[str, object] | None
+    request_id: str | None
+
+
+def start_request(client: Client, call: object, options: StartOptions) -> tuple[StartWorkflow, WorkflowDefinition]:
+    """The request that starts what a call records; its request_id is "" where the options give none.
+
+    Raises:
+        TypeError: `call` is not a workflow's call.
+        TypeError, ValueError: an option is not what it should be, or there is none of its name.
+        EncodeError, PayloadTooLarge: an argument can't be stored.
+    """
+    definition, args, kwargs = call_of(call)
+    for name in options:
+        if name not in StartOptions.__annotations__:
+            raise TypeError(f"a start has no option {name!r}; it has {', '.join(StartOptions.__annotations__)}")
+    id, memo = options.get("id"), options.get("memo")
+    request = StartWorkflow(
+        client.namespace,
+        client.ids.new_id() if id is None else text(id, "id"),
+        definition.name,
+        optional_text(options.get("task_queue"), "task_queue") or definition.task_queue or client.task_queue,
+        definition.signature.encode(args, kwargs),
+        optional_text(options.get("request_id"), "request_id"),
+        client.identity,
+        _duration(options.get("execution_timeout"), "execution_timeout"),
+        _duration(options.get("run_timeout"), "run_timeout"),
+        one_of(options.get("id_reuse_policy", "allow_duplicate"), "id_reuse_policy", _REUSE),
+        one_of(options.get("id_conflict_policy", "fail"), "id_conflict_policy", _CONFLICT),
+        None if memo is None else _encoded(memo),
+        start_delay=_duration(options.get("start_delay"), "start_delay"),
+        task_timeout=_task_timeout(options.get("task_timeout")),
+        retry_policy=_retry_policy(options.get("retry_policy")),
+    )
+    return request, definition
+
+
+class WithStart(Generic[R_co]):
+    """A workflow that is to be started together with a message. Made by `Client.with_start`; nothing was sent yet."""
+
+    def __init__(self, client: Client, request: StartWorkflow, definition: WorkflowDefinition) -> None:
+        self._client, self._request, self._definition = client, request, definition
+
+    @property
+    def id(self) -> str:
+        """The workflow's id."""
+        return self._request.workflow_id
+
+    @property
+    def handle(self) -> WorkflowHandle[R_co]:
+        """The workflow of this id, its latest run. Of use once it was started."""
+        return WorkflowHandle(self._client, self.id, None, self._definition)
+
+    @overload
+    async def signal(self, signal: Signal[P], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R_co]: ...
+    @overload
+    async def signal(self, signal: str, /, *args: object) -> WorkflowHandle[R_co]: ...
+    async def signal(self, signal: object, /, *args: object, **kwargs: object) -> WorkflowHandle[R_co]:
+        """Signal the workflow, and start it first if it isn't running. Both are on disk when this returns, or neither.
+
+        Args:
+            signal: the handler, such as `Onboarding.approve`; or the signal's name.
+
+        Returns:
+            The run that has the signal.
+
+        Raises:
+            WorkflowAlreadyStarted: the workflow is closed, and `id_reuse_policy` doesn't allow another run.
+            TypeError: the handler is not of this workflow, or doesn't take these arguments.
+            ValueError: `id_conflict_policy` is "fail", by which the signal would never reach a running workflow.
+            EncodeError, PayloadTooLarge: an argument can't be stored.
+            Unavailable: the engine could not be reached for an hour.
+        """
+        name, input, _ = message_of("signal", signal, args, kwargs, self._definition)
+        if self._request.id_conflict_policy == "fail":
+            raise ValueError('a start with a signal takes id_conflict_policy="use_existing" or "terminate_existing"')
+        return await self._send(StartSignal(name, input))
+
+    @overload
+    async def update(self, update: Update[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    async def update(self, update: str, /, *args: object) -> object: ...
+    async def update(self, update: object, /, *args: object, **kwargs: object) -> object:
+        """Update the workflow, after starting it if it isn't running, and wait for the update's answer.
+
+        The start and the update are on disk together. Where the validator refuses the update, the workflow was started
+        nevertheless. A workflow that has answered an update of this `request_id`, and is closed, isn't started again.
+
+        Args:
+            update: the handler, such as `Onboarding.resize`; or the update's name.
+
+        Raises:
+            Exception: what the validator or the handler raised, as itself.
+            WorkflowAlreadyStarted: the policies don't allow to start it, or to use the one that runs.
+            TypeError: the handler is not of this workflow, or doesn't take these arguments.
+            ValueError: the start has a `start_delay`: nobody could answer before it is over.
+            EncodeError, PayloadTooLarge: an argument can't be stored.
+            Unavailable: the engine could not be reached for an hour.
+        """
+        name, input, handler = message_of("update", update, args, kwargs, self._definition)
+        if self._request.start_delay:
+            raise ValueError("a start with an update can't have a start_delay: nobody could answer before it is over")
+        update_id = self._request.request_id or self._client.ids.new_id()
+        run_id = (await self._send(StartUpdate(update_id, name, input))).run_id or ""
+        # Of that run, and no later one: there it would be another update.
+        handle = WorkflowHandle[object](self._client, self.id, run_id, self._definition, messages_to=run_id)
+        return await handle.answer(update_id, name, input, handler)
+
+    async def _send(self, message: StartSignal | StartUpdate) -> WorkflowHandle[R_co]:
+        client = self._client
+        # Each message is one of its own, unless the caller says what makes it the same.
+        request = replace(self._request, request_id=self._request.request_id or client.ids.new_id(), message=message)
+        started = await send(client.service, request, client.ids)
+        return WorkflowHandle(client, self.id, started.run_id, self._definition)
+
+    def __repr__(self) -> str:
+        return f"<start of workflow {self._definition.name} with a message, id {self.id!r}>"
+
+
+def _duration(value: Duration | None, what: str) -> int:
+    return 0 if value is None else microseconds(value, what)
+
+
+def _task_timeout(value: Duration | None) -> int:
+    timeout = _duration(value, "task_timeout")
+    if timeout > MAX_WORKFLOW_TASK_TIMEOUT:
+        raise ValueError(f"task_timeout must be at most {MAX_WORKFLOW_TASK_TIMEOUT // SECOND} s, not {value!r}")
+    return timeout
+
+
+def _retry_policy(policy: object) -> EnginePolicy | None:
+    if policy is None:
+        return None
+    if not isinstance(policy, RetryPolicy):
+        raise TypeError(f"retry_policy must be a perdure.RetryPolicy, not {type(policy).__name__}")
+    if policy.hold_on or policy.on_exhausted == "hold":
+        raise ValueError(
+            'retry_policy: hold_on and on_exhausted="hold" are for activities: a workflow that has failed is closed'
+        )
+    return policy.for_engine
+
+
+def _encoded(memo: object) -> dict[str, Payload]:
+    if not isinstance(memo, Mapping):
+        raise TypeError(f"memo must be a mapping of names to values, not {type(memo).__name__}")
+    items = cast("Mapping[object, object]", memo).items()
+    return {text(key, "a name in the memo"): encode(value, f"memo {key!r}") for key, value in items}
