@@ -50,6 +50,11 @@ MAX_HISTORY_EVENTS: Final = 200_000
 MAX_HISTORY_BYTES: Final = 200 * 1024 * 1024
 """A run that reaches this is held, never terminated: a rebuild would take minutes and memory."""
 
+RELEASED_EVENTS: Final = MAX_HISTORY_EVENTS // 10
+RELEASED_BYTES: Final = MAX_HISTORY_BYTES // 10
+"""How much more history a run that is held may write when a person lets it go on: enough to end or to continue as new,
+and too little to forget about it."""
+
 MAX_PENDING_ACTIVITIES: Final = 50_000
 """Activities scheduled and unresolved in one run: each costs memory while the run is loaded."""
 

@@ -208,6 +208,76 @@ class WorkflowTaskDue(Record, frozen=True, array_like=True, gc=False, tag=118):
     """The backoff of a failing workflow task is over, or somebody did not want to wait for it."""
 
 
+class RunPaused(Record, frozen=True, array_like=True, gc=False, tag=140):
+    """A person stopped the run: its code is given nothing more, and no attempts of its activities are started."""
+
+    reason: str
+    identity: str
+    time: int
+
+
+class RunResumed(Record, frozen=True, array_like=True, gc=False, tag=141):
+    """A person let a paused run go on."""
+
+    note: str
+    identity: str
+    time: int
+
+
+class RunReleased(Record, frozen=True, array_like=True, gc=False, tag=142):
+    """A person let a run go on that a hard limit held, with so much more room for its history than the limits give."""
+
+    note: str
+    identity: str
+    time: int
+    events: int
+    bytes: int
+
+
+class ActivityPaused(Record, frozen=True, array_like=True, gc=False, tag=143):
+    """A person stopped an activity: no other attempt is started. One that runs goes on."""
+
+    scheduled_event_id: int
+    reason: str
+    identity: str
+    time: int
+
+
+class ActivityUnpaused(Record, frozen=True, array_like=True, gc=False, tag=144):
+    """A person let a paused activity go on."""
+
+    scheduled_event_id: int
+    note: str
+    identity: str
+    time: int
+
+
+class ActivityReset(Record, frozen=True, array_like=True, gc=False, tag=145):
+    """A person let the policy count from 1 again (held or backing off → scheduled). Attempts keep their numbers, since
+    what comes late is told apart by them."""
+
+    scheduled_event_id: int
+    note: str
+    identity: str
+    time: int
+    keep_heartbeat: bool = False
+
+
+class ActivityOptionsChanged(Record, frozen=True, array_like=True, gc=False, tag=146):
+    """A person gave an activity other options, those that are set."""
+
+    scheduled_event_id: int
+    note: str
+    identity: str
+    time: int
+    task_queue: str | None = None
+    retry_policy: RetryPolicy | None = None
+    start_to_close_timeout: int | None = None
+    schedule_to_close_timeout: int | None = None
+    schedule_to_start_timeout: int | None = None
+    heartbeat_timeout: int | None = None
+
+
 PrivateRecord = (
     InputBuffered
     | BufferFlushed
@@ -227,6 +297,13 @@ PrivateRecord = (
     | OutboxSettled
     | OutboxDelayed
     | WorkflowTaskDue
+    | RunPaused
+    | RunResumed
+    | RunReleased
+    | ActivityPaused
+    | ActivityUnpaused
+    | ActivityReset
+    | ActivityOptionsChanged
 )
 """Every private record there is."""
 

@@ -83,6 +83,14 @@ class HistoryPage(Struct, frozen=True, gc=False):
     next: int = 0
 
 
+class Pause(Struct, frozen=True, array_like=True, gc=False):
+    """Since when, by whom and why something is paused."""
+
+    time: int
+    identity: str
+    reason: str
+
+
 ActivityStatus = Literal["scheduled", "started", "backing_off", "held"]
 
 
@@ -103,15 +111,20 @@ class PendingActivityInfo(Struct, frozen=True, gc=False):
     heartbeat_details: Payloads = ()
     worker: str = ""
     cancel_requested: bool = False
+    paused: Pause | None = None
+
+
+Action = Literal["released", "completed", "failed", "paused", "resumed", "reset", "changed"]
+"""What a person may do about an activity; the run itself is paused, resumed or (from a hard limit) released."""
 
 
 class Intervention(Struct, frozen=True, array_like=True, gc=False):
-    """What a person did about an activity, and why."""
+    """What a person did about an activity (activity_id "": about the run itself), and why."""
 
     time: int
     identity: str
     activity_id: str
-    action: Literal["released", "completed", "failed"]
+    action: Action
     note: str
 
 
@@ -136,6 +149,8 @@ class Description(Struct, frozen=True, gc=False):
     """What can be told of a run without running its code.
 
     activities, timers: cut where there are many; pending_activities and pending_timers say how many there are.
+    start_at: when a delayed start begins, until it has.
+
     unserved: why tasks that wait are not begun, where that is for want of a worker.
     """
 
@@ -161,6 +176,9 @@ class Description(Struct, frozen=True, gc=False):
     unserved: tuple[str, ...] = ()
     pending_activities: int = 0
     pending_timers: int = 0
+    paused: Pause | None = None
+    attempt: int = 1
+    start_at: int = 0
 
 
 class ListedWorkflow(Struct, frozen=True, gc=False):
@@ -288,8 +306,8 @@ class GetHistory(Request[HistoryPage], frozen=True, gc=False, tag="history"):
 
 
 class ReleaseActivity(Request[Done], frozen=True, gc=False, tag="release"):
-    """Let held activities go on: one by its id, or all where it is empty. The options replace the
-    activity's own from then on, where they are given (microseconds)."""
+    """Let held activities go on: one by its id, or all where it is empty, and the run itself, if a hard limit
+    holds it. The options replace the activity's own from then on, where they are given (microseconds)."""
 
     run_id: str
     activity_id: str = ""
@@ -321,6 +339,65 @@ class FailActivity(Request[Done], frozen=True, gc=False, tag="fail_activity"):
     identity: str = ""
 
 
+class PauseWorkflow(Request[Done], frozen=True, gc=False, tag="pause"):
+    """Give the run's code nothing more, and start no attempts of its activities. Repeated, it changes nothing."""
+
+    run_id: str
+    reason: str = ""
+    identity: str = ""
+
+
+class ResumeWorkflow(Request[Done], frozen=True, gc=False, tag="resume"):
+    """Let a paused run go on. Where it isn't paused, nothing changes."""
+
+    run_id: str
+    note: str = ""
+    identity: str = ""
+
+
+class PauseActivity(Request[Done], frozen=True, gc=False, tag="pause_activity"):
+    """Start no more attempts of an activity. Repeated, it changes nothing."""
+
+    run_id: str
+    activity_id: str
+    reason: str = ""
+    identity: str = ""
+
+
+class UnpauseActivity(Request[Done], frozen=True, gc=False, tag="unpause_activity"):
+    """Let a paused activity go on. Where it isn't paused, nothing changes."""
+
+    run_id: str
+    activity_id: str
+    note: str = ""
+    identity: str = ""
+
+
+class ResetActivity(Request[Done], frozen=True, gc=False, tag="reset_activity"):
+    """Let the policy count an activity's attempts from 1 again; one that waits is tried at once."""
+
+    run_id: str
+    activity_id: str
+    keep_heartbeat: bool = False
+    note: str = ""
+    identity: str = ""
+
+
+class UpdateActivityOptions(Request[Done], frozen=True, gc=False, tag="update_activity_options"):
+    """Replace options of an activity, those that are given (microseconds, 0: none)."""
+
+    run_id: str
+    activity_id: str
+    note: str = ""
+    identity: str = ""
+    task_queue: str | None = None
+    retry_policy: RetryPolicy | None = None
+    start_to_close_timeout: int | None = None
+    schedule_to_close_timeout: int | None = None
+    schedule_to_start_timeout: int | None = None
+    heartbeat_timeout: int | None = None
+
+
 class ListWorkflows(Request[ListPage], frozen=True, gc=False, tag="list"):
     """A page of executions, the latest started first. `workflow_id` is unused.
 
@@ -345,6 +422,12 @@ AnyRequest = (
     | ReleaseActivity
     | CompleteActivity
     | FailActivity
+    | PauseWorkflow
+    | ResumeWorkflow
+    | PauseActivity
+    | UnpauseActivity
+    | ResetActivity
+    | UpdateActivityOptions
     | ListWorkflows
 )
 """Every request there is; its tags are the names on the wire."""

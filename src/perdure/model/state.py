@@ -19,7 +19,7 @@ from perdure.model.events import (
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload, Payloads
 from perdure.model.records import OutboxAdded, UpdateAdmitted
-from perdure.model.requests import ActivityStatus, Intervention, Status
+from perdure.model.requests import ActivityStatus, Intervention, Pause, Status
 from perdure.model.retry import RetryPolicy
 from perdure.model.tasks import START, Position
 
@@ -51,6 +51,9 @@ class PendingActivity(Struct, array_like=True):
     start_to_close_timeout: int | None = None
     schedule_to_close_timeout: int | None = None
     heartbeat_timeout: int | None = None
+    paused: Pause | None = None
+    schedule_to_start_timeout: int | None = None
+    task_queue: str = ""  # set by a person, instead of the event's
 
 
 class OpenTask(Struct, array_like=True):
@@ -141,4 +144,7 @@ class State(Struct):
     interventions: list[Intervention] = []  # the latest, what persons did; kept when the run closes
     running: int = 0  # activities in status "started"
     cancel_reason: str = ""
+    paused: Pause | None = None
+    released_events: int = 0  # how much longer the history may get than the hard limits, by a person's word
+    released_bytes: int = 0
     start_at: int = 0  # when the first workflow task may be scheduled; 0: it was, or at once

@@ -6,8 +6,8 @@ import pytest
 
 from perdure.clock import HOUR
 from perdure.engine.core import effects as fx
-from perdure.engine.core import evolve, queries
-from perdure.engine.core.decisions import checks, messages, workflow_tasks
+from perdure.engine.core import interventions, queries
+from perdure.engine.core.decisions import checks, messages
 from perdure.errors import LimitExceeded, Unavailable
 from perdure.model import commands as c
 from perdure.model import events as e
@@ -82,7 +82,7 @@ def test_updates_that_are_pending(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Unavailable, match="MAX_PENDING_UPDATES"):
         run.update("3")
     run.update("2")  # was taken before
-    run.complete(c.RejectUpdate("2", workflow_tasks.Failure("no")))
+    run.complete(c.RejectUpdate("2", Failure("no")))
     run.update("3")
     assert list(run.state.admitted) == ["3"]
 
@@ -91,7 +91,6 @@ def test_updates_that_are_pending(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_history_that_is_too_long_holds_its_run(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     run = Run.begin()
     bound = {"MAX_HISTORY_EVENTS": 8, "MAX_HISTORY_BYTES": run.state.history_bytes + 150}[limit]
-    monkeypatch.setattr(workflow_tasks, limit, bound)
     monkeypatch.setattr(messages, limit, bound)
     run.complete(schedule("a"))
     assert not run.state.held
@@ -121,7 +120,7 @@ def test_a_history_that_grows_by_messages_alone_is_bounded(monkeypatch: pytest.M
 
 
 def test_interventions_that_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evolve, "MAX_INTERVENTIONS", 2)
+    monkeypatch.setattr(interventions, "MAX_INTERVENTIONS", 2)
     run = Run.begin()
     run.schedule()
     for note in "123":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from perdure.engine.node import dispatch, node
 from perdure.engine.node.node import Node
@@ -96,6 +97,20 @@ def test_a_task_that_is_not_answered_goes_to_another_worker(caplog: pytest.LogCa
 
     simulate(body)
     assert "silent did not answer a workflow task" in caplog.text
+
+
+def test_a_start_may_say_how_long_a_task_may_take() -> None:
+    async def body(node: Node) -> None:
+        await Hand("silent").attach(node)
+        other = await Hand("other").attach(node)
+        await node.call(start("slow"))
+        await node.call(replace(start("quick"), task_timeout=2 * SECOND))
+        await pass_time(3)
+        assert [task.run.workflow_id for task in other.all(t.WorkflowTask)] == ["quick"]
+        await pass_time(WORKFLOW_TASK_TIMEOUT / SECOND)
+        assert "slow" in [task.run.workflow_id for task in other.all(t.WorkflowTask)]
+
+    simulate(body)
 
 
 def test_what_another_worker_has_now_is_not_answered_by_the_first() -> None:

@@ -53,17 +53,22 @@ def limits_of(activity: PendingActivity) -> tuple[int, int, int, int]:
         event.schedule_to_close_timeout
         if activity.schedule_to_close_timeout is None
         else activity.schedule_to_close_timeout,
-        event.schedule_to_start_timeout,
+        event.schedule_to_start_timeout
+        if activity.schedule_to_start_timeout is None
+        else activity.schedule_to_start_timeout,
         event.start_to_close_timeout if activity.start_to_close_timeout is None else activity.start_to_close_timeout,
         event.heartbeat_timeout if activity.heartbeat_timeout is None else activity.heartbeat_timeout,
     )
 
 
-def activity_deadline(activity: PendingActivity, beat: Beat | None = None, stalls: Stalls = ()) -> tuple[int, str]:
+def activity_deadline(
+    activity: PendingActivity, beat: Beat | None = None, stalls: Stalls = (), *, paused: bool = False
+) -> tuple[int, str]:
     """When an activity next needs attention, and why; (0, "") if it doesn't.
 
     The reason is the name of a timeout, or "retry". `beat` is a heartbeat that is not in the state yet. What
-    measures whether workers do their part is extended by the node's own stalls.
+    measures whether workers do their part is extended by the node's own stalls, and stands still while the run is
+    paused, or the activity itself.
     """
     status = activity.status
     if status == "held":
@@ -73,7 +78,7 @@ def activity_deadline(activity: PendingActivity, beat: Beat | None = None, stall
     if status == "backing_off":
         best, reason = activity.next_attempt_at, "retry"
     elif status == "scheduled":
-        if schedule_to_start:
+        if schedule_to_start and not (paused or activity.paused):
             best, reason = _extended(activity.queued_at, schedule_to_start, stalls), "schedule_to_start"
     else:
         if start_to_close:
@@ -141,7 +146,7 @@ class Deadlines:
             activity = state.activities.get(id)
             if activity is None:
                 return 0
-            return activity_deadline(activity, self._beats.get(id), self.stalls)[0]
+            return activity_deadline(activity, self._beats.get(id), self.stalls, paused=state.paused is not None)[0]
         if kind == TIMER:
             timer = state.timers.get(name)
             return timer.fire_at if timer is not None and timer.id == id else 0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from perdure.engine.core import inputs as i
-from perdure.engine.core.decisions import activities, holds, messages, outbox, wake, workflow_tasks
+from perdure.engine.core.decisions import activities, holds, messages, outbox, pauses, wake, workflow_tasks
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
 from perdure.model import requests as q
@@ -23,6 +23,12 @@ DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
     q.ReleaseActivity: holds.release,
     q.CompleteActivity: holds.complete,
     q.FailActivity: holds.fail,
+    q.PauseWorkflow: pauses.pause,
+    q.ResumeWorkflow: pauses.resume,
+    q.PauseActivity: holds.pause_activity,
+    q.UnpauseActivity: holds.unpause_activity,
+    q.ResetActivity: holds.reset_activity,
+    q.UpdateActivityOptions: holds.change_options,
     t.WorkflowTaskCompletion: workflow_tasks.complete,
     t.WorkflowTaskFailure: workflow_tasks.fail,
     t.ActivityCompletion: activities.complete,

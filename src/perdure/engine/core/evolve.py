@@ -7,14 +7,14 @@ through :func:`evolve_record`. Both are tables from type to function, and a test
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from perdure.limits import MAX_INTERVENTIONS
+from perdure.engine.core import interventions
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure
 from perdure.model.journal import digest_after, encode_event, merged
-from perdure.model.requests import Intervention, Status
+from perdure.model.requests import Status
 from perdure.model.state import (
     AcceptedUpdate,
     FinishedUpdate,
@@ -225,38 +225,6 @@ def _activity_held(state: State, record: r.ActivityHeld) -> None:
     activity.last_failure = record.failure
 
 
-def _activity_released(state: State, record: r.ActivityReleased) -> None:
-    activity = state.activities[record.scheduled_event_id]
-    if activity.status == "held":
-        activity.held_for += max(0, record.time - activity.held_at)
-        activity.attempts_before = activity.attempt  # a person's word gives the policy a fresh start
-        activity.attempt += 1
-    _intervened(state, record, "released")
-    activity.status = "scheduled"
-    activity.queued_at = record.time
-    activity.hold_reason, activity.held_at, activity.next_attempt_at = "", 0, 0
-    if record.retry_policy is not None:
-        activity.retry_policy = record.retry_policy
-    if record.start_to_close_timeout is not None:
-        activity.start_to_close_timeout = record.start_to_close_timeout
-    if record.schedule_to_close_timeout is not None:
-        activity.schedule_to_close_timeout = record.schedule_to_close_timeout
-    if record.heartbeat_timeout is not None:
-        activity.heartbeat_timeout = record.heartbeat_timeout
-
-
-def _activity_settled(state: State, record: r.ActivitySettled) -> None:
-    _intervened(state, record, record.how)  # the outcome follows as an event
-
-
-def _intervened(
-    state: State, record: r.ActivityReleased | r.ActivitySettled, action: Literal["released", "completed", "failed"]
-) -> None:
-    activity_id = state.activities[record.scheduled_event_id].event.activity_id
-    state.interventions.append(Intervention(record.time, record.identity, activity_id, action, record.note))
-    del state.interventions[:-MAX_INTERVENTIONS]
-
-
 def _heartbeat_recorded(state: State, record: r.HeartbeatRecorded) -> None:
     activity = state.activities[record.scheduled_event_id]
     activity.heartbeat = record.details
@@ -417,8 +385,8 @@ RECORDS: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.ActivityAttemptFailed: _attempt_failed,
     r.ActivityAttemptDue: _attempt_due,
     r.ActivityHeld: _activity_held,
-    r.ActivityReleased: _activity_released,
-    r.ActivitySettled: _activity_settled,
+    r.ActivityReleased: interventions.activity_released,
+    r.ActivitySettled: interventions.activity_settled,
     r.HeartbeatRecorded: _heartbeat_recorded,
     r.WorkflowTaskAttemptFailed: _task_attempt_failed,
     r.UpdateAdmitted: _update_admitted,
@@ -429,5 +397,12 @@ RECORDS: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.OutboxSettled: _outbox_settled,
     r.OutboxDelayed: _outbox_delayed,
     r.WorkflowTaskDue: _task_due,
+    r.RunPaused: interventions.run_paused,
+    r.RunResumed: interventions.run_resumed,
+    r.RunReleased: interventions.run_released,
+    r.ActivityPaused: interventions.activity_paused,
+    r.ActivityUnpaused: interventions.activity_unpaused,
+    r.ActivityReset: interventions.activity_reset,
+    r.ActivityOptionsChanged: interventions.activity_options_changed,
 }
 """What each private record changes."""

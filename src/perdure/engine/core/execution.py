@@ -33,6 +33,11 @@ class Execution:
         self.build_id = ""  # of the worker's code
 
     @property
+    def stopped(self) -> bool:
+        """Whether a person's word is waited for: the code is given nothing, and no attempt is started."""
+        return bool(self.state.held or self.state.paused)
+
+    @property
     def open(self) -> bool:
         """Whether the run has not ended."""
         return self.state.status == "Running"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from perdure.engine.core.deadlines import Deadlines
+from perdure.engine.core.decisions.activities import waits
 from perdure.engine.core.effects import HandOver, OfferActivity
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
@@ -160,7 +161,7 @@ def check_transition(tx: Transition) -> None:
     for effect in tx.effects:
         if isinstance(effect, OfferActivity):
             waiting = state.activities.get(effect.scheduled_event_id)
-            if waiting is None or waiting.status != "scheduled" or waiting.attempt != effect.attempt:
+            if waiting is None or not waits(state, waiting, effect.attempt):
                 raise InvariantBroken(f"{where}: {effect} offers what does not wait")
         elif isinstance(effect, HandOver):
             begun = state.activities.get(effect.task.token.scheduled_event_id)

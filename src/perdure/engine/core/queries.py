@@ -67,6 +67,9 @@ def describe(execution: Execution) -> Description:
         tuple(state.interventions),
         pending_activities=len(state.activities),
         pending_timers=len(state.timers),
+        paused=state.paused,
+        attempt=started.attempt,
+        start_at=state.start_at,
     )
 
 
@@ -96,4 +99,5 @@ def _activity(activity: PendingActivity) -> PendingActivityInfo:
         activity.heartbeat,
         activity.worker if started else "",
         activity.cancel_requested,
+        activity.paused,
     )

@@ -213,7 +213,7 @@ class Committer:
         row.notify.add(live.home)
         state = live.run.state
         wake_at = live.run.wake_at()
-        if state.task is not None and not state.task.next_attempt_at and not state.held and not live.queued:
+        if state.task is not None and not state.task.next_attempt_at and not live.run.stopped and not live.queued:
             wake_at = now
         if wake_at == live.wake_at or (live.wake_at and (wake_at == 0 or wake_at > live.wake_at)):
             return None

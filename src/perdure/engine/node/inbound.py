@@ -97,6 +97,9 @@ def _check_message(message: StartSignal | StartUpdate, name: str) -> None:
 
 
 _PAYLOAD: Final = shape_of(Payload)
+ACTIVITY_TIMEOUTS: Final = (
+    "start_to_close_timeout", "schedule_to_close_timeout", "schedule_to_start_timeout", "heartbeat_timeout",
+)  # fmt: skip
 _LIMITS: Final[Mapping[str, Check]] = {
     **dict.fromkeys(("namespace", "workflow_id", "workflow_type", "task_queue", "name"), _check_name),
     **dict.fromkeys(("update_id", "activity_id", "request_id"), _check_id),
@@ -104,7 +107,7 @@ _LIMITS: Final[Mapping[str, Check]] = {
     **dict.fromkeys(("execution_timeout", "run_timeout", "start_delay"), _check_duration),
     "task_timeout": _check_task_timeout,
     "message": _check_message,
-    **dict.fromkeys(("start_to_close_timeout", "schedule_to_close_timeout", "heartbeat_timeout"), _check_duration),
+    **dict.fromkeys(ACTIVITY_TIMEOUTS, _check_duration),
     "input": _check_payloads,
     "result": _check_payload,
     "memo": _check_memo,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
+from perdure.engine.core.decisions.activities import waits
 from perdure.engine.core.decisions.workflow_tasks import take
 from perdure.engine.node.dispatch import AttachedWorker, first
 from perdure.engine.node.live import Live, Row, Work
@@ -70,13 +71,13 @@ class Offers:
     def unserved(self, live: Live) -> tuple[str, ...]:
         """Why tasks of a run that wait are not begun, where that is for want of a worker."""
         state = live.run.state
-        keys = [workflow_queue(live)] if live.queued else []
-        keys += [self._queue_of(live, a) for a in state.activities.values() if a.status == "scheduled"]
+        keys = [workflow_queue(live)] if live.queued and not live.run.stopped else []
+        keys += [self._queue_of(live, a) for a in state.activities.values() if waits(state, a, a.attempt)]
         return tuple(filter(None, map(self._dispatcher.missing, dict.fromkeys(keys))))
 
     def _queue_of(self, live: Live, activity: PendingActivity) -> QueueKey:
         event = activity.event
-        return QueueKey(live.chain.namespace, "activity", event.task_queue, event.activity_type)
+        return QueueKey(live.chain.namespace, "activity", activity.task_queue or event.task_queue, event.activity_type)
 
     def _backlog(self, live: Live, key: QueueKey, priority: int, scheduled: int, attempt: int) -> None:
         if key not in self._missed and (missing := self._dispatcher.missing(key)):
@@ -137,7 +138,9 @@ class Offers:
         if item.queue.kind == "workflow":
             return live.queued
         activity = live.run.state.activities.get(item.scheduled_event_id)
-        return activity is not None and activity.status == "scheduled" and activity.attempt == item.attempt
+        if activity is None or self._queue_of(live, activity) != item.queue:
+            return False
+        return waits(live.run.state, activity, item.attempt)
 
     def _anyone(self, key: QueueKey) -> AttachedWorker | None:
         return next(iter(self._dispatcher.able(key)), None)
@@ -180,7 +183,7 @@ class Offers:
         key = workflow_queue(live)
         worker = self._dispatcher.workflow_worker(key, live.sticky)
         if worker is None:
-            if not task.next_attempt_at and not state.held:
+            if not task.next_attempt_at and not execution.stopped:
                 live.queued = True
                 self._backlog(live, key, 0, 0, 0)
             return
@@ -240,9 +243,13 @@ class Offers:
 
     def _watch(self, live: Live) -> None:
         """See that the task is answered in time."""
-        self._out[live] = self._serving.loop.time()
+        loop, timeout = self._serving.loop, task_timeout(live)
+        self._out[live] = loop.time()
+        if self._timer is not None and self._timer.when() > loop.time() + timeout:
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None:
-            self._timer = self._serving.loop.call_later(task_timeout(live), self._give_to_others)
+            self._timer = loop.call_later(timeout, self._give_to_others)
 
     def _give_to_others(self) -> None:
         """Give tasks that were not answered in time to other workers, if there are any: to the same one they would

@@ -53,8 +53,8 @@ class Queries:
 
     def _has_news(self, live: Live) -> bool:
         """Whether there is something that the code has not seen, and can see."""
-        state = live.run.state
-        return state.task is not None and not state.task.next_attempt_at and not state.held
+        task = live.run.state.task
+        return task is not None and not task.next_attempt_at and not live.run.stopped
 
     def _in_reach(self, live: Live, worker: AttachedWorker) -> bool:
         """Whether a worker holds the workflow; or can be sent all of the history, which is read from the disk."""

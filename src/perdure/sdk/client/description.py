@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 from msgspec import Struct
 
 from perdure.model.events import SearchValue
 from perdure.model.failures import Failure
 from perdure.model.requests import (
+    Action,
     ActivityStatus,
     Description,
     Intervention,
     ListedWorkflow,
+    Pause,
     PendingActivityInfo,
     Status,
     WorkflowTaskInfo,
@@ -32,6 +33,14 @@ class WorkflowRow(Struct, frozen=True, kw_only=True):
     status: Status
     start_time: datetime
     close_time: datetime | None
+
+
+class PauseDescription(Struct, frozen=True, kw_only=True):
+    """A pause: since when, by whom and why."""
+
+    since: datetime
+    identity: str
+    reason: str
 
 
 class ActivityDescription(Struct, frozen=True, kw_only=True):
@@ -55,6 +64,8 @@ class ActivityDescription(Struct, frozen=True, kw_only=True):
     heartbeat_details: tuple[object, ...]
     worker: str | None
     cancel_requested: bool
+    paused: PauseDescription | None
+    """Since when, by whom and why no other attempt is started."""
 
 
 class WorkflowTaskDescription(Struct, frozen=True, kw_only=True):
@@ -79,12 +90,12 @@ class UpdateDescription(Struct, frozen=True, kw_only=True):
 
 
 class InterventionDescription(Struct, frozen=True, kw_only=True):
-    """What a person did about an activity: who, when, and why."""
+    """What a person did about an activity, or (without an activity_id) about the run: who, when, and why."""
 
     time: datetime
     identity: str
     activity_id: str
-    action: Literal["released", "completed", "failed"]
+    action: Action
     note: str
 
 
@@ -118,7 +129,13 @@ class WorkflowDescription(Struct, frozen=True, kw_only=True):
     memo: dict[str, object]
     search_attributes: dict[str, SearchValue]
     interventions: tuple[InterventionDescription, ...]
-    """What persons did about its activities, the latest last."""
+    """What persons did about it and its activities, the latest last."""
+    paused: PauseDescription | None
+    """Since when, by whom and why its code is given nothing, and no attempts of its activities are started."""
+    attempt: int
+    """How often the workflow was tried, by its retry policy."""
+    begins: datetime | None
+    """When a delayed start begins, until it has."""
     unserved: tuple[str, ...]
     """Why tasks that wait are not begun, where that is for want of a worker."""
 
@@ -149,6 +166,9 @@ def describe(reply: Description) -> WorkflowDescription:
         memo={name: decode(payload, object, f"memo {name!r}") for name, payload in (reply.memo or {}).items()},
         search_attributes=reply.search_attributes or {},
         interventions=tuple([_intervention(each) for each in reply.interventions]),
+        paused=_pause(reply.paused),
+        attempt=reply.attempt,
+        begins=_time_or_none(reply.start_at),
         unserved=reply.unserved,
     )
 
@@ -191,7 +211,14 @@ def _activity(info: PendingActivityInfo) -> ActivityDescription:
         heartbeat_details=tuple([decode(each, object, "a heartbeat detail") for each in info.heartbeat_details]),
         worker=info.worker or None,
         cancel_requested=info.cancel_requested,
+        paused=_pause(info.paused),
     )
+
+
+def _pause(pause: Pause | None) -> PauseDescription | None:
+    if pause is None:
+        return None
+    return PauseDescription(since=_time(pause.time), identity=pause.identity, reason=pause.reason)
 
 
 def _workflow_task(info: WorkflowTaskInfo) -> WorkflowTaskDescription:

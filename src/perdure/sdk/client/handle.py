@@ -40,6 +40,7 @@ from perdure.model.requests import (
 )
 from perdure.sdk.activity.definition import ActivityDefinition
 from perdure.sdk.client.description import WorkflowDescription, describe
+from perdure.sdk.client.interventions import Interventions
 from perdure.sdk.client.messages import decoded, message_of
 from perdure.sdk.client.requests import send
 from perdure.sdk.converter import decode, encode
@@ -66,7 +67,7 @@ _ENDS: Final[Mapping[Status, tuple[type[WorkflowFailed], str]]] = {
 }
 
 
-class WorkflowHandle(Generic[R_co]):
+class WorkflowHandle(Interventions, Generic[R_co]):
     """A workflow that was started, by this process or any other. Made by `Client.start` and `Client.get`.
 
     Messages go to the workflow's latest run, so that they arrive also after it has continued as new; unless the
@@ -85,12 +86,10 @@ class WorkflowHandle(Generic[R_co]):
         *,
         messages_to: str = "",
     ) -> None:
-        self.id: Final = id
+        super().__init__(client, id, messages_to)
         self.run_id: Final = run_id
         """The run that `result` begins with and `history` shows; None: the latest."""
-        self._client = client
         self._definition = definition
-        self._messages_to = messages_to
         self._timeout: float | None = None
         self._request_id = ""
 
@@ -259,8 +258,11 @@ class WorkflowHandle(Generic[R_co]):
     ) -> None:
         """Let held activities go on: they are tried again at once.
 
+        A run that a hard limit holds goes on, too, with room for `limits.RELEASED_EVENTS` more events: enough to end,
+        or to continue as new.
+
         Args:
-            activity_id: which one; by default all that are held.
+            activity_id: which one; by default all that are held, and the run itself.
             note: what was done about it; it stands in the journal, with who and when.
             retry_policy: replaces the activity's own from now on, as do the timeouts.
         """

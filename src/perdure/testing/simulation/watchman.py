@@ -90,7 +90,8 @@ class Watchman:
                 yield "an attempt whose worker is gone", key, activity.event.id, activity.attempt
         task = state.task
         queued = run.running == state.running  # then it waits in the backlog, for whoever has the code
-        if task is not None and not task.next_attempt_at and not state.held and not queued:
+        waits = task is not None and not task.next_attempt_at
+        if waits and not state.held and state.paused is None and not queued:
             yield "the workflow task", key, version
 
     def _lives(self, worker: str) -> bool:

@@ -26,7 +26,7 @@ from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload
-from perdure.model.state import PendingActivity
+from perdure.model.state import PendingActivity, State
 from perdure.model.tasks import (
     ActivityCancellation,
     ActivityCompletion,
@@ -42,15 +42,23 @@ TIMED_OUT: Final = ("perdure.errors.ActivityTimedOut", "perdure.errors.ActivityE
 
 
 def offer(tx: Transition, activity: PendingActivity) -> None:
-    """An attempt may start as soon as a worker has a slot."""
-    event = activity.event
-    tx.effects.append(OfferActivity(event.id, activity.attempt, event.task_queue, event.priority))
+    """An attempt may start as soon as a worker has a slot; unless it, or the run, is paused: then when it goes on."""
+    if tx.state.paused is None and activity.paused is None:
+        event = activity.event
+        queue = activity.task_queue or event.task_queue
+        tx.effects.append(OfferActivity(event.id, activity.attempt, queue, event.priority))
+
+
+def waits(state: State, activity: PendingActivity, attempt: int) -> bool:
+    """Whether an attempt waits for a worker."""
+    paused = state.paused is not None or activity.paused is not None
+    return activity.status == "scheduled" and activity.attempt == attempt and not paused
 
 
 def start(tx: Transition, start: StartActivity) -> None:
     """Hand an attempt to the worker that has a slot for it. Raises NotFound where it does not wait any more."""
     activity = tx.state.activities.get(start.scheduled_event_id)
-    if activity is None or activity.status != "scheduled" or activity.attempt != start.attempt:
+    if activity is None or not waits(tx.state, activity, start.attempt):
         raise NotFound("that attempt does not wait for a worker any more")
     tx.note(r.ActivityAttemptStarted(start.scheduled_event_id, start.attempt, start.worker, tx.now))
     event = activity.event
@@ -63,7 +71,7 @@ def start(tx: Transition, start: StartActivity) -> None:
                 event.activity_id,
                 event.activity_type,
                 tx.state.started.workflow_type,
-                event.task_queue,
+                activity.task_queue or event.task_queue,
                 event.input,
                 event.time,
                 tx.now,

@@ -27,6 +27,7 @@ from perdure.model.requests import (
     TerminateWorkflow,
     UpdateWorkflow,
 )
+from perdure.model.state import State
 
 DONE = Done()
 
@@ -40,10 +41,18 @@ def require_open(execution: Execution) -> None:
         )
 
 
+def history_full(state: State) -> bool:
+    """Whether the history has reached a hard limit, with what a person has allowed beyond."""
+    return (
+        state.last_event_id >= MAX_HISTORY_EVENTS + state.released_events
+        or state.history_bytes >= MAX_HISTORY_BYTES + state.released_bytes
+    )
+
+
 def require_room(execution: Execution) -> None:
     """Raises Unavailable where the run takes no more messages for now, LimitExceeded where its history is full."""
     state = execution.state
-    if state.last_event_id >= MAX_HISTORY_EVENTS or state.history_bytes >= MAX_HISTORY_BYTES:
+    if history_full(state):
         raise LimitExceeded(
             f"workflow {state.workflow_id!r} takes no more messages: its history has {state.last_event_id} events "
             f"and {state.history_bytes} bytes (limits.MAX_HISTORY_EVENTS, limits.MAX_HISTORY_BYTES)"

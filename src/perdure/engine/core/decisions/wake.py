@@ -57,12 +57,13 @@ def _activity(tx: Transition, key: Key) -> None:
     if activity is None:
         return
     beat, stalls = tx.execution.beats.get(scheduled), tx.execution.deadlines.stalls
-    at, reason = activity_deadline(activity, beat, stalls)
+    paused = tx.state.paused is not None
+    at, reason = activity_deadline(activity, beat, stalls, paused=paused)
     if not at or at > tx.now:
         return
     if reason == "retry":
         tx.note(r.ActivityAttemptDue(scheduled, tx.now))
-        at, reason = activity_deadline(activity, beat, stalls)
+        at, reason = activity_deadline(activity, beat, stalls, paused=paused)
         if not at or at > tx.now:
             offer(tx, activity)
             return

@@ -13,6 +13,7 @@ from perdure.clock import SECOND
 from perdure.engine.core.decisions.activities import offer
 from perdure.engine.core.decisions.checks import CLOSING, check
 from perdure.engine.core.decisions.commands import COMMANDS
+from perdure.engine.core.decisions.messages import history_full
 from perdure.engine.core.effects import EvictCopy, OfferWorkflowTask, Tell
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import RetryWorkflowTask, WorkflowTaskLost, WorkflowTaskUndecided
@@ -20,8 +21,6 @@ from perdure.engine.core.transition import Transition
 from perdure.errors import NotFound
 from perdure.limits import (
     CLOSE_REFUSALS,
-    MAX_HISTORY_BYTES,
-    MAX_HISTORY_EVENTS,
     WORKFLOW_TASK_RETRY_INITIAL,
     WORKFLOW_TASK_RETRY_MAXIMUM,
 )
@@ -42,7 +41,7 @@ def take(execution: Execution, worker: str, now: int, build_id: str = "", given:
     Only memory changes: if this process dies, the task is given out again.
     """
     state, task = execution.state, execution.state.task
-    if task is None or execution.taken is not None or task.next_attempt_at or state.held:
+    if task is None or execution.taken is not None or task.next_attempt_at or execution.stopped:
         return False
     execution.taken = Position(state.last_event_id, state.digest)
     execution.taken_at = max(now, state.last_time)
@@ -122,8 +121,7 @@ def settle(tx: Transition) -> None:
     tx.execution.taken = None
     if tx.flush() or tx.state.admitted:
         tx.schedule_task()
-    state = tx.state
-    if state.last_event_id >= MAX_HISTORY_EVENTS or state.history_bytes >= MAX_HISTORY_BYTES:
+    if history_full(tx.state):
         hold_run(tx)
 
 
