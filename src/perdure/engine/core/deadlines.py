@@ -41,6 +41,9 @@ class Beat(NamedTuple):
     details: Payloads
 
 
+UNLIMITED: Final = (0, 0, 0, 0)
+
+
 def limits_of(activity: PendingActivity) -> tuple[int, int, int, int]:
     """The timeouts in force for an activity, microseconds, 0: none. What was asked for when it was scheduled, or by
     the last release.
@@ -73,7 +76,9 @@ def activity_deadline(
     status = activity.status
     if status == "held":
         return 0, ""
-    schedule_to_close, schedule_to_start, start_to_close, heartbeat = limits_of(activity)
+    schedule_to_close, schedule_to_start, start_to_close, heartbeat = limits = limits_of(activity)
+    if limits == UNLIMITED and status != "backing_off":
+        return 0, ""
     best, reason = 0, ""
     if status == "backing_off":
         best, reason = activity.next_attempt_at, "retry"

@@ -24,12 +24,15 @@ from perdure.model.state import State
 class Transition:
     """Records, effects and the reply of one decision. Nothing here has left the engine yet."""
 
-    __slots__ = ("dedup", "effects", "encoded", "events", "execution", "listed", "now", "private", "reply", "state")
+    __slots__ = (
+        "dedup", "effects", "encoded", "events", "execution", "listed", "next_id", "now", "private", "reply", "state",
+    )  # fmt: skip
 
     def __init__(self, execution: Execution, now: int) -> None:
         self.execution = execution
         self.state: State = execution.state
         # Workflow time never goes back, whatever the machine's clock does.
+        self.next_id = self.state.last_event_id + 1  # of the next event
         last = self.state.last_time
         self.now = max(last, now)
         self.events: list[e.HistoryEvent] = []
@@ -45,15 +48,11 @@ class Transition:
         """Whether there is anything to store."""
         return bool(self.encoded or self.private)
 
-    @property
-    def next_id(self) -> int:
-        """The id of the next event."""
-        return self.state.last_event_id + 1
-
     def add(self, event: e.HistoryEvent) -> None:
         """The next event of the history."""
         encoded = encode_event(event)
         evolve_event(self.state, event, encoded)
+        self.next_id = event.id + 1
         self.events.append(event)
         self.encoded.append(encoded)
         watch = WATCHED_EVENTS.get(type(event))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import inf
 from typing import TYPE_CHECKING
 
 from perdure.engine.core import effects as fx
@@ -17,7 +18,7 @@ from perdure.engine.node.live import Live, Row, Work
 from perdure.engine.storage.api import BacklogItem, QueueKey
 from perdure.limits import SECOND, WORKFLOW_TASK_TIMEOUT
 from perdure.model.events import HistoryEvent
-from perdure.model.state import PendingActivity
+from perdure.model.state import PendingActivity, State
 from perdure.model.tasks import (
     START,
     ActivityToken,
@@ -43,6 +44,7 @@ class Offers:
         self._given = 0  # the number of the last workflow task that was given to a worker
         self._out: dict[Live, float] = {}  # whose workflow task is at a worker, and since when
         self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = inf  # when that is, by the loop's clock
         self._missed: set[QueueKey] = set()  # what no worker could take, and a warning has said so
 
     def stop(self) -> None:
@@ -53,7 +55,8 @@ class Offers:
     # --- Activities -------------------------------------------------------------------------------------
     def activity(self, live: Live, offer: fx.OfferActivity) -> None:
         """Start an attempt if a worker has a slot; else it joins the backlog."""
-        key = self._queue_of(live, live.run.state.activities[offer.scheduled_event_id])
+        assert live.execution is not None
+        key = self._queue_of(live, live.execution.state.activities[offer.scheduled_event_id])
         worker = None if self._serving.peers.silent else self._dispatcher.activity_worker(key)
         if worker is None:
             self._backlog(live, key, offer.priority, offer.scheduled_event_id, offer.attempt)
@@ -188,7 +191,7 @@ class Offers:
                 self._backlog(live, key, 0, 0, 0)
             return
         now = self._serving.clock.now()
-        self._given = max(self._given + 1, now)  # across restarts, too
+        self._given = now if now > self._given else self._given + 1  # across restarts, too
         if not take(execution, worker.hello.instance, now, worker.hello.build_id, self._given):
             return  # it backs off, or the run is held
         live.home = self._serving.peers.node  # its home, if that was another, is gone
@@ -205,7 +208,7 @@ class Offers:
         execution = live.run
         state, taken = execution.state, execution.taken
         assert taken is not None and state.task is not None
-        self._watch(live)
+        self._watch(live, state)
         admitted = state.admitted
         updates = tuple([AdmittedUpdate(u.update_id, u.name, u.input) for u in admitted.values()]) if admitted else ()
         live.sticky = worker.hello.instance
@@ -241,20 +244,23 @@ class Offers:
         if completion.acknowledge and live.pending is not None:
             live.pending.effects.append(fx.Acknowledge(live.sticky, completion.position))
 
-    def _watch(self, live: Live) -> None:
+    def _watch(self, live: Live, state: State) -> None:
         """See that the task is answered in time."""
-        loop, timeout = self._serving.loop, task_timeout(live)
-        self._out[live] = loop.time()
-        if self._timer is not None and self._timer.when() > loop.time() + timeout:
+        self._out[live] = now = self._serving.loop.time()
+        until = now + (state.started.workflow_task_timeout or WORKFLOW_TASK_TIMEOUT) / SECOND
+        if until < self._looks_at:
+            self._look_at(until)
+
+    def _look_at(self, until: float) -> None:
+        if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._timer = loop.call_later(timeout, self._give_to_others)
+        self._looks_at = until
+        self._timer = self._serving.loop.call_at(until, self._give_to_others)
 
     def _give_to_others(self) -> None:
         """Give tasks that were not answered in time to other workers, if there are any: to the same one they would
         only be one more thing to do, since what it is sent stays in order."""
-        self._timer = None
+        self._timer, self._looks_at = None, inf
         now = self._serving.loop.time()
         for live, since in list(self._out.items()):
             execution = live.execution
@@ -271,8 +277,7 @@ class Offers:
                     self.evict_copy(live)
                     self._serving.task_lost(live)
         if self._out:
-            soonest = min(map(task_timeout, self._out))
-            self._timer = self._serving.loop.call_later(soonest, self._give_to_others)
+            self._look_at(now + min(map(task_timeout, self._out)))
 
     def evict(self, run: RunRef) -> None:
         """Whatever any worker holds of this run is not to be used again."""

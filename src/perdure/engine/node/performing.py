@@ -38,7 +38,7 @@ class Performing:
         worker = self._node.dispatcher.workers.get(effect.worker)
         if worker is None:
             self._node.serving.look_for_lost(live.chain, live.run.ref.run_id, effect.worker)
-        elif self._node.peers.was_silent(effect.task.started_at):
+        elif self._node.peers.shared and self._node.peers.was_silent(effect.task.started_at):
             # Another node may have begun it again, or be about to.
             self._node.received(worker, ActivityEvicted(effect.task.token))
         else:

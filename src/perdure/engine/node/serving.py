@@ -20,7 +20,7 @@ from perdure.engine.core.decisions.starts import Continued, begin_run, check_sta
 from perdure.engine.core.transition import Transition
 from perdure.engine.node.answers import ANSWERS, LookAgain
 from perdure.engine.node.dispatch import AttachedWorker, Backlog
-from perdure.engine.node.live import Live, Row, Work, heartbeats_of, settle
+from perdure.engine.node.live import Live, Work, heartbeats_of, settle
 from perdure.engine.node.offers import Offers
 from perdure.engine.node.queries import Queries
 from perdure.engine.node.waiting import Waiting
@@ -47,6 +47,7 @@ class Serving:
         self.clock, self.ids, self.dispatcher, self.retention = node.clock, node.ids, node.dispatcher, node.retention
         self.peers = node.peers
         self.loop = asyncio.get_running_loop()
+        self.dirty = node.committer.add
         self.lives: OrderedDict[ChainKey, Live] = OrderedDict()
         self.older: dict[tuple[ChainKey, str], Live] = {}
         self.waiting = Waiting()
@@ -152,7 +153,7 @@ class Serving:
 
     def apply(self, live: Live, work: Work, tx: Transition) -> None:
         """Keep what was decided, and act on it."""
-        if tx.changed:
+        if tx.encoded or tx.private:
             row = live.next_row()
             row.take(tx)
             live.recent += tx.events
@@ -330,10 +331,6 @@ class Serving:
             self.submit(live.chain, work)
 
     # --- What the node's other parts say ----------------------------------------------------------------
-    def dirty(self, live: Live, row: Row) -> None:
-        """Something was added to the row that an execution gathers."""
-        self._node.committer.add(live, row)
-
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run something beside the turns."""
         self._node.spawn(coroutine)

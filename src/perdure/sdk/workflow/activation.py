@@ -44,7 +44,7 @@ class Activation:
         if outer is None:
             self._hooks = sys.get_asyncgen_hooks()
             sys.set_asyncgen_hooks(loop.generator_begins, loop.generator_dropped)
-        else:
+        elif sys.get_asyncgen_hooks().firstiter is not generators.begun:
             generators.adopt()
         self._context = enter(self._context)
         loop.running = True

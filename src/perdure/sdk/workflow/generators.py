@@ -34,12 +34,12 @@ _outer: Final = _Outer()
 def adopt() -> None:
     """See to the generators of this thread, until its loop ends and takes its hooks away."""
     hooks = sys.get_asyncgen_hooks()
-    if hooks.firstiter is not _begun:
-        _outer.begun, _outer.dropped = hooks.firstiter, hooks.finalizer
-        sys.set_asyncgen_hooks(_begun, _dropped)
+    _outer.begun, _outer.dropped = hooks.firstiter, hooks.finalizer
+    sys.set_asyncgen_hooks(begun, _dropped)
 
 
-def _begun(generator: AsyncGenerator[Any, Any]) -> None:
+def begun(generator: AsyncGenerator[Any, Any]) -> None:
+    """The hook for what begins; while it is this one, nothing has to be done."""
     loop = events._get_running_loop()
     if isinstance(loop, DeterministicLoop):
         _owners[id(generator)] = loop

@@ -63,8 +63,10 @@ def begin(loop: DeterministicLoop) -> None:
 def end(loop: DeterministicLoop, error: BaseException | None) -> None:
     """It does so no more, and has raised an error, or none. Raises Stuck where the code was struck and hid it."""
     thread = threading.get_ident()
-    with _lock:  # from here on nothing strikes
-        _executing.pop(thread, None)
+    _executing.pop(thread, None)  # from here on nothing strikes
+    if _lock.locked():  # but it may just be doing so
+        with _lock:
+            pass
     if loop.struck:
         loop.struck = False
         _raise_in(thread, None)  # what has not been raised yet must not be raised elsewhere

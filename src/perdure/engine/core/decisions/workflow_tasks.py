@@ -41,7 +41,7 @@ def take(execution: Execution, worker: str, now: int, build_id: str = "", given:
     Only memory changes: if this process dies, the task is given out again.
     """
     state, task = execution.state, execution.state.task
-    if task is None or execution.taken is not None or task.next_attempt_at or execution.stopped:
+    if task is None or execution.taken is not None or task.next_attempt_at or state.held or state.paused:
         return False
     execution.taken = Position(state.last_event_id, state.digest)
     execution.taken_at = max(now, state.last_time)
