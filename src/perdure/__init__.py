@@ -62,6 +62,7 @@ from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.api import workflow
 from perdure.sdk.workflow.calls import ChildHandle, UnusedCallWarning, WorkflowCall
 from perdure.sdk.workflow.context import WorkflowInfo
+from perdure.sdk.workflow.external import ExternalHandle
 
 if TYPE_CHECKING:
     from perdure.embedded import embedded
@@ -87,6 +88,7 @@ __all__ = [
     "Duration",
     "EncodeError",
     "EngineStopped",
+    "ExternalHandle",
     "GuardError",
     "Hold",
     "InvalidRequest",

@@ -64,6 +64,9 @@ MAX_PENDING_TIMERS: Final = 50_000
 MAX_PENDING_CHILDREN: Final = 10_000
 """Children unresolved in one run, for the same reason."""
 
+MAX_PENDING_MESSAGES: Final = 10_000
+"""Signals and requests to other workflows on their way from one run, for the same reason."""
+
 MAX_BUFFERED_INPUTS: Final = 20_000
 """Messages that wait for the open workflow task of one run. Beyond it senders are asked to try again."""
 

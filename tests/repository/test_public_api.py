@@ -26,6 +26,7 @@ PUBLIC = [
     "Duration",
     "EncodeError",
     "EngineStopped",
+    "ExternalHandle",
     "GuardError",
     "Hold",
     "InvalidRequest",

@@ -317,7 +317,13 @@ class Scenario:
             case c.RecordMarker():
                 return e.MarkerRecorded(id, now, x.marker_name, x.details, done)
             case c.RequestCancelExternalWorkflow():
-                return e.RequestCancelExternalWorkflowExecutionInitiated(id, now, x.workflow_id, x.run_id, done)
+                return e.RequestCancelExternalWorkflowExecutionInitiated(
+                    id, now, x.workflow_id, x.run_id, done, x.child_initiated_event_id
+                )
+            case c.SignalExternalWorkflow():
+                return e.SignalExternalWorkflowExecutionInitiated(
+                    id, now, x.workflow_id, x.run_id, x.signal_name, x.input, done
+                )
             case _:
                 raise AssertionError(f"nothing asks for {command}")
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NoReturn, cast
 
+from perdure.model.commands import RequestCancelExternalWorkflow, SignalExternalWorkflow
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.coroutines import Coro
 from perdure.sdk.workflow import context
@@ -57,6 +58,9 @@ class Immediate:
         future = asyncio.get_running_loop().create_future()
         future.set_result((definition.name, options.id, *args))
         return future
+
+    def send(self, command: SignalExternalWorkflow | RequestCancelExternalWorkflow) -> asyncio.Future[None]:
+        raise NotImplementedError
 
     async def wait_until(self, predicate: Callable[[], bool], timeout: int | None) -> None:
         assert predicate()

@@ -13,6 +13,7 @@ import perdure
 from perdure import (
     ApplicationError,
     Client,
+    ExternalHandle,
     Hold,
     ProcessResult,
     RetryPolicy,
@@ -170,6 +171,18 @@ async def with_children() -> str:
     assert_type(await workflow.run(provision("a", [])), dict[str, str])
     assert_type(workflow.start(PlainClass()), ChildHandle[int])
     return (await handle).id
+
+
+@workflow
+async def reaches_others() -> None:
+    other = workflow.external("onboard-ann", Onboarding)
+    assert_type(other, ExternalHandle)
+    assert_type(await other.signal(Onboarding.approve, "bob"), None)
+    await other.signal(Onboarding.deny, "bob", why="no")
+    await other.signal("approved", True)
+    assert_type(await other.cancel(), None)
+    await asyncio.gather(workflow.external("x", provision, run_id="y").cancel(), workflow.external("z").cancel())
+    await workflow.external("x", PlainClass).signal(PlainClass.go)
 
 
 @workflow

@@ -87,6 +87,15 @@ async def children() -> None:
 
 
 @workflow
+async def reaches_others() -> None:
+    workflow.external("x", Request)  # expect error
+    workflow.external(3)  # expect error
+    await workflow.external("x", Onboarding).signal(Onboarding.approve, 3)  # expect error
+    await workflow.external("x", Onboarding).signal(Onboarding.status)  # expect error
+    await workflow.external("x").query("status")  # expect error
+
+
+@workflow
 async def cancels() -> None:
     create_vpc.options(cancellation_type="never")  # expect error
     provision.options(parent_close_policy="kill")  # expect error

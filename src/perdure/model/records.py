@@ -160,11 +160,13 @@ class OutboxSignal(Struct, frozen=True, array_like=True, gc=False, tag=2):
 
 
 class OutboxCancel(Struct, frozen=True, array_like=True, gc=False, tag=3):
-    """Ask another execution to stop, or end it (terminate)."""
+    """Ask another execution to stop, or end it (terminate). child_of: only a run of that parent's child, whichever of
+    its chain it is."""
 
     workflow_id: str
     run_id: str
     terminate: bool = False
+    child_of: ParentRef | None = None
 
 
 class OutboxReport(Struct, frozen=True, array_like=True, gc=False, tag=4):

@@ -269,20 +269,22 @@ class UpdateWorkflow(Request[UpdateOutcome], frozen=True, gc=False, tag="update"
 
 
 class CancelWorkflowRequest(Request[Done], frozen=True, gc=False, tag="cancel"):
-    """Ask the workflow to stop; it decides how. Asking again changes nothing."""
+    """Ask the workflow to stop; it decides how. Asking again changes nothing. child_of: only that parent's child."""
 
     run_id: str
     reason: str = ""
     identity: str = ""
     request_id: str = ""
+    child_of: ParentRef | None = None
 
 
 class TerminateWorkflow(Request[Done], frozen=True, gc=False, tag="terminate"):
-    """End the run at once; its code has no say."""
+    """End the run at once; its code has no say. child_of: only that parent's child."""
 
     run_id: str
     reason: str = ""
     identity: str = ""
+    child_of: ParentRef | None = None
 
 
 class GetResult(Request[Outcome], frozen=True, gc=False, tag="result"):

@@ -29,6 +29,8 @@ def failure_of(run: Run) -> str:
         ("MAX_PENDING_ACTIVITIES", [schedule("a"), schedule("b"), schedule("c")]),
         ("MAX_PENDING_TIMERS", [c.StartTimer(id, HOUR) for id in "abc"]),
         ("MAX_PENDING_CHILDREN", [c.StartChildWorkflow(id, "Type", "", ()) for id in "abc"]),
+        ("MAX_PENDING_MESSAGES", [c.SignalExternalWorkflow(id, "", "s", ()) for id in "abc"]),
+        ("MAX_PENDING_MESSAGES", [c.RequestCancelExternalWorkflow(id, "") for id in "abc"]),
     ],
 )
 def test_what_may_be_pending_in_one_run(monkeypatch: pytest.MonkeyPatch, limit: str, commands: list[c.Command]) -> None:

@@ -7,11 +7,12 @@ import pytest
 from perdure.clock import HOUR
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
-from perdure.errors import NotFound
+from perdure.errors import NotFound, NotRunning
 from perdure.limits import OUTBOX_RETRY_INITIAL, OUTBOX_RETRY_LIFETIME, OUTBOX_RETRY_MAXIMUM
 from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model import records as r
+from perdure.model import requests as q
 from perdure.model.failures import Failure
 from tests.engine.core.harness import FAILURE, NAMESPACE, NOW, RUN, WORKFLOW, Run, effects, payload
 
@@ -104,7 +105,53 @@ def test_children_hear_of_their_parents_end_as_their_policy_says(policy: e.Paren
     run = with_child(policy)
     tx = run.complete(COMPLETE)
     sent = [effect.message for effect in effects(tx, fx.Send)]
-    assert sent == ([] if policy == "abandon" else [r.OutboxCancel("child", "child-run", policy == "terminate")])
+    own = e.ParentRef(NAMESPACE, WORKFLOW, RUN, 5)
+    assert sent == ([] if policy == "abandon" else [r.OutboxCancel("child", "", policy == "terminate", own)])
+
+
+def test_a_child_is_asked_to_stop_in_whatever_run_it_is() -> None:
+    run = with_child()
+    tx = run.complete(c.RequestCancelExternalWorkflow("child", "child-run", 5))
+    (sent,) = effects(tx, fx.Send)
+    assert sent.message == r.OutboxCancel("child", "", child_of=e.ParentRef(NAMESPACE, WORKFLOW, RUN, 5))
+    assert run.last == e.RequestCancelExternalWorkflowExecutionInitiated(
+        run.last.id, NOW, "child", "child-run", run.last.id - 1, 5
+    )
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_what_overtakes_the_start_of_its_child_is_sent_again(closes: bool) -> None:
+    run = with_child(started=False)
+    run.signal()
+    run.complete(COMPLETE if closes else c.RequestCancelExternalWorkflow("child", "", 5))
+    run.decide(i.OutboxAnswered(2, "there is no workflow with the id 'child'"))
+    assert list(run.state.outbox) == [1, 2]
+    assert effects(run.wake(), fx.Send)
+    run.decide(i.OutboxAnswered(1, "", "child-run"))
+    run.decide(i.OutboxAnswered(2, "", ""))
+    assert not run.state.outbox
+
+
+def test_what_is_meant_for_a_child_is_given_up_with_its_start() -> None:
+    run = with_child(started=False)
+    run.signal()
+    run.complete(COMPLETE)
+    run.now += OUTBOX_RETRY_LIFETIME + 1
+    run.decide(i.OutboxAnswered(2, "there is no workflow with the id 'child'"))
+    assert list(run.state.outbox) == [1]
+
+
+@pytest.mark.parametrize("kind", [q.CancelWorkflowRequest, q.TerminateWorkflow])
+def test_only_the_child_that_is_meant_is_reached(kind: type[q.CancelWorkflowRequest | q.TerminateWorkflow]) -> None:
+    run = Run.begin(parent=PARENT)
+    run.complete(c.ContinueAsNew("Type", "", ()))
+    following = run.continued()
+    for other in (e.ParentRef(NAMESPACE, "parent", "parent-run", 8), e.ParentRef(NAMESPACE, "parent", "later", 7)):
+        with pytest.raises(NotRunning, match="'wf' of workflow 'parent' is not running"):
+            following.decide(kind(NAMESPACE, WORKFLOW, "", child_of=other))
+    with pytest.raises(NotRunning):
+        Run.begin().decide(kind(NAMESPACE, WORKFLOW, "", child_of=PARENT))
+    assert following.decide(kind(NAMESPACE, WORKFLOW, "", child_of=PARENT)).changed
 
 
 # --- Reports --------------------------------------------------------------------------------------------

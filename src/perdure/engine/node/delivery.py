@@ -51,7 +51,8 @@ async def deliver(
         elif isinstance(message, r.OutboxCancel):
             kind = TerminateWorkflow if message.terminate else CancelWorkflowRequest
             why = f"requested by workflow {sender.ref.workflow_id!r}"
-            await call(kind(namespace, message.workflow_id, message.run_id, why, sender.ref.workflow_id))
+            target = namespace, message.workflow_id, message.run_id
+            await call(kind(*target, why, sender.ref.workflow_id, child_of=message.child_of))
         else:
             parent = message.parent
             report = ChildReported(parent.initiated_event_id, message.result, message.failure, message.child_run_id)

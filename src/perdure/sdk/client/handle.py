@@ -41,7 +41,6 @@ from perdure.model.requests import (
 from perdure.sdk.activity.definition import ActivityDefinition
 from perdure.sdk.client.description import WorkflowDescription, describe
 from perdure.sdk.client.interventions import Interventions
-from perdure.sdk.client.messages import decoded, message_of
 from perdure.sdk.client.requests import send
 from perdure.sdk.converter import decode, encode
 from perdure.sdk.failures import exception_of, failure_of
@@ -51,6 +50,7 @@ from perdure.sdk.registry import REGISTRY
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.definition import HandlerDefinition, WorkflowDefinition
 from perdure.sdk.workflow.handlers import Query, Signal, Update
+from perdure.sdk.workflow.sending import decoded, message_of
 
 if TYPE_CHECKING:
     from perdure.sdk.client.client import Client

@@ -20,7 +20,6 @@ from perdure.model.requests import (
 )
 from perdure.model.retry import RetryPolicy as EnginePolicy
 from perdure.sdk.client.handle import WorkflowHandle
-from perdure.sdk.client.messages import message_of
 from perdure.sdk.client.requests import send
 from perdure.sdk.converter import encode
 from perdure.sdk.options import one_of, optional_text, text
@@ -28,6 +27,7 @@ from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.calls import call_of
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.handlers import Signal, Update
+from perdure.sdk.workflow.sending import message_of
 
 if TYPE_CHECKING:
     from perdure.sdk.client.client import Client

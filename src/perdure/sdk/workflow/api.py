@@ -21,6 +21,7 @@ from perdure.sdk.workflow.calls import (
     ChildHandle,
     WorkflowCall,
     WorkflowFunction,
+    definition_of,
     recorded,
     start_child,
     warn_unused,
@@ -28,6 +29,7 @@ from perdure.sdk.workflow.calls import (
 from perdure.sdk.workflow.classes import define_class
 from perdure.sdk.workflow.context import WorkflowInfo, current, require
 from perdure.sdk.workflow.definition import WorkflowDefinition
+from perdure.sdk.workflow.external import ExternalHandle
 from perdure.sdk.workflow.handlers import AsyncSignal, AsyncUpdate, PlainQuery, PlainSignal, PlainUpdate
 from perdure.sdk.workflow.shielding import shielded
 
@@ -260,6 +262,31 @@ class WorkflowNamespace:
     async def run(self, call: object, /, *, id: str | None = None) -> object:
         """Run a child workflow, and wait for its result. See `start`."""
         return await start_child(call, id)
+
+    def external(
+        self,
+        id: str,
+        workflow: WorkflowFunction[..., object] | type[PlainClassWorkflow[object]] | None = None,
+        /,
+        *,
+        run_id: str | None = None,
+    ) -> ExternalHandle:
+        """Another workflow, to be signalled or cancelled: one that is no child of this one, or was started elsewhere.
+
+        Asks nobody: a wrong id shows when something is sent. ::
+
+            await workflow.external("onboard-ann", Onboarding).signal(Onboarding.approve, "bob")
+
+        Args:
+            id: the workflow's id.
+            workflow: the function or class that it runs; with it, signals of other classes are refused.
+            run_id: one run of it; by default the latest when something is sent.
+
+        Raises:
+            TypeError, ValueError: `workflow` is not decorated with `@workflow`, or an id is none.
+        """
+        require("workflow.external()")
+        return ExternalHandle(id, run_id, None if workflow is None else definition_of(workflow))
 
     def continue_as_new(self, call: WorkflowCall[object] | PlainClassWorkflow[object], /) -> NoReturn:
         """End this run, and go on in a new one with the call's input and an empty history. Never returns."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NoReturn, Protocol
 
+from perdure.model.commands import RequestCancelExternalWorkflow, SignalExternalWorkflow
 from perdure.model.events import ParentClosePolicy
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
 from perdure.sdk.workflow.definition import WorkflowDefinition
@@ -74,6 +75,10 @@ class WorkflowContext(Protocol):
         kwargs: dict[str, object],
     ) -> asyncio.Future[object]:
         """Start a child workflow."""
+        ...
+
+    def send(self, command: SignalExternalWorkflow | RequestCancelExternalWorkflow) -> asyncio.Future[None]:
+        """Send something to another workflow. The future is done when it has arrived."""
         ...
 
     async def wait_until(self, predicate: Callable[[], bool], timeout: int | None) -> None: ...

@@ -92,3 +92,22 @@ class ChildFuture(Outcome):
 
     def _request(self) -> Command:
         return RequestCancelExternalWorkflow(self.name, self.run_id, self.event_id)
+
+
+class AnswerFuture(LoopFuture[None]):
+    """Whether what was sent to another workflow has arrived. Whoever is cancelled doesn't wait for that."""
+
+    __slots__ = ("_ledger", "dropped", "event_id", "name")
+
+    def __init__(self, ledger: Ledger, name: str) -> None:
+        super().__init__(ledger.loop)
+        self._ledger = ledger
+        self.name = name
+        self.event_id = 0
+        self.dropped = False
+
+    def cancel(self, msg: object = None) -> bool:
+        if self.done():
+            return False
+        self._ledger.forget(self)
+        return super().cancel(msg)

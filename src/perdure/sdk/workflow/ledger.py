@@ -23,7 +23,9 @@ from perdure.model import flags
 from perdure.model.commands import (
     CancelTimer,
     Command,
+    RequestCancelExternalWorkflow,
     ScheduleActivity,
+    SignalExternalWorkflow,
     StartChildWorkflow,
     StartTimer,
 )
@@ -31,7 +33,7 @@ from perdure.model.payloads import Payload, Payloads
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
 from perdure.sdk.workflow.context import ChildOptions
 from perdure.sdk.workflow.definition import WorkflowDefinition
-from perdure.sdk.workflow.futures import ActivityFuture, ChildFuture, Outcome
+from perdure.sdk.workflow.futures import ActivityFuture, AnswerFuture, ChildFuture, Outcome
 from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask, LoopTimer
 from perdure.sdk.workflow.matching import Issued, Pair, Subject
 from perdure.sdk.workflow.source import user_line
@@ -118,6 +120,12 @@ class Ledger:
         self.issue(command, future)
         return future
 
+    def send(self, command: SignalExternalWorkflow | RequestCancelExternalWorkflow) -> AnswerFuture:
+        """Ask for something to be sent to another workflow."""
+        future = AnswerFuture(self, command.workflow_id)
+        self.issue(command, future)
+        return future
+
     def start_timer(self, timer: LoopTimer) -> None:
         """Ask for a timer (the loop does)."""
         if self.refusal:
@@ -129,6 +137,14 @@ class Ledger:
     def cancel_timer(self, timer: LoopTimer) -> None:
         """A timer is not wanted any more (the loop says so)."""
         self.cancel(timer, CancelTimer(timer.name))
+
+    def forget(self, subject: Subject) -> None:
+        """Nobody waits for its end any more; but it is not asked for, unless nobody heard of it."""
+        if self.refusal and self.refusal != EVICTED:
+            self._refuse("nothing can be cancelled")
+        if subject.event_id == 0:
+            subject.dropped = self._dropped = True
+        self._open.pop(subject.event_id, None)
 
     def cancel(self, subject: Subject, command: Command, how: CancellationType = "try") -> bool:
         """Something is not wanted any more: ask for its end, unless nobody heard of it or it is over.
@@ -212,6 +228,20 @@ class Ledger:
         if isinstance(timer, LoopTimer):
             self.loop.fire(timer)
 
+    def answer(self, event_id: int, make: Callable[[], BaseException] | None) -> bool:
+        """What was sent to another workflow has arrived, or could not be (`make`). Whether anybody waits for that.
+
+        Nobody waits for the answer to a cancellation of a child, and it must change nothing.
+        """
+        future = self._open.pop(event_id, None)
+        if not isinstance(future, AnswerFuture):
+            return False
+        if make is None:
+            future.set_result(None)
+        else:
+            future.set_exception(make())
+        return True
+
     def child_started(self, event: e.ChildWorkflowExecutionStarted) -> None:
         """A child exists."""
         child = self._open.get(event.initiated_event_id)
@@ -258,6 +288,8 @@ _NAMED: Final[dict[type[Any], Callable[[Any], str]]] = {
     e.ActivityTaskScheduled: attrgetter("activity_id"),
     e.TimerStarted: attrgetter("timer_id"),
     e.StartChildWorkflowExecutionInitiated: attrgetter("workflow_id"),
+    e.SignalExternalWorkflowExecutionInitiated: attrgetter("workflow_id"),
+    e.RequestCancelExternalWorkflowExecutionInitiated: attrgetter("workflow_id"),
 }
 """What the history calls the things that it records the beginning of."""
 

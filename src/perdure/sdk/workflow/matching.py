@@ -157,6 +157,10 @@ def _child(own: str, name: str, payloads: Payloads) -> Key:
     return _call("child workflow", name, payloads, "" if is_made_up(own) else own)
 
 
+def _signal(x: c.SignalExternalWorkflow | e.SignalExternalWorkflowExecutionInitiated) -> Key:
+    return _call("signal", f"{x.signal_name} to workflow {x.workflow_id}", x.input, x.run_id)
+
+
 def is_made_up(child_id: str) -> bool:
     """Whether a child's workflow id was made by the runtime, not given by the user."""
     return child_id.rpartition("/")[2].isdecimal()
@@ -187,6 +191,7 @@ _COMMANDS: Final[dict[type[Any], Callable[[Any, Any], Key]]] = {
     c.AcceptUpdate: lambda x, _: Key("acceptance of update", x.update_id),
     c.CompleteUpdate: lambda x, _: _result("completion of update", x.update_id, x.result, x.failure),
     c.StartChildWorkflow: lambda x, _: _child(x.workflow_id, x.workflow_type, x.input),
+    c.SignalExternalWorkflow: lambda x, _: _signal(x),
     c.RequestCancelExternalWorkflow: lambda x, _: Key("cancellation of workflow", x.workflow_id),
     c.RecordMarker: lambda x, _: _marker(x),
 }
@@ -205,6 +210,7 @@ _EVENTS: Final[dict[type[Any], Callable[[Any, int], Key]]] = {
     e.WorkflowExecutionUpdateAccepted: lambda x, _: Key("acceptance of update", x.update_id),
     e.WorkflowExecutionUpdateCompleted: lambda x, _: _result("completion of update", x.update_id, x.result, x.failure),
     e.StartChildWorkflowExecutionInitiated: lambda x, _: _child(x.workflow_id, x.workflow_type, x.input),
+    e.SignalExternalWorkflowExecutionInitiated: lambda x, _: _signal(x),
     e.RequestCancelExternalWorkflowExecutionInitiated: lambda x, _: Key("cancellation of workflow", x.workflow_id),
     e.MarkerRecorded: lambda x, _: _marker(x),
 }
@@ -227,6 +233,7 @@ RECORDS: Final[dict[type[Any], type[Any]]] = {
     c.AcceptUpdate: e.WorkflowExecutionUpdateAccepted,
     c.CompleteUpdate: e.WorkflowExecutionUpdateCompleted,
     c.StartChildWorkflow: e.StartChildWorkflowExecutionInitiated,
+    c.SignalExternalWorkflow: e.SignalExternalWorkflowExecutionInitiated,
     c.RequestCancelExternalWorkflow: e.RequestCancelExternalWorkflowExecutionInitiated,
     c.RecordMarker: e.MarkerRecorded,
 }

@@ -43,6 +43,10 @@ NEWS: Final[frozenset[type[Any]]] = frozenset(
         e.StartChildWorkflowExecutionFailed,
         e.ChildWorkflowExecutionCompleted,
         e.ChildWorkflowExecutionFailed,
+        e.ExternalWorkflowExecutionSignaled,
+        e.SignalExternalWorkflowExecutionFailed,
+        e.ExternalWorkflowExecutionCancelRequested,
+        e.RequestCancelExternalWorkflowExecutionFailed,
     }
 )
 """Events that the workflow's code hears of."""

@@ -31,7 +31,16 @@ from perdure.clock import SECOND
 from perdure.errors import NotFound
 from perdure.limits import SUGGEST_CONTINUE_AS_NEW_BYTES, SUGGEST_CONTINUE_AS_NEW_EVENTS
 from perdure.model import events as e
-from perdure.model.commands import CancelWorkflow, Command, CompleteWorkflow, ContinueAsNew, FailWorkflow, RejectUpdate
+from perdure.model.commands import (
+    CancelWorkflow,
+    Command,
+    CompleteWorkflow,
+    ContinueAsNew,
+    FailWorkflow,
+    RejectUpdate,
+    RequestCancelExternalWorkflow,
+    SignalExternalWorkflow,
+)
 from perdure.model.failures import Failure
 from perdure.model.flags import CURRENT, require_known
 from perdure.model.payloads import NULL, Payload
@@ -53,7 +62,7 @@ from perdure.sdk.workflow.conditions import Conditions
 from perdure.sdk.workflow.context import ChildOptions, WorkflowInfo
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.endings import ContinueAsNewRequested, is_failure, located, main_code, tear_down
-from perdure.sdk.workflow.futures import ActivityFuture, ChildFuture
+from perdure.sdk.workflow.futures import ActivityFuture, AnswerFuture, ChildFuture
 from perdure.sdk.workflow.ledger import EVICTED, Ledger
 from perdure.sdk.workflow.logs import WorkflowLogger
 from perdure.sdk.workflow.loop import LoopTask
@@ -258,8 +267,8 @@ class WorkflowRun:
         for event in news:
             if self._closing is not None and not isinstance(event, e.WorkflowExecutionSignaled):
                 continue  # the code has ended; but a message that was taken is heard, if only by its handler
-            self._apply[type(event)](self, event)
-            self._settle()
+            if self._apply[type(event)](self, event) is not False:
+                self._settle()
 
     def _settle(self) -> None:
         """Let everything run that can, and see whether the run has ended."""
@@ -395,10 +404,18 @@ class WorkflowRun:
         end = self._ledger.stop if event.failure.kind == "cancelled" else self._ledger.fail
         end(event.initiated_event_id, self._exception(event.failure, "workflow"))
 
+    def _arrived(self, event: e.ExternalWorkflowExecutionSignaled | e.ExternalWorkflowExecutionCancelRequested) -> bool:
+        return self._ledger.answer(event.initiated_event_id, None)
+
+    def _not_arrived(
+        self, event: e.SignalExternalWorkflowExecutionFailed | e.RequestCancelExternalWorkflowExecutionFailed
+    ) -> bool:
+        return self._ledger.answer(event.initiated_event_id, self._exception(event.failure, "workflow"))
+
     def _exception(self, failure: Failure, of: Ended) -> Callable[[], BaseException]:
         return lambda: exception_of(failure, self._resolver, of=of)
 
-    _apply: ClassVar[dict[type[Any], Callable[[Any, Any], None]]] = {
+    _apply: ClassVar[dict[type[Any], Callable[[Any, Any], bool | None]]] = {
         e.WorkflowExecutionStarted: _begin_run,
         e.WorkflowExecutionSignaled: _signaled,
         e.WorkflowExecutionCancelRequested: _cancel,
@@ -411,8 +428,12 @@ class WorkflowRun:
         e.StartChildWorkflowExecutionFailed: _child_failed,
         e.ChildWorkflowExecutionCompleted: _child_completed,
         e.ChildWorkflowExecutionFailed: _child_failed,
+        e.ExternalWorkflowExecutionSignaled: _arrived,
+        e.SignalExternalWorkflowExecutionFailed: _not_arrived,
+        e.ExternalWorkflowExecutionCancelRequested: _arrived,
+        e.RequestCancelExternalWorkflowExecutionFailed: _not_arrived,
     }
-    """What each of `replay.NEWS` does."""
+    """What each of `replay.NEWS` does; False: nothing."""
 
     # --- context.WorkflowContext ------------------------------------------------------------------------
     def start_activity(
@@ -434,6 +455,10 @@ class WorkflowRun:
     ) -> ChildFuture:
         self._ledger.check("a child workflow can't be started")
         return self._ledger.start_child(definition, options, definition.signature.encode(args, kwargs))
+
+    def send(self, command: SignalExternalWorkflow | RequestCancelExternalWorkflow) -> AnswerFuture:
+        self._ledger.check("nothing can be sent to other workflows")
+        return self._ledger.send(command)
 
     async def wait_until(self, predicate: Callable[[], bool], timeout: int | None) -> None:
         self._ledger.check("workflow.wait_until can't be used")

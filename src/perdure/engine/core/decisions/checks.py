@@ -14,6 +14,7 @@ from perdure.limits import (
     MAX_ID_LENGTH,
     MAX_PENDING_ACTIVITIES,
     MAX_PENDING_CHILDREN,
+    MAX_PENDING_MESSAGES,
     MAX_PENDING_TIMERS,
     MAX_PRIORITY,
 )
@@ -45,14 +46,18 @@ def check(state: State, commands: Sequence[c.Command]) -> Failure | None:
 def _too_many(state: State, commands: Sequence[c.Command]) -> str:
     if len(commands) > MAX_COMMANDS:
         return f"{len(commands)} commands at once; limits.MAX_COMMANDS is {MAX_COMMANDS}"
-    pending = max(len(state.activities), len(state.timers), len(state.children))
-    if pending + len(commands) <= min(MAX_PENDING_ACTIVITIES, MAX_PENDING_TIMERS, MAX_PENDING_CHILDREN):
+    sent = len(state.signals_sent) + len(state.cancels_sent)
+    pending = max(len(state.activities), len(state.timers), len(state.children), sent)
+    limits = MAX_PENDING_ACTIVITIES, MAX_PENDING_TIMERS, MAX_PENDING_CHILDREN, MAX_PENDING_MESSAGES
+    if pending + len(commands) <= min(limits):
         return ""  # as nearly always, whatever the commands are
     counts = Counter[type](map(type, commands))
+    counts[c.SignalExternalWorkflow] += counts[c.RequestCancelExternalWorkflow]
     for kind, pending, limit, name in (
         (c.ScheduleActivity, len(state.activities), MAX_PENDING_ACTIVITIES, "MAX_PENDING_ACTIVITIES"),
         (c.StartTimer, len(state.timers), MAX_PENDING_TIMERS, "MAX_PENDING_TIMERS"),
         (c.StartChildWorkflow, len(state.children), MAX_PENDING_CHILDREN, "MAX_PENDING_CHILDREN"),
+        (c.SignalExternalWorkflow, sent, MAX_PENDING_MESSAGES, "MAX_PENDING_MESSAGES"),
     ):
         if pending + counts[kind] > limit:
             return f"{pending + counts[kind]} would be pending; limits.{name} is {limit}"

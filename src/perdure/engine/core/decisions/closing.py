@@ -44,7 +44,8 @@ def close(tx: Transition, event: e.HistoryEvent) -> None:
     for child in children:
         policy = child.event.parent_close_policy
         if policy != "abandon":
-            send(tx, 0, r.OutboxCancel(child.event.workflow_id, child.run_id, policy == "terminate"))
+            own = e.ParentRef(state.namespace, state.workflow_id, execution.ref.run_id, child.event.id)
+            send(tx, 0, r.OutboxCancel(child.event.workflow_id, "", policy == "terminate", own))
     report_to_parent(tx, event)
     tx.listed = True
     tx.effects.append(RunClosed())

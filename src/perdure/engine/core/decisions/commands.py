@@ -173,11 +173,17 @@ def signal_external(tx: Transition, command: c.SignalExternalWorkflow, completed
 
 def cancel_external(tx: Transition, command: c.RequestCancelExternalWorkflow, completed: int) -> None:
     """A request to another run to stop, sent through the outbox."""
-    id = tx.next_id
+    id, state, child = tx.next_id, tx.state, command.child_initiated_event_id
     tx.add(
-        e.RequestCancelExternalWorkflowExecutionInitiated(id, tx.now, command.workflow_id, command.run_id, completed)
+        e.RequestCancelExternalWorkflowExecutionInitiated(
+            id, tx.now, command.workflow_id, command.run_id, completed, child
+        )
     )
-    send(tx, id, r.OutboxCancel(command.workflow_id, command.run_id))
+    if child:  # it may be in a later run than the one that is known here
+        parent = e.ParentRef(state.namespace, state.workflow_id, tx.execution.ref.run_id, child)
+        send(tx, id, r.OutboxCancel(command.workflow_id, "", child_of=parent))
+    else:
+        send(tx, id, r.OutboxCancel(command.workflow_id, command.run_id))
 
 
 def record_marker(tx: Transition, command: c.RecordMarker, completed: int) -> None:

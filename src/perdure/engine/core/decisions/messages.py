@@ -49,6 +49,15 @@ def history_full(state: State) -> bool:
     )
 
 
+def require_child(execution: Execution, parent: e.ParentRef | None) -> None:
+    """Raises NotRunning where the run is not of the child that a parent means: that one's chain has ended."""
+    if parent is not None and execution.state.started.parent != parent:
+        raise NotRunning(
+            f"the child {execution.state.workflow_id!r} of workflow {parent.workflow_id!r} is not running: its id is "
+            f"another run's by now"
+        )
+
+
 def require_room(execution: Execution) -> None:
     """Raises Unavailable where the run takes no more messages for now, LimitExceeded where its history is full."""
     state = execution.state
@@ -80,6 +89,7 @@ def signal(tx: Transition, request: SignalWorkflow) -> None:
 
 def cancel(tx: Transition, request: CancelWorkflowRequest) -> None:
     """The workflow is asked to stop; asking again changes nothing."""
+    require_child(tx.execution, request.child_of)
     require_open(tx.execution)
     if not tx.state.cancel_requested:
         tx.arrive(e.WorkflowExecutionCancelRequested(0, tx.now, request.reason, request.identity))
@@ -89,6 +99,7 @@ def cancel(tx: Transition, request: CancelWorkflowRequest) -> None:
 
 def terminate(tx: Transition, request: TerminateWorkflow) -> None:
     """The run ends here, whatever it was doing."""
+    require_child(tx.execution, request.child_of)
     require_open(tx.execution)
     tx.flush()
     close(tx, e.WorkflowExecutionTerminated(0, tx.now, request.reason, request.identity))

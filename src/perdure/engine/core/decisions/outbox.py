@@ -24,6 +24,9 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
     entry = tx.state.outbox.get(answer.entry_id)
     if entry is None:
         raise NotFound("that outbox entry was settled before")
+    if answer.error and _is_too_early(tx, entry):
+        undelivered(tx, OutboxUndelivered(answer.entry_id, answer.error))
+        return
     tx.note(r.OutboxSettled(answer.entry_id))
     event_id = entry.added.event_id
     if not event_id or not tx.execution.open:
@@ -51,6 +54,20 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
             else e.ExternalWorkflowExecutionCancelRequested(0, tx.now, event_id)
         )
     tx.schedule_task()
+
+
+def _is_too_early(tx: Transition, entry: OutboxEntry) -> bool:
+    """Whether it is meant for a child whose start is on its way yet: entries may overtake each other."""
+    message = entry.added.message
+    if not isinstance(message, r.OutboxCancel) or message.child_of is None:
+        return False
+    if tx.now - entry.added.time > OUTBOX_RETRY_LIFETIME:
+        return False
+    started_by = message.child_of.initiated_event_id
+    return any(
+        isinstance(each.added.message, r.OutboxStart) and each.added.event_id == started_by
+        for each in tx.state.outbox.values()
+    )
 
 
 def undelivered(tx: Transition, undelivered: OutboxUndelivered) -> None:

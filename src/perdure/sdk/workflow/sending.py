@@ -1,4 +1,4 @@
-"""Messages as users write them: a handler of the workflow's class, or a name, with arguments."""
+"""Messages to workflows as their senders write them: a handler of the workflow's class, or a name, with arguments."""
 
 from __future__ import annotations
 
