@@ -63,6 +63,7 @@ from perdure.sdk.workflow.api import workflow
 from perdure.sdk.workflow.calls import ChildHandle, UnusedCallWarning, WorkflowCall
 from perdure.sdk.workflow.context import WorkflowInfo
 from perdure.sdk.workflow.external import ExternalHandle
+from perdure.sdk.workflow.saga import Saga
 
 if TYPE_CHECKING:
     from perdure.embedded import embedded
@@ -102,6 +103,7 @@ __all__ = [
     "ProcessResult",
     "QueryFailed",
     "RetryPolicy",
+    "Saga",
     "StoreCorrupt",
     "StoreError",
     "StoreForeign",

@@ -66,6 +66,18 @@ def test_python_in_documents_compiles(path: Path) -> None:
             compile(body, relative(path), "exec")
 
 
+@pytest.mark.parametrize("name", ["cancellation", "sagas"])
+def test_the_program_of_a_guide_runs(name: str, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / f"{name}.md").read_text()
+    script = next(body for language, body in _FENCE.findall(text) if language == "python")
+    (tmp_path / "app.py").write_text(script)
+    ran = subprocess.run([sys.executable, "app.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    says = re.search(r"^# prints (.*)$", script, re.MULTILINE)
+    assert says is not None
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == says[1]
+
+
 def test_the_quick_start_runs(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text()
     script = next(body for language, body in _FENCE.findall(readme) if language == "python")

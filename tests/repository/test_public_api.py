@@ -40,6 +40,7 @@ PUBLIC = [
     "ProcessResult",
     "QueryFailed",
     "RetryPolicy",
+    "Saga",
     "StoreCorrupt",
     "StoreError",
     "StoreForeign",

@@ -62,6 +62,12 @@ class Immediate:
     def send(self, command: SignalExternalWorkflow | RequestCancelExternalWorkflow) -> asyncio.Future[None]:
         raise NotImplementedError
 
+    def is_failure(self, error: BaseException) -> bool:
+        raise NotImplementedError
+
+    def report_bug(self, error: BaseException) -> None:
+        raise NotImplementedError
+
     async def wait_until(self, predicate: Callable[[], bool], timeout: int | None) -> None:
         assert predicate()
         self.waited = timeout

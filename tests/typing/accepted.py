@@ -17,6 +17,7 @@ from perdure import (
     Hold,
     ProcessResult,
     RetryPolicy,
+    Saga,
     WorkflowHandle,
     activity,
     embedded,
@@ -171,6 +172,34 @@ async def with_children() -> str:
     assert_type(await workflow.run(provision("a", [])), dict[str, str])
     assert_type(workflow.start(PlainClass()), ChildHandle[int])
     return (await handle).id
+
+
+@activity
+async def delete_with(vpc: str, force: bool = False) -> int:
+    return len(vpc) + force
+
+
+@workflow
+async def tear_down(team: dict[str, str]) -> None: ...
+
+
+@workflow
+async def undoes() -> str:
+    async with workflow.saga(undo_on=(QuotaExceeded,)) as saga:
+        assert_type(saga, Saga)
+        vpc = await saga.do(create_vpc("eu"), undo=delete_vpc)
+        assert_type(vpc, str)
+        assert_type(await saga.do(create_vpc("eu"), undo=lambda made: delete_with(made, force=True)), str)
+        assert_type(await saga.do(create_vpc.start("eu"), undo=delete_with.options(priority=1)), str)
+        assert_type(await saga.do(render.start("x"), undo=render), str)
+        assert_type(await saga.do(count_pages.start("x"), undo=lambda n: render.start(str(n))), int)
+        assert_type(await saga.do(provision("a", []), undo=tear_down), dict[str, str])
+        both = await asyncio.gather(
+            saga.do(create_vpc("a"), undo=delete_vpc),
+            saga.do(workflow.run(PlainClass()), undo=lambda number: create_vpc("x", number)),
+        )
+        assert_type(both, tuple[str, int])
+    return vpc
 
 
 @workflow

@@ -87,6 +87,19 @@ async def children() -> None:
 
 
 @workflow
+async def undoes() -> None:
+    async with workflow.saga() as saga:
+        await saga.do(create_vpc("eu"))  # expect error
+        await saga.do(create_vpc, undo=delete_vpc)  # expect error
+        await saga.do(create_vpc("eu"), undo=delete_vpc("x"))  # expect error
+        await saga.do(create_vpc("eu"), undo=lambda vpc: None)  # expect error
+        number: int = await saga.do(create_vpc("eu"), undo=delete_vpc)  # expect error
+        await saga.do(provision("a", []), undo=delete_vpc)  # expect error
+        use(number)
+    workflow.saga(undo_on=(Account,))  # expect error
+
+
+@workflow
 async def reaches_others() -> None:
     workflow.external("x", Request)  # expect error
     workflow.external(3)  # expect error

@@ -15,6 +15,7 @@ class RetryPolicy(Struct, frozen=True, array_like=True, gc=False):
     """Intervals are microseconds; errors are named by class (any name in the failure's MRO matches).
 
     maximum_interval: 0 means a hundred initial intervals. maximum_attempts: 0 means without end.
+    hold_non_retryable: what is not to be tried again waits for a person, instead of failing the activity.
     """
 
     initial_interval: int = DEFAULT_INITIAL_INTERVAL
@@ -24,6 +25,7 @@ class RetryPolicy(Struct, frozen=True, array_like=True, gc=False):
     non_retryable: tuple[str, ...] = ()
     hold_on: tuple[str, ...] = ()
     on_exhausted: Exhausted = "fail"
+    hold_non_retryable: bool = False
 
 
 DEFAULT_RETRY = RetryPolicy()

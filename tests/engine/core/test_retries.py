@@ -96,6 +96,19 @@ def test_a_failure_may_say_itself_that_it_is_not_retryable() -> None:
     assert isinstance(failed, e.ActivityTaskFailed) and failed.retry_state == "non_retryable"
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_is_not_retryable_may_hold_instead_of_failing(listed: bool) -> None:
+    policy = RetryPolicy(non_retryable=("Quota",) if listed else (), hold_non_retryable=True)
+    run = Run.begin()
+    failure = Failure("full", ("app.errors.Quota",), non_retryable=not listed)
+    run.fail_activity(run.running(retry_policy=policy), failure)
+    assert run.activity().status == "held"
+    assert run.activity().hold_reason == "not to be retried: app.errors.Quota: full"
+    run.release()
+    run.fail_activity(run.start(), failure)
+    assert run.activity().status == "held"
+
+
 def test_hold_on_goes_before_non_retryable() -> None:
     run = Run.begin()
     policy = RetryPolicy(non_retryable=("CloudError",), hold_on=("Quota",), maximum_attempts=1)

@@ -43,7 +43,7 @@ def after_failure(run_id: str, activity: PendingActivity, failure: Failure, now:
     if matches(policy.hold_on, failure):
         return HoldFor(failure.message)
     if failure.non_retryable or matches(policy.non_retryable, failure):
-        return GiveUp("non_retryable")
+        return HoldFor(f"not to be retried: {failure.text}") if policy.hold_non_retryable else GiveUp("non_retryable")
     made = activity.attempt - activity.attempts_before
     if policy.maximum_attempts and made >= policy.maximum_attempts:
         return _exhausted(policy, failure, "maximum_attempts", f"all {made} attempts failed")

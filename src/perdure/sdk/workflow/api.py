@@ -31,6 +31,7 @@ from perdure.sdk.workflow.context import WorkflowInfo, current, require
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.external import ExternalHandle
 from perdure.sdk.workflow.handlers import AsyncSignal, AsyncUpdate, PlainQuery, PlainSignal, PlainUpdate
+from perdure.sdk.workflow.saga import Saga
 from perdure.sdk.workflow.shielding import shielded
 
 if TYPE_CHECKING:
@@ -400,6 +401,31 @@ class WorkflowNamespace:
             raise
         return await shielded(awaitable)
 
+    def saga(self, *, undo_on: Sequence[type[Exception]] = ()) -> Saga:
+        """Steps that are undone, the last first, when a later one fails, or the workflow is cancelled. ::
+
+            async with workflow.saga() as saga:
+                vpc = await saga.do(create_vpc("eu"), undo=delete_vpc)
+                await saga.do(create_cluster(vpc), undo=lambda cluster: delete_cluster(cluster, force=True))
+
+        Undos are durable, and nothing interrupts them. Activities in them hold rather than fail, until a person
+        releases or completes them. When all are done, what ended the block is raised again. An undo that fails all the
+        same, by a person's decision or since it is a child workflow that fails, is told of in a note of that exception
+        and in the log, and the others go on.
+
+        Only failures are undone: what fails a workflow (see `@workflow`), TimeoutError, and cancellation. Any other
+        exception that leaves the block is a bug: the workflow task fails, even where the code outside catches it, and
+        the next version goes on in the block. `workflow.continue_as_new` leaves the block without undoing anything.
+
+        Args:
+            undo_on: further exceptions that are failures of the block.
+
+        Raises:
+            TypeError: `undo_on` holds something else than exception classes.
+        """
+        require("workflow.saga()")
+        return Saga(cast("Sequence[type[Exception]]", _exception_classes(undo_on, "undo_on")))
+
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """Logs with the run's identity, and not again in a replay. Outside a workflow, a plain logger."""
@@ -437,10 +463,10 @@ def _method(function: object, kind: str) -> Callable[..., object]:
     return function
 
 
-def _exception_classes(classes: object) -> tuple[type[BaseException], ...]:
+def _exception_classes(classes: object, what: str = "failure_exceptions") -> tuple[type[BaseException], ...]:
     if not isinstance(classes, Sequence):
-        raise TypeError(f"failure_exceptions must be a tuple of exception classes, not {classes!r}")
+        raise TypeError(f"{what} must be a tuple of exception classes, not {classes!r}")
     for cls in cast("Sequence[object]", classes):
         if not (isinstance(cls, type) and issubclass(cls, BaseException)):
-            raise TypeError(f"failure_exceptions must hold exception classes, not {cls!r}")
+            raise TypeError(f"{what} must hold exception classes, not {cls!r}")
     return tuple(cast("Sequence[type[BaseException]]", classes))

@@ -71,6 +71,7 @@ from perdure.sdk.workflow.messages import ChangedByReader, Messages
 from perdure.sdk.workflow.patches import Patches
 from perdure.sdk.workflow.queries import STACK_TRACE, stack_trace
 from perdure.sdk.workflow.replay import HistoryReader, RecordedTask
+from perdure.sdk.workflow.saga import for_activity, for_child
 
 PYTHON: Final = ".".join(platform.python_version_tuple()[:2])
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -113,6 +114,7 @@ class WorkflowRun:
         self._closing: Command | None = None
         self._successor: Callable[[], ContinueAsNew] | None = None
         self._cancel_requested = False
+        self._bug: BaseException | None = None
         self._main: LoopTask[object] | None = None
         self._random: random.Random | None = None
         self._time = 0
@@ -274,6 +276,8 @@ class WorkflowRun:
         """Let everything run that can, and see whether the run has ended."""
         self._loop.run_until_idle()
         self._conditions.settle()
+        if self._bug is not None:
+            raise self._bug
         main = self._main
         if main is not None and self._closing is None and main.done():
             self._main_done(main)
@@ -324,6 +328,9 @@ class WorkflowRun:
             raise error
         if self._closing is None:
             self._closing = closing
+
+    def report_bug(self, error: BaseException) -> None:
+        self._bug = self._bug or error
 
     def is_failure(self, error: BaseException) -> bool:
         """Whether an exception is an outcome, not a bug."""
@@ -444,7 +451,7 @@ class WorkflowRun:
         kwargs: dict[str, object],
     ) -> ActivityFuture:
         self._ledger.check("an activity can't be started")
-        return self._ledger.schedule(definition, options, definition.signature.encode(args, kwargs))
+        return self._ledger.schedule(definition, for_activity(options), definition.signature.encode(args, kwargs))
 
     def start_child(
         self,
@@ -454,7 +461,7 @@ class WorkflowRun:
         kwargs: dict[str, object],
     ) -> ChildFuture:
         self._ledger.check("a child workflow can't be started")
-        return self._ledger.start_child(definition, options, definition.signature.encode(args, kwargs))
+        return self._ledger.start_child(definition, for_child(options), definition.signature.encode(args, kwargs))
 
     def send(self, command: SignalExternalWorkflow | RequestCancelExternalWorkflow) -> AnswerFuture:
         self._ledger.check("nothing can be sent to other workflows")

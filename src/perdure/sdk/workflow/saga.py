@@ -1,0 +1,176 @@
+"""`workflow.saga`: steps that are undone, the last first, when what comes after them fails.
+
+::
+
+    do(step, undo) ──▶ the step's result, and the undo is remembered
+         │ cancelled   the step is asked to stop, and waited for: its result may be there all the same
+    the block ends ──▶ well: the undos are forgotten
+                   ──▶ by a failure or a cancellation: steps that still run are ended, the undos run, it is raised again
+                   ──▶ by a bug: nothing is undone; the workflow task fails, and the next version goes on in the block
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar, cast, overload
+
+import msgspec
+
+from perdure.sdk.activity.definition import ActivityOptions
+from perdure.sdk.calls import PlainActivity
+from perdure.sdk.workflow.context import ChildOptions, WorkflowContext, require
+from perdure.sdk.workflow.futures import Outcome
+from perdure.sdk.workflow.shielding import shielded
+
+R = TypeVar("R")
+
+_role: Final[ContextVar[Literal["", "step", "undo"]]] = ContextVar("perdure_saga", default="")
+"""What the code that runs is, in a saga."""
+
+
+class Saga:
+    """The block of `workflow.saga`. Made by it."""
+
+    def __init__(self, undo_on: Sequence[type[Exception]]) -> None:
+        self._undo_on = tuple(undo_on)
+        self._undos: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+        self._running = Counter[asyncio.Task[Any]]()
+        self._state: Literal["new", "entered", "left"] = "new"
+
+    @overload
+    async def do(self, step: Awaitable[R], /, *, undo: PlainActivity[[R], object]) -> R: ...
+    @overload
+    async def do(self, step: Awaitable[R], /, *, undo: Callable[[R], Awaitable[object]]) -> R: ...
+    async def do(self, step: Awaitable[R], /, *, undo: Callable[[R], object]) -> R:
+        """Do something, and remember how it is undone.
+
+        A step that fails is not undone itself: it has no result. A step that is cancelled is waited for, so that it is
+        undone if it was done all the same (unless its own `cancellation_type` is "abandon").
+
+        Args:
+            step: a call of an activity or of a workflow, a coroutine, or a handle.
+            undo: an activity, a workflow or a function, called with the step's result. What it calls is awaited.
+                Activities in it hold rather than fail: whatever they fail of, a person can release or complete them.
+
+        Returns:
+            The step's result.
+
+        Raises:
+            Exception: what the step raises.
+            RuntimeError: not inside the saga's block.
+            TypeError: `undo` can't be called.
+        """
+        task = asyncio.current_task()
+        if self._state != "entered" or task is None:
+            _close(step)
+            raise RuntimeError("saga.do() belongs into the block of the saga: `async with workflow.saga() as saga:`")
+        if not callable(cast(object, undo)):
+            _close(step)
+            raise TypeError(f"undo must be an activity or a function that is called with the result, not {undo!r}")
+        handle = cast(object, step)
+        if isinstance(handle, Outcome) and handle.cancellation == "try":
+            handle.cancellation = "wait"
+        self._running[task] += 1
+        before = _role.get()
+        _role.set("step")
+        try:
+            result = await step
+            self._undos.append((_name(undo), lambda: _awaitable(undo, result)))
+            return result
+        finally:
+            _role.set(before)  # not by a token: an eviction runs this in another context
+            self._running -= Counter({task: 1})
+
+    async def __aenter__(self) -> Self:
+        require("workflow.saga()")
+        if self._state != "new":
+            raise RuntimeError("a saga is for one block: make another, by workflow.saga()")
+        self._state = "entered"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._state = "left"
+        if error is None:
+            if self._running:
+                raise RuntimeError("the block of a saga has ended, but steps of it still run: await them inside")
+        elif isinstance(
+            error, Exception | asyncio.CancelledError
+        ):  # others end the run without its code's having a say
+            context = require("workflow.saga()")
+            if self._is_failure(context, error):
+                await shielded(self._undo(context, error))
+            else:
+                error.add_note(
+                    f"A saga undoes failures only, and {type(error).__name__} is none: raise an ApplicationError, or "
+                    f"name the class in failure_exceptions of the workflow or in workflow.saga(undo_on=…)"
+                )
+                context.report_bug(error)
+
+    def _is_failure(self, context: WorkflowContext, error: BaseException) -> bool:
+        # That time is over, is no bug, whoever says so.
+        expected = (asyncio.CancelledError, TimeoutError, *self._undo_on)
+        return isinstance(error, expected) or context.is_failure(error)
+
+    async def _undo(self, context: WorkflowContext, error: BaseException) -> None:
+        _role.set("undo")
+        for task in list(self._running):
+            task.cancel()
+        await context.wait_until(lambda: not self._running, None)
+        while self._undos:
+            name, undo = self._undos.pop()
+            try:
+                await undo()
+            except Exception as failed:
+                if not self._is_failure(context, failed):
+                    context.report_bug(failed)
+                    raise
+                # A person's decision, or a child's: the other undos don't depend on it.
+                context.logger.warning("the undo %s failed: %s: %s", name, type(failed).__name__, failed)
+                error.add_note(f"The undo {name} failed: {type(failed).__name__}: {failed}")
+
+
+def for_activity(options: ActivityOptions) -> ActivityOptions:
+    """The options with which an activity is scheduled by the code that runs."""
+    role = _role.get()
+    if not role:
+        return options
+    if options.cancellation_type == "try":
+        options = replace(options, cancellation_type="wait")
+    if role == "undo":
+        policy = msgspec.structs.replace(options.retry_policy, on_exhausted="hold", hold_non_retryable=True)
+        # Without the timeouts that no attempt follows.
+        options = replace(options, retry_policy=policy, schedule_to_close_timeout=0, schedule_to_start_timeout=0)
+    return options
+
+
+def for_child(options: ChildOptions) -> ChildOptions:
+    """The same for a child workflow."""
+    return replace(options, cancellation_type="wait") if _role.get() and options.cancellation_type == "try" else options
+
+
+def _awaitable(undo: Callable[[R], object], result: R) -> Awaitable[object]:
+    made: object = (
+        cast("PlainActivity[..., object]", undo).start(result) if isinstance(undo, PlainActivity) else undo(result)
+    )
+    if not inspect.isawaitable(made):
+        raise TypeError(
+            f"the undo {_name(cast(object, undo))} gave {made!r}, which can't be awaited: give an activity, or its call"
+        )
+    return made
+
+
+def _name(undo: object) -> str:
+    return str(getattr(undo, "__qualname__", repr(undo)))
+
+
+def _close(step: object) -> None:
+    if inspect.iscoroutine(step):
+        step.close()

@@ -1,0 +1,128 @@
+"""Sagas over every kind of engine: what was done is undone, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from perdure import ApplicationError, RetryPolicy, WorkflowCancelled, activity, workflow
+from perdure.sdk.client.client import Client
+from tests.integration.engines import Engine, activity_with
+from tests.integration.work import Gate, wait_at
+
+
+class NoCapacity(Exception):
+    pass
+
+
+class Cloud:
+    """What there is, and what can't be deleted at present."""
+
+    made: ClassVar[list[str]] = []
+    stuck: ClassVar[dict[str, Exception]] = {}
+
+
+@pytest.fixture(autouse=True)
+def empty_cloud() -> None:
+    Cloud.made.clear()
+    Cloud.stuck.clear()
+
+
+@activity(name="sagas.create")
+async def create(name: str) -> str:
+    Cloud.made.append(name)
+    return name
+
+
+@activity(name="sagas.delete", retry_policy=RetryPolicy(maximum_attempts=1, non_retryable=(LookupError,)))
+async def delete(name: str, force: bool = False) -> None:
+    if name in Cloud.stuck and not force:
+        raise Cloud.stuck[name]
+    Cloud.made.remove(name)
+
+
+@activity(name="sagas.refuse", retry_policy=RetryPolicy(maximum_attempts=1))
+async def refuse() -> None:
+    raise NoCapacity("no capacity")
+
+
+@workflow(name="sagas.provision")
+async def provision(gate: str = "") -> list[str]:
+    async with workflow.saga() as saga:
+        vpc = await saga.do(create("vpc"), undo=delete)
+        cluster = await saga.do(create("cluster"), undo=lambda name: delete(name, force=True))
+        if gate:
+            await wait_at(gate)
+        await refuse()
+    return [vpc, cluster]
+
+
+async def test_a_failure_is_undone(client: Client) -> None:
+    with pytest.raises(NoCapacity):
+        await client.run(provision())
+    assert Cloud.made == []
+
+
+async def test_a_cancellation_is_undone(client: Client) -> None:
+    gate = Gate.named("saga")
+    handle = await client.start(provision("saga"))
+    await gate.reached.wait()
+    await handle.cancel()
+    with pytest.raises(WorkflowCancelled):
+        await handle.result()
+    assert Cloud.made == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("all attempts are used up"),
+        KeyError("the policy does not retry this"),
+        ApplicationError("it says so itself", non_retryable=True),
+    ],
+)
+async def test_an_undo_holds_until_it_is_released(client: Client, error: Exception) -> None:
+    Cloud.stuck["vpc"] = error
+    handle = await client.start(provision())
+    held = await activity_with(handle, "held")
+    assert held.activity_type == "sagas.delete"
+    assert Cloud.made == ["vpc"]
+    Cloud.stuck.clear()
+    await handle.release(note="unlocked")
+    with pytest.raises(NoCapacity):
+        await handle.result()
+    assert Cloud.made == []
+
+
+async def test_a_person_can_do_what_an_undo_can_not(client: Client) -> None:
+    Cloud.stuck["vpc"] = ConnectionError("for ever")
+    handle = await client.start(provision())
+    held = await activity_with(handle, "held")
+    await handle.complete_activity(held.activity_id, None, note="deleted by hand")
+    with pytest.raises(NoCapacity):
+        await handle.result()
+
+
+async def test_a_person_can_give_an_undo_up(client: Client) -> None:
+    Cloud.stuck["vpc"] = ConnectionError("for ever")
+    handle = await client.start(provision())
+    held = await activity_with(handle, "held")
+    await handle.fail_activity(held.activity_id, "it may stay")
+    with pytest.raises(NoCapacity) as caught:
+        await handle.result()
+    assert any("The undo delete failed: ApplicationError: it may stay" in note for note in caught.value.__notes__)
+
+
+async def test_undos_go_on_after_a_restart(engine: Engine) -> None:
+    Cloud.stuck["vpc"] = ConnectionError("not now")
+    async with engine.open() as client:
+        handle = await client.start(provision(), id="saga")
+        await activity_with(handle, "held")
+    Cloud.stuck.clear()
+    async with engine.open() as client:
+        handle = client.get("saga", provision)
+        await handle.release()
+        with pytest.raises(NoCapacity):
+            await handle.result()
+    assert Cloud.made == []
