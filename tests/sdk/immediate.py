@@ -17,6 +17,7 @@ from perdure.sdk.coroutines import Coro
 from perdure.sdk.workflow import context
 from perdure.sdk.workflow.context import ChildOptions, WorkflowInfo
 from perdure.sdk.workflow.definition import WorkflowDefinition
+from perdure.sdk.workflow.entities import Entity
 
 
 class Immediate:
@@ -90,16 +91,20 @@ class Immediate:
     def uuid4(self) -> uuid.UUID:
         return uuid.UUID(int=1)
 
-    def continue_as_new(
-        self, definition: WorkflowDefinition, args: Sequence[object], kwargs: dict[str, object]
-    ) -> NoReturn:
-        raise ContinueAsNew(definition.name, *args)
+    @property
+    def entity(self) -> Entity:
+        raise RuntimeError("this is no entity")
 
     def patched(self, id: str) -> bool:
         return True
 
     def deprecate_patch(self, id: str) -> None:
-        pass
+        raise NotImplementedError
+
+    def continue_as_new(
+        self, definition: WorkflowDefinition, args: Sequence[object], kwargs: dict[str, object]
+    ) -> NoReturn:
+        raise ContinueAsNew(definition.name, *args)
 
 
 class ContinueAsNew(BaseException):

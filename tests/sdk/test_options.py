@@ -20,7 +20,8 @@ def as_activity(**options: Any) -> object:
 
 
 def as_workflow(**options: Any) -> object:
-    return workflow(**options)(work)
+    decorator: Any = workflow(**options)
+    return decorator(work)
 
 
 class Handlers:

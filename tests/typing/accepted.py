@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar, assert_type
 
@@ -236,6 +238,24 @@ def plain(team: str) -> int:
 
 
 @workflow
+def plain_steps(books: list[str]) -> int:
+    assert_type(render("x"), str)
+    assert_type(render.options(task_queue="q")("x"), str)
+    assert_type(render.start("x").result(), str)
+    assert_type(create_vpc.start("eu").result(), str)
+    assert_type(render.map(books).result(), list[str])
+    for page in render.map(books, concurrency=3):
+        assert_type(page, str)
+    assert_type(provision.start("a", []).result(), dict[str, str])
+    assert_type(workflow.start(Onboarding(Request("x"))).result(), Account)
+    assert_type(workflow.block(workflow.receive("x", int)), int)
+    assert_type(workflow.block(render.start("x")), str)
+    workflow.block(workflow.wait_until(lambda: True))
+    time.sleep(60)
+    return len(books)
+
+
+@workflow
 class Onboarding:
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -278,6 +298,31 @@ class Onboarding:
 
     @rename.validator
     def _(self, name: str, *, force: bool = False) -> None: ...
+
+
+@workflow(entity=True)
+class Environment:
+    names: list[str]
+
+    def __init__(self, name: str) -> None:
+        self.names = [name]
+        workflow.alarm("renew", after="60d")
+
+    async def run(self) -> list[str]:
+        await workflow.idle()
+        await workflow.idle(lambda: len(self.names) > 3)
+        workflow.alarm("check", at=workflow.now())
+        assert_type(workflow.cancel_alarm("check"), bool)
+        assert_type(workflow.alarms(), dict[str, datetime])
+        self.renew()
+        await self.check()
+        return self.names
+
+    @workflow.on_alarm("renew")
+    def renew(self) -> None: ...
+
+    @workflow.on_alarm("check")
+    async def check(self) -> None: ...
 
 
 @workflow

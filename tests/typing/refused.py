@@ -86,6 +86,42 @@ async def children() -> None:
     use(account, vpcs)
 
 
+class Alarmed:
+    @workflow.on_alarm  # expect error
+    def unnamed(self) -> None: ...
+
+    @workflow.on_alarm("x")  # expect error
+    def takes(self, n: int) -> None: ...
+
+    @workflow.on_alarm("x")  # expect error
+    async def answers(self) -> int: ...
+
+
+workflow(entity="yes")  # expect error
+
+
+@workflow
+async def entities() -> None:
+    await workflow.idle(3)  # expect error
+    workflow.alarm("x", 3)  # expect error
+    workflow.alarm("x", at="tomorrow")  # expect error
+    workflow.alarm(after=3)  # expect error
+    name: str = workflow.cancel_alarm("x")  # expect error
+    use(name)
+
+
+@workflow
+def plainly() -> None:
+    page: int = render("x")  # expect error
+    render(3)  # expect error
+    number: int = render.start("x").result()  # expect error
+    vpc: str = create_vpc("eu")  # expect error
+    pages: list[int] = render.map(["x"]).result()  # expect error
+    workflow.block(3)  # expect error
+    text: str = workflow.block(workflow.receive("x", int))  # expect error
+    use(page, number, vpc, pages, text)
+
+
 @workflow
 async def undoes() -> None:
     async with workflow.saga() as saga:

@@ -60,12 +60,27 @@ class CancelWorkflow(Struct, frozen=True, array_like=True, gc=False, tag=7):
     """→ WorkflowExecutionCanceled."""
 
 
+class CarriedSignal(Struct, frozen=True, array_like=True, gc=False):
+    """A signal that the run was told of and has not used."""
+
+    signal_name: str
+    input: Payloads
+    identity: str = ""
+
+
 class ContinueAsNew(Struct, frozen=True, array_like=True, gc=False, tag=8):
-    """→ WorkflowExecutionContinuedAsNew, and the next run of the chain."""
+    """→ WorkflowExecutionContinuedAsNew, and the next run of the chain.
+
+    signals: what the next run is told of before anything else. header: what the SDK hands to it. keep_children: they
+    go on, as if no run had ended.
+    """
 
     workflow_type: str
     task_queue: str
     input: Payloads
+    signals: tuple[CarriedSignal, ...] = ()
+    header: dict[str, Payload] | None = None
+    keep_children: bool = False
 
 
 class AcceptUpdate(Struct, frozen=True, array_like=True, gc=False, tag=9):

@@ -70,6 +70,7 @@ class WorkflowExecutionStarted(Event, frozen=True, array_like=True, gc=False, ta
     workflow_task_timeout: int = 0
     original_run_id: str = ""  # of a run that began as a copy of another: that one's
     continued_failure: Failure | None = None  # of a run that is another attempt: what the last one failed with
+    header: dict[str, Payload] | None = None  # what the SDK hands from run to run, beside the input
 
 
 class WorkflowExecutionCompleted(Event, frozen=True, array_like=True, gc=False, tag=2):
@@ -117,6 +118,7 @@ class WorkflowExecutionContinuedAsNew(Event, frozen=True, array_like=True, gc=Fa
     task_queue: str
     input: Payloads
     workflow_task_completed_event_id: int
+    header: dict[str, Payload] | None = None
 
 
 class WorkflowExecutionSignaled(Event, frozen=True, array_like=True, gc=False, tag=8):

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from perdure.model.events import HistoryEvent, ParentRef
+from perdure.model.events import HistoryEvent, ParentClosePolicy, ParentRef
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload, Payloads
 from perdure.model.retry import RetryPolicy
@@ -280,6 +280,32 @@ class ActivityOptionsChanged(Record, frozen=True, array_like=True, gc=False, tag
     heartbeat_timeout: int | None = None
 
 
+class UpdateRemembered(Record, frozen=True, array_like=True, gc=False, tag=55):
+    """An earlier run of the chain answered an update: a repeated request gets the same answer."""
+
+    update_id: str
+    result: Payload | None
+    failure: Failure | None
+    rejected: bool = False
+
+
+class ChildInherited(Record, frozen=True, array_like=True, gc=False, tag=56):
+    """A child that an earlier run of the chain began goes on; it ends with this run, if its policy says so.
+
+    run_id is "" where it had not begun yet.
+    """
+
+    workflow_id: str
+    run_id: str
+    parent_close_policy: ParentClosePolicy
+
+
+class InheritedChildOver(Record, frozen=True, array_like=True, gc=False, tag=57):
+    """An inherited child has ended."""
+
+    workflow_id: str
+
+
 PrivateRecord = (
     InputBuffered
     | BufferFlushed
@@ -306,6 +332,9 @@ PrivateRecord = (
     | ActivityUnpaused
     | ActivityReset
     | ActivityOptionsChanged
+    | UpdateRemembered
+    | ChildInherited
+    | InheritedChildOver
 )
 """Every private record there is."""
 

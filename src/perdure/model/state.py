@@ -18,7 +18,7 @@ from perdure.model.events import (
 )
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload, Payloads
-from perdure.model.records import OutboxAdded, UpdateAdmitted
+from perdure.model.records import ChildInherited, OutboxAdded, UpdateAdmitted
 from perdure.model.requests import ActivityStatus, Intervention, Pause, Status
 from perdure.model.retry import RetryPolicy
 from perdure.model.tasks import START, Position
@@ -134,6 +134,7 @@ class State(Struct):
     timers: dict[str, TimerStarted] = {}
     ended_timers: dict[str, int] = {}  # timers whose firing is in the buffer, and the events that started them
     children: dict[int, PendingChild] = {}
+    inherited: dict[str, ChildInherited] = {}  # children of earlier runs of the chain, by workflow id
     signals_sent: dict[int, SignalExternalWorkflowExecutionInitiated] = {}
     cancels_sent: dict[int, RequestCancelExternalWorkflowExecutionInitiated] = {}
     admitted: dict[str, UpdateAdmitted] = {}

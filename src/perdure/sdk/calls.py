@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import CoroutineType
 from typing import Any, Final, Generic, NoReturn, Protocol, Self, TypeAlias, TypeVar, cast
 
@@ -24,7 +24,8 @@ from perdure.sdk.options import cancellation_type as checked_cancellation_type
 from perdure.sdk.options import optional_name, whole_number
 from perdure.sdk.options import priority as checked_priority
 from perdure.sdk.retry import RetryPolicy
-from perdure.sdk.workflow.context import WorkflowContext, current, require
+from perdure.sdk.workflow.context import WorkflowContext, current, require, thread
+from perdure.sdk.workflow.plain import block
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -163,12 +164,21 @@ class AsyncActivity(Activity[P, R_co]):
     _function: Callable[P, Coro[R_co]]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coro[R_co]:
-        context = current()
+        context = thread.context
         if context is None:
             return self._function(*args, **kwargs)
+        if thread.plain:
+            self._refuse_async_call()
         call = _schedule(context, self.definition, self._options, args, kwargs)
         call.__qualname__ = self.__qualname__  # for Python's warning about calls that nobody awaits
         return call
+
+    def _refuse_async_call(self) -> NoReturn:
+        name = self.__name__
+        raise TypeError(
+            f"{name} is an `async def`, and a plain workflow has no `await`: write `{name}.start(…).result()`, or make "
+            f"the activity a plain function"
+        )
 
 
 class PlainActivity(Activity[P, R_co]):
@@ -177,8 +187,11 @@ class PlainActivity(Activity[P, R_co]):
     _function: Callable[P, R_co]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        if current() is not None:
-            self._refuse_plain_call()
+        context = thread.context
+        if context is not None:
+            if not thread.plain:
+                self._refuse_plain_call()
+            return cast("R_co", block(context.start_activity(self.definition, self._options, args, kwargs)))
         return self._function(*args, **kwargs)
 
     def _refuse_plain_call(self) -> NoReturn:
@@ -219,6 +232,20 @@ class ActivityMap(Generic[R]):
 
     def __aiter__(self) -> _InOrder[R]:
         return _InOrder(self._handles, self._concurrency)
+
+    def result(self) -> list[R]:
+        """The list of results; for a plain `def` workflow, which waits without `await`."""
+        return block(self._all())
+
+    def __iter__(self) -> Iterator[R]:
+        """The results one by one, in a plain `def` workflow."""
+        results = _InOrder(self._handles, self._concurrency)
+        while True:
+            try:
+                value = block(anext(results))
+            except StopAsyncIteration:
+                return
+            yield value
 
     async def _all(self) -> list[R]:
         started: list[ActivityHandle[R]] = []

@@ -77,6 +77,7 @@ class Run:
         self.execution = tx.execution
         self.rows: list[Row] = []
         self.history: list[e.HistoryEvent] = []
+        self.carried = fx.ContinueRun()
         self._snapshots: list[tuple[int, bytes]] = []
         self._random = Random(seed)
         self._keep(tx)
@@ -91,7 +92,8 @@ class Run:
         end = self.history[-1]
         assert isinstance(end, Continued)
         retention = self.execution.deadlines.retention
-        return Run(continue_run(self.state, end, self.state.run_no + 1, self.now, retention), now=self.now)
+        tx = continue_run(self.state, end, self.state.run_no + 1, self.now, retention, self.carried)
+        return Run(tx, now=self.now)
 
     @property
     def state(self) -> State:
@@ -136,6 +138,7 @@ class Run:
     def _keep(self, tx: Transition) -> None:
         """Journal what was decided, and check everything."""
         check_transition(tx)
+        self.carried = next(iter(effects(tx, fx.ContinueRun)), self.carried)
         self.history += tx.events
         if tx.changed:
             row = join_events(tx.encoded), encode_private(tx.private)

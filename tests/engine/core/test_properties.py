@@ -22,6 +22,7 @@ from perdure.engine.core.transition import Transition
 from perdure.errors import PerdureError
 from perdure.model import commands as c
 from perdure.model import events as e
+from perdure.model import records as r
 from perdure.model import requests as q
 from perdure.model import tasks as t
 from perdure.model.failures import Failure
@@ -393,17 +394,26 @@ class Lives:
         """The next run: that of the chain, or another."""
         timeout = HOUR if self.named % 2 else 0
         following = self.run.continued() if self.state.new_run_id else Run.begin(now=self.run.now, run_timeout=timeout)
+        left, heard = self.left(), self.heard
         self.run = following
         self._forget()
+        self.signals = [event.signal_name for event in left.messages if isinstance(event, e.WorkflowExecutionSignaled)]
+        self.cancels = len(left.messages) - len(self.signals)
+        self.updates = [x.update_id for x in left.records if isinstance(x, r.UpdateAdmitted | r.UpdateRemembered)]
+        self.heard = {x.update_id: heard[x.update_id] for x in left.records if isinstance(x, r.UpdateRemembered)}
+
+    def left(self) -> fx.ContinueRun:
+        """What the run has left to the next one of its chain."""
+        return self.run.carried if isinstance(self.run.last, e.WorkflowExecutionContinuedAsNew) else fx.ContinueRun()
 
     # --- What the world may rely on ---------------------------------------------------------------------
     def no_signal_is_lost_or_doubled_or_overtaken(self) -> None:
-        events = (*self.run.history, *self.state.buffered)
+        events = (*self.run.history, *self.state.buffered, *self.left().messages)
         there = [event.signal_name for event in events if isinstance(event, e.WorkflowExecutionSignaled)]
         assert there == self.signals
 
     def a_request_to_stop_is_recorded_once(self) -> None:
-        events = (*self.run.history, *self.state.buffered)
+        events = (*self.run.history, *self.state.buffered, *self.left().messages)
         assert sum(isinstance(event, e.WorkflowExecutionCancelRequested) for event in events) == self.cancels
 
     def nothing_waits_in_the_buffer_but_for_an_open_task(self) -> None:
@@ -423,7 +433,9 @@ class Lives:
             assert all(self.heard[id] == "accepted" for id in state.accepted)
             assert not state.admitted.keys() & self.heard.keys()
         else:
-            assert self.heard.keys() == set(self.updates) and "accepted" not in self.heard.values()
+            left = {record.update_id for record in self.left().records if isinstance(record, r.UpdateAdmitted)}
+            assert self.heard.keys() | left == set(self.updates) and not self.heard.keys() & left
+            assert "accepted" not in self.heard.values()
         for id, finished in state.finished.items():
             assert self.heard[id] == ("rejected" if finished.rejected else "completed")
 

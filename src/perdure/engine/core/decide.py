@@ -46,6 +46,7 @@ DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
     i.OutboxAnswered: outbox.answered,
     i.OutboxUndelivered: outbox.undelivered,
     i.ChildReported: outbox.child_reported,
+    i.InheritedChildReported: outbox.inherited_child_reported,
 }
 """What decides on each input. A start is apart: it makes the execution (`decisions.starts`); so is the taking of a
 workflow task, which changes memory only (`decisions.workflow_tasks.take`)."""

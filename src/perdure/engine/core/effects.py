@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from perdure.model.events import HistoryEvent
 from perdure.model.failures import Failure
-from perdure.model.records import Outgoing
+from perdure.model.records import Outgoing, PrivateRecord
 from perdure.model.requests import UpdateOutcome
 from perdure.model.tasks import ActivityTask, ActivityToken, Position
 
@@ -87,7 +88,13 @@ class Send(Struct, frozen=True, gc=False):
 
 
 class ContinueRun(Struct, frozen=True, gc=False):
-    """The next run of the chain begins, in the same commit as the end of this one."""
+    """The next run of the chain begins, in the same commit as the end of this one.
+
+    messages: the events with which it begins, after its first. records: what else goes over to it.
+    """
+
+    messages: tuple[HistoryEvent, ...] = ()
+    records: tuple[PrivateRecord, ...] = ()
 
 
 class EvictCopy(Struct, frozen=True, gc=False):

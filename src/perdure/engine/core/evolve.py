@@ -91,6 +91,7 @@ def _closed(status: Status) -> Callable[[State, Any], None]:
             state.timers,
             state.ended_timers,
             state.children,
+            state.inherited,
             state.signals_sent,
             state.cancels_sent,
             state.admitted,
@@ -277,6 +278,10 @@ def _update_rejected(state: State, record: r.UpdateRejected) -> None:
     state.finished[record.update_id] = FinishedUpdate(None, record.failure, rejected=True)
 
 
+def _update_remembered(state: State, record: r.UpdateRemembered) -> None:
+    state.finished[record.update_id] = FinishedUpdate(record.result, record.failure, record.rejected)
+
+
 def _update_accepted(state: State, event: e.WorkflowExecutionUpdateAccepted) -> None:
     state.admitted.pop(event.update_id, None)
     state.accepted[event.update_id] = AcceptedUpdate(event.id, event.name)
@@ -301,6 +306,14 @@ def _child_started(state: State, event: e.ChildWorkflowExecutionStarted) -> None
 
 def _child_over(state: State, event: Any) -> None:
     state.children.pop(event.initiated_event_id, None)
+
+
+def _child_inherited(state: State, record: r.ChildInherited) -> None:
+    state.inherited[record.workflow_id] = record
+
+
+def _inherited_child_over(state: State, record: r.InheritedChildOver) -> None:
+    state.inherited.pop(record.workflow_id, None)
 
 
 def _signal_sent(state: State, event: e.SignalExternalWorkflowExecutionInitiated) -> None:
@@ -404,5 +417,8 @@ RECORDS: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.ActivityUnpaused: interventions.activity_unpaused,
     r.ActivityReset: interventions.activity_reset,
     r.ActivityOptionsChanged: interventions.activity_options_changed,
+    r.UpdateRemembered: _update_remembered,
+    r.ChildInherited: _child_inherited,
+    r.InheritedChildOver: _inherited_child_over,
 }
 """What each private record changes."""

@@ -86,6 +86,12 @@ class OutboxUndelivered(Struct, frozen=True, gc=False):
     error: str
 
 
+class InheritedChildReported(Struct, frozen=True, gc=False):
+    """A child has ended that an earlier run of the chain began."""
+
+    workflow_id: str
+
+
 class ChildReported(Struct, frozen=True, gc=False):
     """A child has ended; exactly one of `result` and `failure` is set. Idempotent: a child reports once.
 

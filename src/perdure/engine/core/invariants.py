@@ -116,8 +116,8 @@ def _check_closed(state: State, hold: Callable[[bool, str], None]) -> None:
     hold(state.task is None, "it is closed, and has an open workflow task")
     hold(state.close_time == state.last_time, "something happened after it was closed")
     for name in (
-        "activities", "activity_ids", "ended_ids", "timers", "ended_timers", "children", "signals_sent", "cancels_sent",
-        "admitted", "accepted", "buffered",
+        "activities", "activity_ids", "ended_ids", "timers", "ended_timers", "children", "inherited", "signals_sent",
+        "cancels_sent", "admitted", "accepted", "buffered",
     ):  # fmt: skip
         hold(not getattr(state, name), f"it is closed, but {name} is not empty")
 

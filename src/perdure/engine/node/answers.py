@@ -51,7 +51,8 @@ def tell_news(serving: Serving, live: Live, work: Work) -> None:
     closed = not live.run.open
     news: list[fx.Effect] = [fx.RunClosed()] if closed else []
     for update_id in serving.waiting.updates_of(live.run.ref.run_id):
-        gone = q.UpdateOutcome(update_id, "rejected", None, CLOSED) if closed else None
+        # Where another run follows, that one tells what has become of the update: `RunClosed` sees to it.
+        gone = q.UpdateOutcome(update_id, "rejected", None, CLOSED) if closed and not state.new_run_id else None
         progress = update_outcome(state, update_id) or gone
         if progress is not None:
             news.append(fx.UpdateProgressed(progress))

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from perdure.engine.core.decisions.outbox import Elsewhere
 from perdure.engine.core.execution import Execution
-from perdure.engine.core.inputs import ChildReported, OutboxAnswered, OutboxUndelivered
+from perdure.engine.core.inputs import ChildReported, InheritedChildReported, OutboxAnswered, OutboxUndelivered
 from perdure.engine.core.refusals import class_names
 from perdure.engine.storage.api import ChainKey
 from perdure.errors import InvalidRequest, NotFound, PerdureError, WorkflowAlreadyStarted
@@ -56,7 +57,9 @@ async def deliver(
         else:
             parent = message.parent
             report = ChildReported(parent.initiated_event_id, message.result, message.failure, message.child_run_id)
-            await tell(ChainKey(parent.namespace, parent.workflow_id), parent.run_id, report)
+            chain = ChainKey(parent.namespace, parent.workflow_id)
+            if isinstance(await tell(chain, parent.run_id, report), Elsewhere):
+                await tell(chain, "", InheritedChildReported(sender.ref.workflow_id))
     except (InvalidRequest, NotFound, WorkflowAlreadyStarted) as error:
         return OutboxAnswered(entry_id, str(error), types=class_names(type(error)))
     except PerdureError as error:  # the engine's own trouble, such as that it stops, is no answer

@@ -54,6 +54,7 @@ class Performing:
 
     def run_closed(self, live: Live, effect: fx.RunClosed) -> None:
         self._node.serving.waiting.ended(outcome(live.run.state))
+        self._node.serving.follow(live)
 
     def send(self, live: Live, effect: fx.Send) -> None:
         self._node.spawn(self._send(live, effect))

@@ -287,6 +287,9 @@ class Serving:
             new.speculative = live.speculative
             new.inbox += live.inbox
             live.inbox.clear()
+            # What is asked of the latest run is the new one's to answer: it may have been left messages.
+            new.inbox += [work for work in live.queries if not work.run_id]
+            live.queries = [work for work in live.queries if work.run_id]
             live.gone = live.idle()
             if new.inbox:
                 self.make_ready(new)
@@ -296,12 +299,21 @@ class Serving:
         self.apply(new, Work(None, again=False), tx)
         return new
 
-    def continue_run(self, live: Live, _: fx.ContinueRun) -> None:
+    def continue_run(self, live: Live, effect: fx.ContinueRun) -> None:
         """Begin the next run of the chain, in the commit that ends this one."""
         event = live.recent[-1]
         assert isinstance(event, Continued)
-        tx = continue_run(live.run.state, event, live.key.run_no + 1, self.clock.now(), self.retention)
+        tx = continue_run(live.run.state, event, live.key.run_no + 1, self.clock.now(), self.retention, effect)
         live.successor = self._begin(live, tx)
+
+    def follow(self, live: Live) -> None:
+        """Callers who wait for updates that a run has left to its successor wait for that one now."""
+        state = live.run.state
+        if state.new_run_id:
+            waiting = [id for id in self.waiting.updates_of(state.started.run_id) if id not in state.finished]
+            if waiting:
+                self.waiting.move(state.started.run_id, waiting, state.new_run_id)
+                self.look(live.chain, state.new_run_id)
 
     # --- Older runs -------------------------------------------------------------------------------------
     def _forward(self, live: Live, work: Work) -> None:

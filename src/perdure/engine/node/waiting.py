@@ -41,6 +41,13 @@ class Waiting:
                 self.withdraw(answer)
                 settle(answer, outcome)
 
+    def move(self, run_id: str, update_ids: list[str], new_run_id: str) -> None:
+        """What callers wait for is another run's now."""
+        for update_id in update_ids:
+            for answer, stage in list(self._callers[run_id, update_id].items()):
+                self.withdraw(answer)
+                self._add((new_run_id, update_id), answer, stage)
+
     def waits_for(self, run_id: str) -> bool:
         """Whether anybody waits for something of a run."""
         return run_id in self._runs

@@ -12,6 +12,9 @@
     ledger.py       what a run has asked for, and what of it is open
     matching.py     commands against the events that record them
     patches.py      workflow.patched: which branch a run takes
+    entities.py     workflows that live as long as what they mirror
+    attributes.py   what of an entity survives
+    plain.py        plain `def` workflows, which wait without `await`
     loop.py         an asyncio event loop without time, I/O or threads
     activation.py   the thread is the workflow's while its code runs
     determinism.py  Python's clocks and random numbers, made to repeat

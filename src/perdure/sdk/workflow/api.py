@@ -7,13 +7,14 @@ import logging
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Concatenate, Final, NoReturn, Protocol, TypeVar, cast, overload
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Concatenate, Final, Literal, NoReturn, Protocol, TypeVar, cast, overload
 
 from typing_extensions import ParamSpec, deprecated
 
 from perdure.durations import Duration, optional_microseconds
 from perdure.sdk.coroutines import Coro
+from perdure.sdk.options import name as checked_name
 from perdure.sdk.options import optional_name
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.signatures import Signature
@@ -30,7 +31,16 @@ from perdure.sdk.workflow.classes import define_class
 from perdure.sdk.workflow.context import WorkflowInfo, current, require
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.external import ExternalHandle
-from perdure.sdk.workflow.handlers import AsyncSignal, AsyncUpdate, PlainQuery, PlainSignal, PlainUpdate
+from perdure.sdk.workflow.handlers import (
+    AsyncAlarm,
+    AsyncSignal,
+    AsyncUpdate,
+    PlainAlarm,
+    PlainQuery,
+    PlainSignal,
+    PlainUpdate,
+)
+from perdure.sdk.workflow.plain import block
 from perdure.sdk.workflow.saga import Saga
 from perdure.sdk.workflow.shielding import shielded
 
@@ -53,6 +63,8 @@ __all__ = [
     "WorkflowNamespace",
     "workflow",
 ]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _OUTSIDE: Final = logging.LoggerAdapter(logging.getLogger("perdure.workflow"), {})
 
@@ -90,6 +102,12 @@ class _Decorator(Protocol):
     def __call__(self, target: Callable[P, R], /) -> WorkflowFunction[P, R]: ...
 
 
+class _EntityDecorator(Protocol):
+    """`@workflow(entity=True)`."""
+
+    def __call__(self, target: _Class, /) -> _Class: ...
+
+
 class _SignalDecorator(Protocol):
     """`@workflow.signal(…)`."""
 
@@ -114,6 +132,15 @@ class _UpdateDecorator(Protocol):
     def __call__(self, function: Callable[Concatenate[S, P], R], /) -> PlainUpdate[P, R]: ...
 
 
+class _AlarmDecorator(Protocol):
+    """`@workflow.on_alarm(…)`."""
+
+    @overload
+    def __call__(self, function: Callable[[S], Coro[None]], /) -> AsyncAlarm: ...
+    @overload
+    def __call__(self, function: Callable[[S], None], /) -> PlainAlarm: ...
+
+
 class WorkflowNamespace:
     """`perdure.workflow`: the decorator `@workflow`, those of messages, and functions for use inside workflows.
 
@@ -136,7 +163,17 @@ class WorkflowNamespace:
         name: str | None = None,
         task_queue: str | None = None,
         failure_exceptions: Sequence[type[BaseException]] = (),
+        entity: Literal[False] = False,
     ) -> _Decorator: ...
+    @overload
+    def __call__(
+        self,
+        *,
+        name: str | None = None,
+        task_queue: str | None = None,
+        failure_exceptions: Sequence[type[BaseException]] = (),
+        entity: Literal[True],
+    ) -> _EntityDecorator: ...
     def __call__(
         self,
         target: object = None,
@@ -144,27 +181,36 @@ class WorkflowNamespace:
         name: str | None = None,
         task_queue: str | None = None,
         failure_exceptions: Sequence[type[BaseException]] = (),
+        entity: bool = False,
     ) -> object:
         """Make a function, or a class with a method `run`, a workflow.
 
         Args:
-            target: an `async def`; or a class, whose `__init__` takes the input.
+            target: an `async def`; or a plain `def`, which waits without `await` (`time.sleep`, `….start(…).result()`);
+                or a class, whose `__init__` takes the input, with either as `run`.
             name: its name on the wire; by default the function's or class's.
             task_queue: whose workers run it; by default the client's, or the parent's.
             failure_exceptions: exceptions that fail the workflow, beside ApplicationError. Any other is a bug: the
                 workflow waits for a version that doesn't raise it.
+            entity: the class lives as long as what it mirrors. Its history is begun anew now and then, while `run`
+                waits in `workflow.idle()` and no handler runs: then `run` is called from its top. What survives are the
+                attributes that the class annotates, alarms, and all that others see; locals and tasks don't.
 
         Raises:
             TypeError, ValueError: it can't be a workflow, an option is not what it should be, or the name is taken.
         """
         failures = _exception_classes(failure_exceptions)
+        if not isinstance(cast(object, entity), bool):
+            raise TypeError(f"entity must be True or False, not {entity!r}")
         name, queue = optional_name(name, "name"), optional_name(task_queue, "task_queue") or ""
 
         def decorate(target: object) -> object:
             if isinstance(target, type):
-                definition = define_class(target, name or target.__name__, queue, failures, warn_unused)
+                definition = define_class(target, name or target.__name__, queue, failures, warn_unused, entity=entity)
                 REGISTRY.add_workflow(definition)
                 return target
+            if entity:
+                raise TypeError(f"{target!r} can't be an entity: only a class has attributes that survive")
             definition = _define_function(target, name, queue, failures)
             REGISTRY.add_workflow(definition)
             return WorkflowFunction[..., object](definition)
@@ -235,6 +281,77 @@ class WorkflowNamespace:
             return kind(method, name)
 
         return decorate if function is None else decorate(function)
+
+    # --- Entities ---------------------------------------------------------------------------------------
+    async def idle(self, predicate: Callable[[], bool] | None = None) -> None:
+        """Wait in an entity's `run` for what comes: the place where its history may be begun anew. Then this call never
+        returns, and `run` is called from its top::
+
+            async def run(self) -> None:
+                while not self.deleted:
+                    await workflow.idle()
+
+        Args:
+            predicate: what to wait for; by default, until a signal, an update or an alarm was handled. Must not change
+                anything.
+
+        Raises:
+            RuntimeError: outside an entity, or elsewhere than in its `run`.
+        """
+        await require("workflow.idle()").entity.idle(predicate)
+
+    def on_alarm(self, name: str) -> _AlarmDecorator:
+        """Make a method of an entity handle an alarm.
+
+        Args:
+            name: the alarm's, as it is given to `workflow.alarm`.
+        """
+        name = checked_name(name, "an alarm's name")
+
+        def decorate(function: object) -> object:
+            method = _method(function, "on_alarm")
+            return (AsyncAlarm if inspect.iscoroutinefunction(method) else PlainAlarm)(method, name)
+
+        return cast("_AlarmDecorator", decorate)
+
+    def alarm(self, name: str, *, at: datetime | None = None, after: Duration | None = None) -> None:
+        """Have the method called that handles an alarm, once, at a time or after a while::
+
+            workflow.alarm("renew", after="60d")
+
+        It waits through restarts and through the entity's runs. An alarm of the same name that is set is replaced.
+
+        Args:
+            name: that of a method decorated with `@workflow.on_alarm(name)`.
+            at: when, with a time zone; at once, if that is over.
+            after: after how long.
+
+        Raises:
+            RuntimeError: outside an entity.
+            TypeError, ValueError: not exactly one of `at` and `after`, one that is no time, or an unknown name.
+        """
+        entity = require("workflow.alarm()").entity
+        if (at is None) == (after is None):
+            raise TypeError(f"alarm {name!r}: give either at= or after=")
+        due = _moment(at) if at is not None else entity.after(optional_microseconds(after, "after") or 0)
+        entity.set_alarm(name, due)
+
+    def cancel_alarm(self, name: str) -> bool:
+        """Take an alarm back; whether it was set.
+
+        Raises:
+            RuntimeError: outside an entity.
+        """
+        return require("workflow.cancel_alarm()").entity.cancel_alarm(name)
+
+    def alarms(self) -> dict[str, datetime]:
+        """When each alarm rings that is set, in UTC.
+
+        Raises:
+            RuntimeError: outside an entity.
+        """
+        alarms = require("workflow.alarms()").entity.alarms()
+        return {name: _EPOCH + timedelta(microseconds=due) for name, due in alarms.items()}
 
     # --- Children ---------------------------------------------------------------------------------------
     @overload
@@ -361,6 +478,25 @@ class WorkflowNamespace:
         context = require("workflow.wait_until()")
         await context.wait_until(predicate, optional_microseconds(timeout, "timeout"))
 
+    def block(self, awaitable: Awaitable[T]) -> T:
+        """Wait in a plain `def` workflow for what an async one would await::
+
+            @workflow
+            def approval(team: str) -> bool:
+                return workflow.block(workflow.receive("approved", bool, timeout="7d"))
+
+        Args:
+            awaitable: a handle, or a coroutine such as `workflow.wait_until(…)` or `asyncio.gather(…)`.
+
+        Returns:
+            What `await` would give.
+
+        Raises:
+            RuntimeError: elsewhere than in the code of a plain workflow and its plain handlers.
+            TypeError: it can't be awaited.
+        """
+        return block(awaitable)
+
     async def receive(self, name: str, type: TypeForm[T], *, timeout: Duration | None = None) -> T:
         """Wait for the next signal of a name that has no handler.
 
@@ -461,6 +597,15 @@ def _method(function: object, kind: str) -> Callable[..., object]:
     if not inspect.isfunction(function):
         raise TypeError(f"@workflow.{kind} is for methods of a workflow class, not for {function!r}")
     return function
+
+
+def _moment(at: object) -> int:
+    """A time in microseconds since the epoch."""
+    if not isinstance(at, datetime):
+        raise TypeError(f"at must be a datetime, not {type(at).__name__}")
+    if at.tzinfo is None:
+        raise ValueError(f"at must say its time zone, as in workflow.now() + timedelta(days=1), not {at!r}")
+    return (at - _EPOCH) // timedelta(microseconds=1)
 
 
 def _exception_classes(classes: object, what: str = "failure_exceptions") -> tuple[type[BaseException], ...]:

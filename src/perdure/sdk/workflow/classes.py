@@ -19,6 +19,7 @@ from contextvars import ContextVar
 from typing import Any, Final, NoReturn, cast
 
 from perdure.sdk.signatures import Signature
+from perdure.sdk.workflow.attributes import Attributes
 from perdure.sdk.workflow.context import current
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.handlers import handlers_of
@@ -69,6 +70,8 @@ def define_class(
     task_queue: str,
     failure_exceptions: tuple[type[BaseException], ...],
     unused: Callable[[WorkflowDefinition], None],
+    *,
+    entity: bool = False,
 ) -> WorkflowDefinition:
     """Make a class a workflow.
 
@@ -85,6 +88,10 @@ def define_class(
         raise TypeError(
             f"workflow class {cls.__qualname__} can't have __slots__ (nor slots=True): calls are kept in it"
         )
+    handlers = handlers_of(cls)
+    alarms = [key for key in handlers if key[0] == "alarm"]
+    if alarms and not entity:
+        raise TypeError(f"{cls.__qualname__} handles the alarm {alarms[0][1]!r}: only entities have alarms")
     original = _no_init if cls.__init__ is object.__init__ else cls.__init__
     definition = WorkflowDefinition(
         name=name,
@@ -95,7 +102,8 @@ def define_class(
         make=functools.partial(_build, cls),
         task_queue=task_queue,
         failure_exceptions=failure_exceptions,
-        handlers=handlers_of(cls),
+        handlers=handlers,
+        attributes=Attributes(cls) if entity else None,
     )
     setattr(cls, _CALL_CLASS, None)  # not the base's, while our own is being made
     call_class = _call_class(cls, definition, unused)

@@ -14,12 +14,15 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from perdure.model.commands import RequestCancelExternalWorkflow, SignalExternalWorkflow
 from perdure.model.events import ParentClosePolicy
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
 from perdure.sdk.workflow.definition import WorkflowDefinition
+
+if TYPE_CHECKING:
+    from perdure.sdk.workflow.entities import Entity
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,11 @@ class WorkflowContext(Protocol):
 
     def uuid4(self) -> uuid.UUID: ...
 
+    @property
+    def entity(self) -> Entity:
+        """The run as an entity. Raises RuntimeError where it is none."""
+        ...
+
     def patched(self, id: str) -> bool: ...
 
     def deprecate_patch(self, id: str) -> None: ...
@@ -116,10 +124,12 @@ class WorkflowContext(Protocol):
 
 class _Thread(threading.local):
     context: WorkflowContext | None = None
+    plain = False
 
 
 thread: Final = _Thread()
-"""What this thread does; `thread.context` is what `current` returns, for those who ask often."""
+"""What this thread does; `thread.context` is what `current` returns, for those who ask often. `thread.plain`: it is in
+the code of a plain function, which waits without `await` (see `plain`)."""
 
 
 def current() -> WorkflowContext | None:

@@ -9,8 +9,9 @@ from types import CodeType
 from typing import Any, Literal, cast
 
 from perdure.sdk.signatures import Signature
+from perdure.sdk.workflow.attributes import Attributes
 
-HandlerKind = Literal["signal", "query", "update"]
+HandlerKind = Literal["signal", "query", "update", "alarm"]
 
 
 @dataclass(slots=True)
@@ -46,7 +47,9 @@ class WorkflowDefinition:
     handlers: dict[tuple[HandlerKind, str], HandlerDefinition] = field(
         default_factory=dict[tuple[HandlerKind, str], HandlerDefinition]
     )
-    """Signals, queries and updates by kind and name, those of base classes included."""
+    """Signals, queries, updates and alarms by kind and name, those of base classes included."""
+    attributes: Attributes | None = None
+    """Of an entity: what of it survives."""
 
     @property
     def code(self) -> CodeType:

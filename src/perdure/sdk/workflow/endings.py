@@ -23,6 +23,7 @@ from perdure.model.failures import Failure
 from perdure.sdk.failures import origin_of
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.loop import LoopTask
+from perdure.sdk.workflow.plain import run_plain
 
 
 class ContinueAsNewRequested(BaseException):
@@ -42,11 +43,7 @@ def main_code(
         function, args, kwargs = cast("Any", target).run, [], {}
     if definition.is_async:
         return cast("Coroutine[Any, Any, object]", function(*args, **kwargs))
-
-    async def call() -> object:
-        return function(*args, **kwargs)
-
-    return call()
+    return run_plain(function, *args, **kwargs)
 
 
 def is_failure(definition: WorkflowDefinition, error: BaseException) -> bool:

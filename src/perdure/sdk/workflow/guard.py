@@ -9,6 +9,8 @@ themselves. `scanning` refuses what can be seen in the code, `stuck` ends what n
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import linecache
 import logging
 import os
@@ -24,10 +26,11 @@ from typing import Any, Final
 from perdure.errors import GuardError
 from perdure.sdk.workflow.context import thread
 from perdure.sdk.workflow.dispatchers import dispatcher, replace
+from perdure.sdk.workflow.plain import block
 from perdure.sdk.workflow.source import LOOP, is_ours
 
 _ACTIVITY: Final = "Do it in an activity, and use its result"
-_SLEEP: Final = "Use asyncio.sleep, which is a durable timer"
+_SLEEP: Final = "Use asyncio.sleep, which is a durable timer; in a plain `def` workflow time.sleep is one"
 _CHANCE: Final = "Use random, workflow.random() or uuid.uuid4(), which repeat; real secrets are for activities"
 _THREAD: Final = "Use asyncio tasks for what waits, and activities for what computes"
 _WAIT: Final = "Use asyncio's Event, Condition, Lock or Queue, or workflow.wait_until"
@@ -89,7 +92,7 @@ def install() -> None:
     for owner in (os, random):
         name = "urandom" if owner is os else "_urandom"
         replace(owner, name, _refusing(getattr(owner, name), "reading the machine's randomness", _CHANCE))
-    replace(time, "sleep", _refusing(time.sleep, "sleeping in real time", _SLEEP))
+    replace(time, "sleep", _sleeping(time.sleep))
     replace(uuid, "uuid1", _refusing(uuid.uuid1, "uuid1()", "Use uuid.uuid4(), which repeats"))
     replace(threading.Thread, "start", _refusing(threading.Thread.start, "starting a thread", _THREAD))
     replace(threading.Thread, "join", _refusing(threading.Thread.join, "waiting for a thread", _THREAD))
@@ -107,6 +110,22 @@ def _hear(event: str, args: tuple[Any, ...]) -> None:
         refuse(what.format(repr(args[0])) if "{}" in what and args else what, instead)
     elif event.startswith(_NETWORK):
         refuse("using the network", _ACTIVITY)
+
+
+def _sleeping(original: Any) -> Any:
+    """`time.sleep`: a durable timer in the code of a plain workflow."""
+    real = _refusing(original, "sleeping in real time", _SLEEP)
+
+    @functools.wraps(original)
+    def sleep(seconds: Any, /) -> None:
+        if thread.plain:
+            if seconds < 0:
+                raise ValueError("sleep length must be non-negative")
+            block(asyncio.sleep(seconds))
+        else:
+            real(seconds)
+
+    return sleep
 
 
 def _refusing(original: Any, what: str, instead: str) -> Any:

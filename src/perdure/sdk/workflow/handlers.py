@@ -101,6 +101,39 @@ class Update(Handler[P], Generic[P, R_co]):
         return function
 
 
+class Alarm(Handler[[]]):
+    """What an entity does when an alarm rings."""
+
+    kind = "alarm"
+
+    def __init__(self, function: Callable[..., object], name: str | None) -> None:
+        super().__init__(function, name)
+        if len(inspect.signature(function).parameters) != 1:
+            raise TypeError(f"alarm {self.name}: its method takes nothing but self")
+
+
+class PlainAlarm(Alarm):
+    """An alarm handled by a plain method."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[object], /) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type[object], /) -> Callable[[], None]: ...
+    def __get__(self, instance: object, owner: type[object], /) -> object:
+        return self._bound(instance)
+
+
+class AsyncAlarm(Alarm):
+    """An alarm handled by an `async` method."""
+
+    @overload
+    def __get__(self, instance: None, owner: type[object], /) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type[object], /) -> Callable[[], Coro[None]]: ...
+    def __get__(self, instance: object, owner: type[object], /) -> object:
+        return self._bound(instance)
+
+
 class PlainSignal(Signal[P]):
     """A signal handled by a plain method."""
 
@@ -185,7 +218,8 @@ def _effective(cls: type[object]) -> dict[str, Handler[...]]:
             if isinstance(value, Handler):
                 found[attribute] = value
             if before is not None and (not isinstance(value, Handler) or value.kind != before.kind):
+                decorator = "on_alarm(…)" if before.kind == "alarm" else before.kind
                 raise TypeError(
-                    f"{base.__name__}.{attribute} overrides a {before.kind}: decorate it with @workflow.{before.kind}"
+                    f"{base.__name__}.{attribute} overrides a {before.kind}: decorate it with @workflow.{decorator}"
                 )
     return found

@@ -12,7 +12,7 @@ the history says so. The ledger numbers the live sides, and finds them again by 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any, Final
 
@@ -31,15 +31,34 @@ from perdure.model.commands import (
 )
 from perdure.model.payloads import Payload, Payloads
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
-from perdure.sdk.workflow.context import ChildOptions
+from perdure.sdk.workflow.context import ChildOptions, thread
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.futures import ActivityFuture, AnswerFuture, ChildFuture, Outcome
 from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask, LoopTimer
 from perdure.sdk.workflow.matching import Issued, Pair, Subject
+from perdure.sdk.workflow.plain import block
 from perdure.sdk.workflow.source import user_line
 
 EVICTED: Final = "evicted"
 """The refusal while a run is taken out of memory."""
+
+
+class PlainActivityFuture(ActivityFuture):
+    """The same in a plain workflow, where `result` waits."""
+
+    __slots__ = ()
+
+    def result(self) -> object:
+        return block(self) if thread.plain and not self.done() else super().result()
+
+
+class PlainChildFuture(ChildFuture):
+    """The same in a plain workflow, where `result` waits."""
+
+    __slots__ = ()
+
+    def result(self) -> object:
+        return block(self) if thread.plain and not self.done() else super().result()
 
 
 class Ledger:
@@ -58,11 +77,17 @@ class Ledger:
         self._issued: list[Issued] = []
         self._dropped = False
         self._open: dict[int, Subject] = {}
+        self._activity: type[ActivityFuture] = ActivityFuture
+        self._child: type[ChildFuture] = ChildFuture
         self._activities = self._timers = self._children = 0
         self._refusals = 0
         self._news: list[e.HistoryEvent] = []
         self._resolved: set[int] | None = None
         self._flags = flags.CURRENT
+
+    def make_plain(self) -> None:
+        """The run is that of a plain function: results are waited for without `await`."""
+        self._activity, self._child = PlainActivityFuture, PlainChildFuture
 
     def begin(self, news: list[e.HistoryEvent], *, replaying: bool, flags: tuple[int, ...] = flags.CURRENT) -> None:
         """A workflow task begins, with the events that it delivers, and the flags that are in force."""
@@ -85,7 +110,7 @@ class Ledger:
         """Ask for an activity."""
         self._activities += 1
         decode = definition.signature.decode_result
-        future = ActivityFuture(self, str(self._activities), decode, options.cancellation_type)
+        future = self._activity(self, str(self._activities), decode, options.cancellation_type)
         command = ScheduleActivity(
             future.name,
             definition.name,
@@ -107,7 +132,7 @@ class Ledger:
         id = options.id or f"{self._workflow_id}/{self._children}"
         waited_for = flags.CHILDREN_ARE_WAITED_FOR in self._flags
         cancellation = options.cancellation_type or ("wait" if waited_for else "try")
-        future = ChildFuture(self, id, definition.signature.decode_result, cancellation)
+        future = self._child(self, id, definition.signature.decode_result, cancellation)
         command = StartChildWorkflow(
             id,
             definition.name,
@@ -190,6 +215,13 @@ class Ledger:
             self._dropped = False
             issued = [item for item in issued if item[1] is None or not item[1].dropped]
         return issued
+
+    def pending(self) -> Iterator[Subject]:
+        """The live sides of all that was asked for and has no end yet."""
+        yield from self._open.values()
+        for _, subject, _ in self._issued:
+            if subject is not None and subject.event_id == 0 and not subject.dropped:
+                yield subject
 
     def bind(self, pairs: Iterable[Pair]) -> None:
         """Take over which event records which command; what the history calls it is its name."""

@@ -20,7 +20,7 @@ from typing import Protocol, cast
 
 from perdure.clock import SECOND
 from perdure.errors import DecodeError, NondeterminismError, NotFound, NotRunning
-from perdure.model.commands import AcceptUpdate, CompleteUpdate, RejectUpdate
+from perdure.model.commands import AcceptUpdate, CarriedSignal, CompleteUpdate, RejectUpdate
 from perdure.model.events import WorkflowExecutionSignaled
 from perdure.model.payloads import NULL, Payload, Payloads
 from perdure.model.tasks import AdmittedUpdate
@@ -29,6 +29,7 @@ from perdure.sdk.failures import failure_of
 from perdure.sdk.workflow.definition import HandlerDefinition, HandlerKind, WorkflowDefinition
 from perdure.sdk.workflow.ledger import Ledger
 from perdure.sdk.workflow.logs import WorkflowLogger
+from perdure.sdk.workflow.plain import run_plain
 
 
 class Ending(Protocol):
@@ -72,8 +73,11 @@ class Messages:
         self._ledger = ledger
         self._context = context
         self._logger = logger
-        self._mailboxes: defaultdict[str, asyncio.Queue[Payloads]] = defaultdict(asyncio.Queue)
+        self._mailboxes: defaultdict[str, asyncio.Queue[WorkflowExecutionSignaled]] = defaultdict(asyncio.Queue)
+        self._left: list[WorkflowExecutionSignaled] = []  # for the next run
         self._running: dict[asyncio.Task[object], str] = {}
+        self.handled = 0
+        """How many signals, updates and alarms have been handled to the end."""
 
     @property
     def unfinished(self) -> list[str]:
@@ -85,7 +89,7 @@ class Messages:
         """A signal has arrived. One that can't be decoded is logged and dropped: it must not stop the run."""
         handler = self._definition.handlers.get(("signal", event.signal_name))
         if handler is None:
-            self._mailboxes[event.signal_name].put_nowait(event.input)
+            self._mailboxes[event.signal_name].put_nowait(event)
             return
         try:
             args, kwargs = handler.signature.decode(event.input)
@@ -93,6 +97,26 @@ class Messages:
             self._dropped(event.signal_name, error)
             return
         self._start(handler, args, kwargs, self._signal_done, None)
+
+    def leave(self, event: WorkflowExecutionSignaled) -> None:
+        """A signal has arrived, but the code goes on as another run, which is to have it."""
+        self._left.append(event)
+
+    def take_unused(self) -> tuple[CarriedSignal, ...]:
+        """The signals that nobody has used, in the order in which they came. Nobody can use them after this."""
+        unused = self._left
+        for mailbox in self._mailboxes.values():
+            while not mailbox.empty():
+                unused.append(mailbox.get_nowait())
+        unused.sort(key=lambda event: event.id)
+        return tuple([CarriedSignal(event.signal_name, event.input, event.identity) for event in unused])
+
+    def ring(self, name: str) -> None:
+        """An alarm's time has come. Raises NotFound where the class has lost its handler."""
+        handler = self._definition.handlers.get(("alarm", name))
+        if handler is None:
+            raise NotFound(self._unknown("alarm", name))
+        self._start(handler, [], {}, self._signal_done, None)
 
     def _signal_done(self, error: BaseException | None, result: object) -> None:
         if error is not None and not isinstance(error, asyncio.CancelledError):
@@ -109,7 +133,7 @@ class Messages:
         limit = None if timeout is None else timeout / SECOND
         try:
             async with asyncio.timeout(limit):
-                payloads = await mailbox.get()
+                payloads = (await mailbox.get()).input
         except TimeoutError:
             raise TimeoutError(f"receive: no signal {name!r} came within {limit:g} s") from None
         return _value(payloads, type, f"signal {name!r}")
@@ -168,7 +192,7 @@ class Messages:
         update_id: str | None,
     ) -> None:
         context = self._context.copy()
-        if not handler.is_async:
+        if not handler.is_async and self._definition.is_async:
             try:
                 result = context.run(handler.function, self._target, *args, **kwargs)
             except KeyboardInterrupt:
@@ -177,14 +201,23 @@ class Messages:
                 done(error, None)
             else:
                 done(None, result)
+            self.handled += 1
             return
-        coroutine = cast("Coroutine[object, object, object]", handler.function(self._target, *args, **kwargs))
+        code = (
+            handler.function(self._target, *args, **kwargs)
+            if handler.is_async
+            else (
+                run_plain(handler.function, self._target, *args, **kwargs)  # it may wait, as `run` may
+            )
+        )
+        coroutine = cast("Coroutine[object, object, object]", code)
         name = f"{handler.kind} {handler.name}" + (f" ({update_id})" if update_id else "")
         task = self._ledger.loop.create_task(coroutine, name=name, context=context)
         self._running[task] = name
 
         def finish(task: asyncio.Task[object]) -> None:
             del self._running[task]
+            self.handled += 1
             if task.cancelled():
                 done(asyncio.CancelledError(f"the handler of {name} was cancelled"), None)
             else:

@@ -25,7 +25,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, ClassVar, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn, cast
+
+from msgspec.structs import replace
 
 from perdure.clock import SECOND
 from perdure.errors import NotFound
@@ -42,7 +44,7 @@ from perdure.model.commands import (
     SignalExternalWorkflow,
 )
 from perdure.model.failures import Failure
-from perdure.model.flags import CURRENT, require_known
+from perdure.model.flags import CARRIES_OVER, CURRENT, require_known
 from perdure.model.payloads import NULL, Payload
 from perdure.model.tasks import (
     START,
@@ -62,6 +64,7 @@ from perdure.sdk.workflow.conditions import Conditions
 from perdure.sdk.workflow.context import ChildOptions, WorkflowInfo
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.endings import ContinueAsNewRequested, is_failure, located, main_code, tear_down
+from perdure.sdk.workflow.entities import Entity, Memory, is_continued
 from perdure.sdk.workflow.futures import ActivityFuture, AnswerFuture, ChildFuture
 from perdure.sdk.workflow.ledger import EVICTED, Ledger
 from perdure.sdk.workflow.logs import WorkflowLogger
@@ -117,6 +120,11 @@ class WorkflowRun:
         self._bug: BaseException | None = None
         self._main: LoopTask[object] | None = None
         self._random: random.Random | None = None
+        self._entity: Entity | None = None
+        self._target: object = None
+        self._rolls_over = False
+        self._flags: tuple[int, ...] = ()
+        self._carries_over = False
         self._time = 0
         self._history_length = 0
         self._history_bytes: int | None = None
@@ -204,7 +212,7 @@ class WorkflowRun:
                     tear_down(task)
                 torn = len(tasks)
         self._ledger.release()
-        self._messages = self._main = self._sent = None
+        self._messages = self._main = self._sent = self._entity = self._target = None
 
     def take_log_records(self) -> list[logging.LogRecord]:
         """What the code has logged since the last call. It may be handed to `logging` when the task's
@@ -227,9 +235,10 @@ class WorkflowRun:
 
     def _replay(self, recorded: RecordedTask) -> list[Issued]:
         """Run a recorded task again; what the code asks for."""
-        if recorded.completed.flags != CURRENT:
-            require_known(recorded.completed.flags)
+        self._use(recorded.completed.flags)
         self._patches.recorded(recorded.asked)
+        # As it was then, whatever is suggested today.
+        self._rolls_over = bool(recorded.asked) and type(recorded.asked[-1]) is e.WorkflowExecutionContinuedAsNew
         self._resolver.replay(recorded.completed.exceptions)
         self._history_length, self._history_bytes = recorded.history_length, None
         self._begin(recorded.news, recorded.time, replaying=True, flags=recorded.completed.flags)
@@ -241,17 +250,25 @@ class WorkflowRun:
         return self._finish()
 
     def _run_live(self, task: WorkflowTask) -> list[Issued]:
+        self._use(CURRENT)
         news = self._reader.take_news()
         self._resolver.take()  # what a replay has met, its history records
         self._history_length, self._history_bytes = task.position.event_id, task.history_bytes
         self._begin(news, task.time, replaying=False)
         self._tell(news)
         for update in task.updates:
-            self._listener().admit(update)
-            self._settle()
+            if self._successor is None:  # else the next run takes it
+                self._listener().admit(update)
+                self._settle()
         issued = self._finish()
         self._sent = [item for item in issued if type(item[0]) is not RejectUpdate] if task.updates else issued
         return issued
+
+    def _use(self, flags: tuple[int, ...]) -> None:
+        """Behave as the flags of a workflow task say."""
+        if flags != self._flags:
+            require_known(flags)
+            self._flags, self._carries_over = flags, CARRIES_OVER in flags
 
     def _begin(
         self, news: list[e.HistoryEvent], time: int, *, replaying: bool, flags: tuple[int, ...] = CURRENT
@@ -269,6 +286,9 @@ class WorkflowRun:
         for event in news:
             if self._closing is not None and not isinstance(event, e.WorkflowExecutionSignaled):
                 continue  # the code has ended; but a message that was taken is heard, if only by its handler
+            if self._successor is not None and self._carries_over:
+                self._listener().leave(cast("e.WorkflowExecutionSignaled", event))
+                continue
             if self._apply[type(event)](self, event) is not False:
                 self._settle()
 
@@ -285,6 +305,8 @@ class WorkflowRun:
     def _finish(self) -> list[Issued]:
         """The end of a workflow task: what was asked for."""
         self._loop.prune()
+        if self._entity is not None and self._closing is None:
+            self._end_entity_task(self._entity)
         issued = self._ledger.collect()
         if self._closing is not None:
             unfinished = self._listener().unfinished
@@ -293,10 +315,23 @@ class WorkflowRun:
             if isinstance(self._closing, CompleteWorkflow) and self._main is not None:
                 self._closing = CompleteWorkflow(self._definition.signature.encode_result(self._main.result()))
             elif self._successor is not None:
-                self._closing = self._successor()  # its input is encoded last, too
+                signals = self._listener().take_unused() if self._carries_over else ()
+                self._closing = replace(self._successor(), signals=signals)  # its input is encoded last, too
             issued.append((self._closing, None, ""))
             self.closed = True
         return issued
+
+    def _end_entity_task(self, entity: Entity) -> None:
+        entity.check(self._target)
+        if (self._rolls_over if self._loop.replaying else self.info().continue_as_new_suggested) and entity.quiet:
+            self._successor = self._roll_over
+            self._closing = ContinueAsNew(self._started.workflow_type, "", ())  # made when all else is settled
+
+    def _roll_over(self) -> ContinueAsNew:
+        state = None if self._random is None else self._random.getstate()
+        memory = Memory(random=state, patches=self._patches.decided)
+        command = ContinueAsNew(self._started.workflow_type, "", self._started.input)
+        return self.entity.roll_over(self._target, memory, command)
 
     # --- The end of the run -----------------------------------------------------------------------------
     @property
@@ -368,17 +403,33 @@ class WorkflowRun:
         self._started, self._definition = event, definition
         self._set_clock()
         self._facts["workflow_type"] = definition.name
+        if not definition.is_async:
+            self._ledger.make_plain()
         args, kwargs = definition.signature.decode(event.input)
+        if definition.attributes is not None:
+            alarms = frozenset(name for kind, name in definition.handlers if kind == "alarm")
+            self._entity = Entity(definition.attributes, alarms, self, self._ledger, self._conditions)
         target: object = None
-        if definition.is_class:
+        if event.header is not None and is_continued(event.header):
+            target = self._context.run(self._restore, event.header)
+        elif definition.is_class:
             try:
                 target = self._context.run(definition.make, *args, **kwargs)
             except Exception as error:
                 self.end_with(error)
+        self._target = target
         self._messages = Messages(self, definition, target, self._ledger, self._context, self._logger)
         if self._closing is None:
             code = main_code(definition, target, args, kwargs)
             self._main = self._loop.create_task(code, name=definition.name, context=self._context.copy())
+
+    def _restore(self, header: Mapping[str, Payload]) -> object:
+        target, memory = self.entity.restore(header)
+        self._patches.decided = memory.patches
+        if memory.random is not None:
+            self._random = random.Random(0)
+            self._random.setstate(memory.random)
+        return target
 
     def _signaled(self, event: e.WorkflowExecutionSignaled) -> None:
         self._listener().signal(event)
@@ -441,6 +492,21 @@ class WorkflowRun:
         e.RequestCancelExternalWorkflowExecutionFailed: _not_arrived,
     }
     """What each of `replay.NEWS` does; False: nothing."""
+
+    # --- entities.Host ----------------------------------------------------------------------------------
+    @property
+    def main(self) -> LoopTask[object] | None:
+        return self._main
+
+    @property
+    def handled(self) -> int:
+        return self._listener().handled
+
+    def microseconds(self) -> int:
+        return self._time
+
+    def ring(self, name: str) -> None:
+        self._listener().ring(name)
 
     # --- context.WorkflowContext ------------------------------------------------------------------------
     def start_activity(
@@ -515,6 +581,14 @@ class WorkflowRun:
 
     def deprecate_patch(self, id: str) -> None:
         self._patches.deprecate(id, replaying=self._loop.replaying)
+
+    @property
+    def entity(self) -> Entity:
+        if self._entity is None:
+            raise RuntimeError(
+                f"workflow {self._started.workflow_type} is no entity: decorate a class with @workflow(entity=True)"
+            )
+        return self._entity
 
     def continue_as_new(
         self, definition: WorkflowDefinition, args: Sequence[object], kwargs: dict[str, object]

@@ -11,6 +11,8 @@ import sys
 from types import CodeType, CoroutineType, FrameType
 from typing import Final, cast
 
+from perdure.sdk.workflow.plain import frame_of
+
 _SDK: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _ASYNCIO: Final = os.path.dirname(os.path.abspath(asyncio.__file__)) + os.sep
 
@@ -49,7 +51,24 @@ def awaited_lines(coroutine: object) -> list[str]:
         awaited = cast("CoroutineType[object, object, object]", coroutine)
         frame = awaited.cr_frame
         if frame is not None and not is_ours(frame.f_code):
-            code = frame.f_code
-            lines.append(f'  File "{code.co_filename}", line {frame.f_lineno}, in {code.co_qualname}')
+            lines.append(_shown(frame))
+        plain = frame_of(frame) if frame is not None else None
+        if plain is not None:
+            return lines + _plain_lines(plain)
         coroutine = awaited.cr_await
     return lines
+
+
+def _plain_lines(frame: FrameType | None) -> list[str]:
+    """The same for a function that waits in a greenlet."""
+    lines: list[str] = []
+    while frame is not None:
+        if not is_ours(frame.f_code):
+            lines.append(_shown(frame))
+        frame = frame.f_back
+    return lines[::-1]
+
+
+def _shown(frame: FrameType) -> str:
+    code = frame.f_code
+    return f'  File "{code.co_filename}", line {frame.f_lineno}, in {code.co_qualname}'

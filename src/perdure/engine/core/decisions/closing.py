@@ -23,8 +23,10 @@ OUTCOMES: Final[dict[type[e.Event], FailureKind]] = {
 }
 
 
-def close(tx: Transition, event: e.HistoryEvent) -> None:
+def close(tx: Transition, event: e.HistoryEvent, *, keep_children: bool = False) -> None:
     """End the run with this event (its id is set here), and let go of all that it had going.
+
+    What is carried over to a next run is not let go: see `carrying`.
 
     Where the code closes the run, what it didn't wait for may be in the buffer (messages are not: see
     `workflow_tasks.unseen`). It came too late, and stays there: only the commands' events follow a task.
@@ -35,9 +37,11 @@ def close(tx: Transition, event: e.HistoryEvent) -> None:
         if activity.status == "started":
             token = ActivityToken(execution.ref, activity.event.id, activity.attempt)
             tx.effects.append(CancelAttempt(activity.worker, token, "closed"))
-    for update_id in (*state.admitted, *state.accepted):
+    carries_on = isinstance(event, e.WorkflowExecutionContinuedAsNew)
+    for update_id in state.accepted if carries_on else (*state.admitted, *state.accepted):
         tx.effects.append(UpdateProgressed(UpdateOutcome(update_id, "rejected", None, CLOSED)))
-    children = list(state.children.values())
+    children = [] if keep_children else list(state.children.values())
+    ending = [] if keep_children else list(state.inherited.values())
     execution.taken = None
     execution.beats.clear()
     tx.add(replace(event, id=tx.next_id, time=tx.now))
@@ -46,6 +50,10 @@ def close(tx: Transition, event: e.HistoryEvent) -> None:
         if policy != "abandon":
             own = e.ParentRef(state.namespace, state.workflow_id, execution.ref.run_id, child.event.id)
             send(tx, 0, r.OutboxCancel(child.event.workflow_id, "", policy == "terminate", own))
+    for inherited in ending:
+        policy = inherited.parent_close_policy
+        if policy != "abandon":
+            send(tx, 0, r.OutboxCancel(inherited.workflow_id, inherited.run_id, policy == "terminate"))
     report_to_parent(tx, event)
     tx.listed = True
     tx.effects.append(RunClosed())

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from perdure.engine.core.decisions.activities import resolve_cancelled
+from perdure.engine.core.decisions.carrying import carry
 from perdure.engine.core.decisions.chains import end_or_retry, next_run_id
 from perdure.engine.core.decisions.checks import started_timer
 from perdure.engine.core.decisions.closing import close, send
-from perdure.engine.core.effects import CancelAttempt, ContinueRun, UpdateProgressed
+from perdure.engine.core.effects import CancelAttempt, UpdateProgressed
 from perdure.engine.core.transition import Transition
 from perdure.model import commands as c
 from perdure.model import events as e
@@ -83,15 +84,18 @@ def cancel_workflow(tx: Transition, command: c.CancelWorkflow, completed: int) -
 
 def continue_as_new(tx: Transition, command: c.ContinueAsNew, completed: int) -> None:
     """The run ends, and the next of its chain begins in the same commit."""
-    queue = command.task_queue or tx.state.started.task_queue
+    state = tx.state
+    queue = command.task_queue or state.started.task_queue
     new_run_id = next_run_id(tx.execution.ref.run_id, completed)
+    carried = carry(state, command)
     close(
         tx,
         e.WorkflowExecutionContinuedAsNew(
-            0, tx.now, new_run_id, command.workflow_type, queue, command.input, completed
+            0, tx.now, new_run_id, command.workflow_type, queue, command.input, completed, command.header
         ),
+        keep_children=command.keep_children,
     )
-    tx.effects.append(ContinueRun())
+    tx.effects.append(carried)
 
 
 def accept_update(tx: Transition, command: c.AcceptUpdate, completed: int) -> None:

@@ -6,9 +6,11 @@ second delivery by its request id. After `limits.OUTBOX_RETRY_LIFETIME` it is gi
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from perdure.engine.core.decisions.messages import DONE
 from perdure.engine.core.effects import Send
-from perdure.engine.core.inputs import ChildReported, OutboxAnswered, OutboxUndelivered
+from perdure.engine.core.inputs import ChildReported, InheritedChildReported, OutboxAnswered, OutboxUndelivered
 from perdure.engine.core.transition import Transition
 from perdure.errors import NotFound
 from perdure.limits import OUTBOX_RETRY_INITIAL, OUTBOX_RETRY_LIFETIME, OUTBOX_RETRY_MAXIMUM
@@ -105,4 +107,16 @@ def child_reported(tx: Transition, report: ChildReported) -> None:
             else e.ChildWorkflowExecutionCompleted(0, tx.now, report.initiated_event_id, started, report.result or NULL)
         )
         tx.schedule_task()
+    # The run that began it may have left it to the next one.
+    tx.reply = Elsewhere() if child is None and tx.state.status == "ContinuedAsNew" else DONE
+
+
+class Elsewhere(NamedTuple):
+    """The reply to a child's report: the latest run of the parent's chain may have it now."""
+
+
+def inherited_child_reported(tx: Transition, report: InheritedChildReported) -> None:
+    """A child that an earlier run began has ended: it need not be ended with this one."""
+    if report.workflow_id in tx.state.inherited:
+        tx.note(r.InheritedChildOver(report.workflow_id))
     tx.reply = DONE

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from perdure.engine.core.decisions.carrying import take_over
 from perdure.engine.core.decisions.chains import failure_of, retry_delay
+from perdure.engine.core.effects import ContinueRun
 from perdure.engine.core.evolve import begin
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import Start
@@ -14,6 +18,8 @@ from perdure.model import records as r
 from perdure.model.journal import encode_event
 from perdure.model.requests import Started, StartSignal, StartUpdate, StartWorkflow
 from perdure.model.state import State
+
+_NOTHING: Final = ContinueRun()
 
 
 def begin_run(start: Start, now: int, retention: int) -> Transition:
@@ -47,8 +53,11 @@ Continued = e.WorkflowExecutionContinuedAsNew | e.WorkflowExecutionFailed | e.Wo
 """Ends that may be followed by another run of the chain: then they name it."""
 
 
-def continue_run(last: State, end: Continued, run_no: int, now: int, retention: int) -> Transition:
-    """The next run of a chain: with new input, or another attempt with the same. All else is as it was."""
+def continue_run(
+    last: State, end: Continued, run_no: int, now: int, retention: int, carried: ContinueRun = _NOTHING
+) -> Transition:
+    """The next run of a chain: with new input and what was carried over, or another attempt with the same input. All
+    else is as it was."""
     before = last.started
     if isinstance(end, e.WorkflowExecutionContinuedAsNew):
         what, attempt, delay, failure = (end.workflow_type, end.task_queue, end.input), 1, 0, None
@@ -75,8 +84,9 @@ def continue_run(last: State, end: Continued, run_no: int, now: int, retention: 
         delay,
         before.workflow_task_timeout,
         continued_failure=failure,
+        header=end.header if isinstance(end, e.WorkflowExecutionContinuedAsNew) else before.header,
     )
-    return _begin(last.namespace, last.workflow_id, run_no, event, retention)
+    return _begin(last.namespace, last.workflow_id, run_no, event, retention, carried=carried)
 
 
 def _begin(
@@ -86,12 +96,14 @@ def _begin(
     event: e.WorkflowExecutionStarted,
     retention: int,
     message: StartSignal | StartUpdate | None = None,
+    carried: ContinueRun = _NOTHING,
 ) -> Transition:
     execution = Execution(begin(namespace, workflow_id, run_no, event), retention)
     tx = Transition(execution, event.time)
     tx.events.append(event)
     tx.encoded.append(encode_event(event))
     tx.listed = True
+    take_over(tx, carried)
     if isinstance(message, StartSignal):
         tx.arrive(e.WorkflowExecutionSignaled(0, tx.now, message.name, message.input, event.identity))
     elif message is not None:

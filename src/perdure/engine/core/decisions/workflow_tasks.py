@@ -26,7 +26,7 @@ from perdure.limits import (
 )
 from perdure.model import events as e
 from perdure.model import records as r
-from perdure.model.commands import AcceptUpdate, RejectUpdate
+from perdure.model.commands import AcceptUpdate, ContinueAsNew, RejectUpdate
 from perdure.model.failures import Failure
 from perdure.model.state import OpenTask
 from perdure.model.tasks import Position, WorkflowTaskCompletion, WorkflowTaskFailure
@@ -80,7 +80,9 @@ def complete(tx: Transition, message: WorkflowTaskCompletion) -> None:
     if wrong is not None:
         task_failed(tx, task, wrong)
         return
-    if message.commands and type(message.commands[-1]) in CLOSING and unseen(tx, message):
+    last = type(message.commands[-1]) if message.commands else None
+    # What a run that goes on as another has not seen is carried over.
+    if last in CLOSING and last is not ContinueAsNew and unseen(tx, message):
         refuse_close(tx, task)
         return
     started = start_event(tx, task)

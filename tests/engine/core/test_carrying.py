@@ -1,0 +1,116 @@
+"""What goes over to the next run of a chain: nothing is lost between them, nothing is there twice."""
+
+from __future__ import annotations
+
+from perdure.engine.core import effects as fx
+from perdure.engine.core.inputs import ChildReported, InheritedChildReported
+from perdure.engine.core.queries import update_outcome
+from perdure.model import commands as c
+from perdure.model import events as e
+from perdure.model import records as r
+from perdure.model.failures import Failure
+from tests.engine.core.harness import Run, effects, payload
+
+NEXT = c.ContinueAsNew("Type", "", ())
+
+
+def signals(run: Run) -> list[str]:
+    return [event.signal_name for event in run.history if isinstance(event, e.WorkflowExecutionSignaled)]
+
+
+def test_signals_stand_before_the_first_task_in_their_order() -> None:
+    run = Run.begin()
+    run.take()
+    run.signal("late")
+    run.cancel()
+    run.signal("later")
+    carried = (c.CarriedSignal("unused", (payload(1),), "ann"), c.CarriedSignal("unused-too", ()))
+    run.complete(c.ContinueAsNew("Type", "", (), carried, {"h": payload(2)}))
+    assert not run.state.buffered
+    following = run.continued()
+    assert signals(following) == ["unused", "unused-too", "late", "later"]
+    assert following.names()[-2:] == ["WorkflowExecutionSignaled", "WorkflowTaskScheduled"]
+    assert following.state.cancel_requested
+    first = following.history[1]
+    assert isinstance(first, e.WorkflowExecutionSignaled)
+    assert (first.input, first.identity) == ((payload(1),), "ann")
+    assert following.state.started.header == {"h": payload(2)}
+    following.crash()
+    following.complete(c.CompleteWorkflow(payload(None)))
+
+
+def test_an_update_that_waits_is_admitted_by_the_next_run() -> None:
+    run = Run.begin()
+    run.take()
+    run.update("waits")
+    tx = run.complete(NEXT)
+    assert not effects(tx, fx.UpdateProgressed)  # its caller waits on
+    following = run.continued()
+    assert list(following.state.admitted) == ["waits"]
+    following.crash()
+    following.complete(c.AcceptUpdate("waits"), c.CompleteUpdate("waits", payload(1)))
+
+
+def test_answers_of_updates_are_remembered() -> None:
+    run = Run.begin()
+    run.take()
+    run.update("done")
+    run.update("refused")
+    run.update("cut")
+    run.complete()  # nobody has answered yet
+    failure = Failure("no")
+    run.complete(c.AcceptUpdate("done"), c.CompleteUpdate("done", payload(1)), c.RejectUpdate("refused", failure))
+    run.signal()
+    tx = run.complete(c.AcceptUpdate("cut"), NEXT)
+    assert [effect.outcome.stage for effect in effects(tx, fx.UpdateProgressed)] == ["accepted", "rejected"]
+    following = run.continued()
+    stages = {id: update_outcome(following.state, id) for id in ("done", "refused", "cut")}
+    assert {id: known and known.stage for id, known in stages.items()} == {
+        "done": "completed",
+        "refused": "rejected",
+        "cut": "rejected",
+    }
+    assert not following.state.admitted
+    assert effects(following.update("done"), fx.UpdateProgressed) == []
+
+
+def test_children_go_on_where_the_code_says_so() -> None:
+    run = Run.begin()
+    run.complete(c.StartChildWorkflow("kept", "Type", "", ()), c.StartChildWorkflow("left", "Type", "", (), "abandon"))
+    began = run.history[4].id
+    run.signal()
+    tx = run.complete(c.ContinueAsNew("Type", "", (), (), None, keep_children=True))
+    assert not effects(tx, fx.Send)
+    following = run.continued()
+    assert set(following.state.inherited) == {"kept", "left"}
+    following.complete(c.ContinueAsNew("Type", "", (), (), None, keep_children=True))
+    last = following.continued()
+    assert (
+        run.decide(ChildReported(began, None, None, "child-run")).reply
+        != last.decide(InheritedChildReported("other")).reply
+    )
+    last.complete()
+    assert set(last.state.inherited) == {"kept", "left"}
+    last.signal()
+    tx = last.complete(c.CompleteWorkflow(payload(None)))
+    cancels = [effect.message for effect in effects(tx, fx.Send)]
+    assert cancels == [r.OutboxCancel("kept", "", terminate=True)]
+
+
+def test_an_inherited_child_that_has_ended_is_forgotten() -> None:
+    run = Run.begin()
+    run.complete(c.StartChildWorkflow("child", "Type", "", ()))
+    run.signal()
+    run.complete(c.ContinueAsNew("Type", "", (), (), None, keep_children=True))
+    following = run.continued()
+    following.decide(InheritedChildReported("child"))
+    assert not following.state.inherited
+    assert not effects(following.complete(c.CompleteWorkflow(payload(None))), fx.Send)
+
+
+def test_without_it_children_end_with_their_run_as_before() -> None:
+    run = Run.begin()
+    run.complete(c.StartChildWorkflow("child", "Type", "", ()))
+    run.signal()
+    assert len(effects(run.complete(NEXT), fx.Send)) == 1
+    assert not run.continued().state.inherited

@@ -1,0 +1,170 @@
+"""Entities over every kind of engine: a stream of messages through many runs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from perdure import workflow
+from perdure.engine.core.decisions import workflow_tasks
+from perdure.sdk.client.client import Client
+from perdure.sdk.workflow import runtime
+from tests.integration.engines import Engine, event_names
+from tests.integration.work import echo
+
+EARLY = 60
+
+
+@pytest.fixture(autouse=True)
+def suggested_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entity rolls over after a few events, not after ten thousand."""
+    monkeypatch.setattr(runtime, "SUGGEST_CONTINUE_AS_NEW_EVENTS", EARLY)
+
+
+@workflow(name="entities.Pet")
+async def pet(name: str) -> str:
+    return await workflow.receive("call", str)
+
+
+@workflow(name="entities.Account", entity=True)
+class Account:
+    heard: list[int]
+    runs: int
+    rung: int
+    gone: bool
+
+    def __init__(self) -> None:
+        self.heard = []
+        self.runs = 0
+        self.rung = 0
+        self.gone = False
+
+    async def run(self) -> tuple[list[int], int, int]:
+        self.runs += 1
+        while not self.gone:
+            await workflow.idle()
+        return self.heard, self.runs, self.rung
+
+    @workflow.signal
+    def hear(self, n: int) -> None:
+        self.heard.append(n)
+
+    @workflow.signal
+    async def build(self, n: int) -> None:
+        self.heard.append(int(await echo(f"{n}")))
+
+    @workflow.signal
+    def adopt(self) -> None:
+        workflow.start(pet("rex"), id="rex")
+
+    @workflow.signal
+    def remind(self, seconds: float) -> None:
+        workflow.alarm("bell", after=seconds)
+
+    @workflow.on_alarm("bell")
+    async def ring(self) -> None:
+        await echo("ding")
+        self.rung += 1
+
+    @workflow.update
+    def ask(self, n: int) -> int:
+        self.heard.append(n)
+        return n + 1
+
+    @workflow.update
+    async def hear_bell(self) -> int:
+        await workflow.wait_until(lambda: self.rung > 0)
+        return self.rung
+
+    @workflow.signal
+    def end(self) -> None:
+        self.gone = True
+
+    @workflow.query
+    def counts(self) -> tuple[int, int, int]:
+        return len(self.heard), self.runs, self.rung
+
+
+async def test_no_message_is_lost_or_doubled_through_the_runs(client: Client) -> None:
+    await client.start(Account(), id="account")
+    account = client.get("account", Account)
+    sent = [account.signal(Account.hear, n) for n in range(300)]
+    built = [account.signal(Account.build, n) for n in range(300, 330)]
+    asked = [account.update(Account.ask, n) for n in range(1_000, 1_050)]
+    answers = await asyncio.gather(*sent, *built, *asked)
+    assert answers[330:] == [n + 1 for n in range(1_000, 1_050)]
+    for n in range(330, 500):
+        await account.signal(Account.hear, n)
+    await account.signal(Account.end)
+    heard, runs, _ = await account.result()
+    assert sorted(heard) == [*range(500), *range(1_000, 1_050)]
+    assert runs > 2
+    assert len(await event_names(client.get("account"))) < 3 * EARLY + 500
+
+
+async def test_a_restart_between_the_runs(engine: Engine) -> None:
+    async with engine.open() as client:
+        await client.start(Account(), id="account")
+        for n in range(100):
+            await client.get("account", Account).signal(Account.hear, n)
+    async with engine.open() as client:
+        account = client.get("account", Account)
+        length, runs, _ = await account.query(Account.counts)
+        assert length == 100
+        assert runs > 1
+        await account.signal(Account.end)
+        assert (await account.result())[0] == list(range(100))
+
+
+async def test_alarms_and_children_go_on_through_the_runs(client: Client) -> None:
+    await client.start(Account(), id="account")
+    account = client.get("account", Account)
+    await account.signal(Account.adopt)
+    await account.signal(Account.remind, 0.3)
+    for n in range(100):
+        await account.signal(Account.hear, n)
+    _, runs, _ = await account.query(Account.counts)
+    assert runs > 1
+    child = client.get("rex")
+    await child.signal("call", "here")
+    assert await child.result() == "here"
+    assert await account.update(Account.hear_bell) == 1
+    await account.signal(Account.end)
+    assert (await account.result())[2] == 1
+
+
+async def test_a_child_of_an_earlier_run_ends_with_the_entity(client: Client) -> None:
+    await client.start(Account(), id="account")
+    account = client.get("account", Account)
+    await account.signal(Account.adopt)
+    for n in range(100):
+        await account.signal(Account.hear, n)
+    assert (await client.get("rex").describe()).status == "Running"
+    await account.signal(Account.end)
+    await account.result()
+    with pytest.raises(Exception, match="terminated"):
+        await client.get("rex").result()
+
+
+async def test_without_a_quiet_moment_it_is_held_at_the_hard_limit(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow_tasks, "MAX_HISTORY_EVENTS", 2 * EARLY)
+
+    @workflow(name="entities.Restless", entity=True)
+    class Restless:
+        heard: int = 0
+
+        async def run(self) -> None:
+            await workflow.receive("never", int)
+
+        @workflow.signal
+        def hear(self) -> None:
+            self.heard += 1
+
+    handle = await client.start(Restless(), id="restless")
+    while not (reason := (await handle.describe()).hold_reason):
+        await handle.signal(Restless.hear)
+    assert "the history has" in reason
+    assert (await handle.describe()).status == "Running"

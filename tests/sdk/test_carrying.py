@@ -1,0 +1,128 @@
+"""Continue-as-new: what a run was told of and has not used goes over to the next."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from perdure import workflow
+from perdure.model import commands as c
+from perdure.model import events as e
+from perdure.model.tasks import QueryTask, WorkflowTaskCompletion
+from perdure.sdk.workflow.runtime import WorkflowRun
+from tests.sdk.harness import REF, Scenario, check_replay, payloads, replay
+from tests.sdk.harness import fresh_registry as fresh_registry
+
+
+@workflow(name="sdk_mailbox")
+async def mailbox(n: int) -> None:
+    await workflow.receive("go", bool)
+    workflow.continue_as_new(mailbox(n + 1))
+
+
+def successor(scenario: Scenario) -> c.ContinueAsNew:
+    (*_, command) = scenario.do()
+    assert isinstance(command, c.ContinueAsNew)
+    return command
+
+
+def carried(*signals: tuple[str, object]) -> tuple[c.CarriedSignal, ...]:
+    return tuple(c.CarriedSignal(name, payloads(value)) for name, value in signals)
+
+
+def test_unreceived_signals_go_over_in_their_order() -> None:
+    scenario = Scenario(mailbox, 1)
+    scenario.signal("other", 1)
+    scenario.do()
+    scenario.signal("more", 2)
+    scenario.do()
+    scenario.signal("other", 3)
+    scenario.signal("go", True)
+    scenario.signal("go", False)
+    scenario.signal("other", 4)
+    command = successor(scenario)
+    assert command.input == payloads(2)
+    assert command.signals == carried(("other", 1), ("more", 2), ("other", 3), ("go", False), ("other", 4))
+    check_replay(scenario)
+
+
+@workflow(name="sdk_counter")
+class Counter:
+    def __init__(self, heard: list[int]) -> None:
+        self.heard = heard
+        self.over = False
+
+    async def run(self) -> None:
+        await workflow.wait_until(lambda: self.over)
+        workflow.continue_as_new(Counter(self.heard))
+
+    @workflow.signal
+    def tell(self, n: int) -> None:
+        self.heard.append(n)
+
+    @workflow.signal
+    def stop(self) -> None:
+        self.over = True
+
+    @workflow.update
+    def add(self, n: int) -> int:
+        return n
+
+
+def test_signals_after_the_end_go_over_instead_of_to_a_handler() -> None:
+    scenario = Scenario(Counter, [])
+    scenario.signal("tell", 1)
+    scenario.signal("stop")
+    scenario.signal("tell", 2)
+    command = successor(scenario)
+    assert command.input == payloads([1])
+    assert command.signals == carried(("tell", 2))
+    check_replay(scenario)
+
+
+def test_updates_after_the_end_are_left_unanswered() -> None:
+    scenario = Scenario(Counter, [])
+    scenario.update("u", "add", 1)
+    scenario.signal("stop")
+    assert [type(command) for command in scenario.do()] == [c.ContinueAsNew]
+    assert not scenario.answers
+
+
+def test_a_receiver_that_was_just_woken_has_used_nothing() -> None:
+    @workflow
+    async def racing() -> None:
+        async def receive() -> None:
+            await workflow.receive("a", int)
+
+        waiting = asyncio.create_task(receive())
+        await workflow.receive("b", int)
+        waiting.cancel()
+        workflow.continue_as_new(racing())
+
+    scenario = Scenario(racing)
+    scenario.do()
+    scenario.signal("b", 1)
+    scenario.signal("a", 2)
+    assert successor(scenario).signals == carried(("a", 2))
+
+
+def test_histories_from_before_are_replayed_as_they_were() -> None:
+    """Without the flag, a handler takes what came after the end."""
+    scenario = Scenario(Counter, [])
+    scenario.signal("tell", 1)
+    scenario.signal("stop")
+    scenario.signal("tell", 2)
+    scenario.do()
+    (index,) = [n for n, event in enumerate(scenario.history) if isinstance(event, e.WorkflowTaskCompleted)]
+    scenario.history[index] = msgspec.structs.replace(scenario.history[index], flags=())
+    closing = scenario.history[-1]
+    assert isinstance(closing, e.WorkflowExecutionContinuedAsNew)
+    scenario.history[-1] = msgspec.structs.replace(closing, input=payloads([1, 2]))
+    assert all(isinstance(outcome, WorkflowTaskCompletion) for outcome in replay(scenario))
+    task = scenario.tasks[-1][0]
+    run = WorkflowRun(REF, scenario.definitions)
+    position = scenario.positions[-1]
+    answer = run.query(QueryTask(REF, "q", "__stack_trace", (), position, task.time, tuple(scenario.history)))
+    run.evict()
+    assert answer.failure is None
