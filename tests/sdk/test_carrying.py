@@ -89,6 +89,17 @@ def test_updates_after_the_end_are_left_unanswered() -> None:
     assert not scenario.answers
 
 
+def test_a_request_to_stop_that_the_code_has_not_heard_goes_over() -> None:
+    for first, unheard in (("stop", True), ("tell", False)):
+        scenario = Scenario(Counter, [])
+        scenario.signal(first, *([] if first == "stop" else [1]))
+        scenario.cancel()
+        (command,) = scenario.do()
+        assert isinstance(command, c.ContinueAsNew) is unheard
+        assert getattr(command, "pass_cancel", False) is unheard
+        check_replay(scenario)
+
+
 def test_a_receiver_that_was_just_woken_has_used_nothing() -> None:
     @workflow
     async def racing() -> None:

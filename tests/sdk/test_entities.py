@@ -202,6 +202,33 @@ def test_what_nobody_waits_for_but_is_under_way_delays_it_too() -> None:
         assert kinds(scenario.do()) == ["ContinueAsNew"]
 
 
+def test_a_child_that_has_not_begun_delays_it_and_one_that_has_goes_on() -> None:
+    @workflow(name="kid")
+    async def kid() -> None: ...
+
+    @workflow(name="parental", entity=True)
+    class Parental:
+        async def run(self) -> None:
+            await workflow.idle(lambda: False)
+
+        @workflow.signal
+        def noise(self) -> None: ...
+
+        @workflow.signal
+        def adopt(self) -> None:
+            kid.start()
+
+    scenario = Scenario(Parental)
+    scenario.do()
+    fill(scenario)
+    scenario.signal("adopt")
+    assert kinds(scenario.do()) == ["StartChildWorkflow"]
+    scenario.child_started()
+    (command,) = scenario.do()
+    assert isinstance(command, c.ContinueAsNew)
+    assert command.keep_children
+
+
 def test_random_state_and_patches_survive() -> None:
     first = Scenario(environment(), "eu")
     first.signal("decide")

@@ -72,7 +72,7 @@ class ContinueAsNew(Struct, frozen=True, array_like=True, gc=False, tag=8):
     """→ WorkflowExecutionContinuedAsNew, and the next run of the chain.
 
     signals: what the next run is told of before anything else. header: what the SDK hands to it. keep_children: they
-    go on, as if no run had ended.
+    go on, as if no run had ended. pass_cancel: the code has not heard that the workflow is to stop; the next run will.
     """
 
     workflow_type: str
@@ -81,6 +81,7 @@ class ContinueAsNew(Struct, frozen=True, array_like=True, gc=False, tag=8):
     signals: tuple[CarriedSignal, ...] = ()
     header: dict[str, Payload] | None = None
     keep_children: bool = False
+    pass_cancel: bool = False
 
 
 class AcceptUpdate(Struct, frozen=True, array_like=True, gc=False, tag=9):

@@ -39,6 +39,17 @@ def test_signals_stand_before_the_first_task_in_their_order() -> None:
     following.complete(c.CompleteWorkflow(payload(None)))
 
 
+def test_a_request_to_stop_that_the_code_did_not_hear_is_the_next_runs() -> None:
+    run = Run.begin()
+    run.cancel()
+    run.complete(c.ContinueAsNew("Type", "", (), pass_cancel=True))
+    following = run.continued()
+    event = following.history[1]
+    assert isinstance(event, e.WorkflowExecutionCancelRequested)
+    assert event.reason == "enough"
+    assert following.state.cancel_requested
+
+
 def test_an_update_that_waits_is_admitted_by_the_next_run() -> None:
     run = Run.begin()
     run.take()

@@ -143,7 +143,9 @@ class Entity:
             return False
         alarms = {timer for _, timer in self._alarms.values()}
         return all(
-            isinstance(subject, ChildFuture) or (isinstance(subject, LoopTimer) and subject in alarms)
+            # A child that has not begun may not be ours at all: its id may be taken.
+            (isinstance(subject, ChildFuture) and subject.run_id)
+            or (isinstance(subject, LoopTimer) and subject in alarms)
             for subject in self._ledger.pending()
         )
 

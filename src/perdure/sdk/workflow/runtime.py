@@ -116,7 +116,7 @@ class WorkflowRun:
         self._sent: list[Issued] | None = None  # what the last live task asked for, until its events are seen
         self._closing: Command | None = None
         self._successor: Callable[[], ContinueAsNew] | None = None
-        self._cancel_requested = False
+        self._cancel_requested = self._cancel_unheard = False
         self._bug: BaseException | None = None
         self._main: LoopTask[object] | None = None
         self._random: random.Random | None = None
@@ -285,6 +285,7 @@ class WorkflowRun:
     def _tell(self, news: Sequence[e.HistoryEvent]) -> None:
         for event in news:
             if self._closing is not None and not isinstance(event, e.WorkflowExecutionSignaled):
+                self._cancel_unheard = self._cancel_unheard or isinstance(event, e.WorkflowExecutionCancelRequested)
                 continue  # the code has ended; but a message that was taken is heard, if only by its handler
             if self._successor is not None and self._carries_over:
                 self._listener().leave(cast("e.WorkflowExecutionSignaled", event))
@@ -316,7 +317,9 @@ class WorkflowRun:
                 self._closing = CompleteWorkflow(self._definition.signature.encode_result(self._main.result()))
             elif self._successor is not None:
                 signals = self._listener().take_unused() if self._carries_over else ()
-                self._closing = replace(self._successor(), signals=signals)  # its input is encoded last, too
+                cancel = self._cancel_unheard and self._carries_over
+                # Its input is encoded last, too.
+                self._closing = replace(self._successor(), signals=signals, pass_cancel=cancel)
             issued.append((self._closing, None, ""))
             self.closed = True
         return issued

@@ -20,11 +20,13 @@ from perdure.model.state import FinishedUpdate, State
 def carry(state: State, command: c.ContinueAsNew) -> ContinueRun:
     """What the run, which is about to close, leaves to the next one."""
     signals = [e.WorkflowExecutionSignaled(0, 0, x.signal_name, x.input, x.identity) for x in command.signals]
-    arrived = [
+    arrived: list[e.HistoryEvent] = [
         event
         for event in state.buffered
         if isinstance(event, e.WorkflowExecutionSignaled | e.WorkflowExecutionCancelRequested)
     ]
+    if command.pass_cancel and not any(isinstance(event, e.WorkflowExecutionCancelRequested) for event in arrived):
+        arrived.insert(0, e.WorkflowExecutionCancelRequested(0, 0, state.cancel_reason))
     # The close cuts off what was accepted: the caller hears that now, and whoever asks again, too.
     finished = state.finished | {id: FinishedUpdate(None, CLOSED, rejected=True) for id in state.accepted}
     remembered = [
