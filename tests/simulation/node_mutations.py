@@ -134,7 +134,7 @@ def tell_no_givings_apart(patch: Patch) -> None:
 
 def work_before_saying_so(patch: Patch) -> None:
     patch.setattr(Members, "silent", False)
-    patch.setattr(Members, "was_silent", zero)
+    patch.setattr(Cluster, "silences", 0)
 
 
 def keep_what_there_is_no_slot_for(patch: Patch) -> None:

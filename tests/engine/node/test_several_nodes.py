@@ -17,6 +17,7 @@ from perdure.errors import WorkflowAlreadyStarted
 from perdure.ids import SeededIds
 from perdure.limits import CLAIM_LEASE, NODE_GRACE, SECOND
 from perdure.model import tasks as t
+from perdure.model.commands import ScheduleActivity
 from perdure.model.requests import GetResult
 from perdure.testing.simulation.loop import SimulatedClock, SimulatedLoop
 from tests.engine.node.hands import EPOCH, Hand, start
@@ -39,19 +40,22 @@ class GatedStore(MemoryStore):
         return await super().commit(group, now)
 
 
-def member(store: GatedStore, loop: SimulatedLoop, name: str) -> Node:
-    clock, ids = StoreClock(SimulatedClock(loop, EPOCH)), SeededIds(name)
+Member = tuple[Node, GatedStore]
+
+
+def member(store: GatedStore, loop: SimulatedLoop, name: str, skew: int = 0) -> Node:
+    clock, ids = StoreClock(SimulatedClock(loop, EPOCH, skew)), SeededIds(name)
     return Node(store, clock, ids, peers=lambda node: Cluster(store, clock, node, lambda: 0.5, NODE_GRACE))
 
 
-def simulate(body: Callable[[tuple[Node, GatedStore], tuple[Node, GatedStore]], Awaitable[None]]) -> None:
-    """The life of two nodes, each given with its store."""
+def simulate(body: Callable[[Member, Member], Awaitable[None]], skew: int = 0) -> None:
+    """The life of two nodes, each given with its store. skew: how far their clocks are ahead of the store's."""
     loop = SimulatedLoop(max_steps=1_000_000)
     memory = MemoryStore(SimulatedClock(loop, EPOCH))
     stores = [GatedStore() for _ in range(2)]
     for store in stores:
         store.__dict__.update(memory.another().__dict__)
-    one, other = (member(store, loop, f"node {number}") for number, store in enumerate(stores))
+    one, other = (member(store, loop, f"node {number}", skew) for number, store in enumerate(stores))
 
     async def life() -> None:
         for node in (one, other):
@@ -82,7 +86,7 @@ async def first_task(hand: Hand) -> t.WorkflowTask:
 
 
 def test_what_a_node_has_no_worker_for_any_more_is_given_back() -> None:
-    async def body(one: tuple[Node, GatedStore], other: tuple[Node, GatedStore]) -> None:
+    async def body(one: Member, other: Member) -> None:
         node, store = one
         await other[0].call(start("w"))  # into the backlog: nobody is there
         store.reads = asyncio.Event()
@@ -97,7 +101,7 @@ def test_what_a_node_has_no_worker_for_any_more_is_given_back() -> None:
 
 
 def test_a_run_that_another_node_began_first_is_no_older_one() -> None:
-    async def body(one: tuple[Node, GatedStore], other: tuple[Node, GatedStore]) -> None:
+    async def body(one: Member, other: Member) -> None:
         node, store = one
         hand = await Hand("hand").attach(node)
         store.commits = asyncio.Event()
@@ -146,3 +150,24 @@ def test_who_comes_after_the_store_was_away_takes_nobody_for_dead() -> None:
         loop.run_until_complete(life())
     finally:
         loop.close()
+
+
+async def first_attempt(hand: Hand) -> t.ActivityTask:
+    """The first attempt that a worker is given."""
+    async with asyncio.timeout(3 * NODE_GRACE / SECOND):
+        while not hand.all(t.ActivityTask):
+            await pass_time(0.01)
+    return hand.all(t.ActivityTask)[0]
+
+
+def test_a_node_whose_clock_is_ahead_was_not_silent_when_it_came() -> None:
+    """It follows the store's clock from then on, so the time by its own is the future: all was begun before that."""
+
+    async def body(one: Member, other: Member) -> None:
+        node, _ = one
+        hand = await Hand("hand", slots=1).attach(node)
+        await node.call(start("w"))
+        hand.complete(await first_task(hand), ScheduleActivity("1", "a", "", ()))
+        assert (await first_attempt(hand)).token.attempt == 1
+
+    simulate(body, skew=60 * SECOND)

@@ -36,7 +36,8 @@ class AttachedWorker:
         self.hello = hello
         self.receive = receive
         self.workflows, self.activities = set(hello.workflows), set(hello.activities)  # the types that it has
-        self.held: dict[ActivityToken, None] = {}  # attempts it has or is about to be given, in their order
+        # Attempts it has or is about to be given, in their order → the node's silences when each was begun.
+        self.held: dict[ActivityToken, int] = {}
         self.leaving = False  # it is shutting down: what it is given it lets go at once
 
     @property

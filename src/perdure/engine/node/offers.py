@@ -68,7 +68,7 @@ class Offers:
         start = i.StartActivity(scheduled_event_id, attempt, worker.hello.instance)
         run = live.run
         tx = decide(run, start, self._serving.clock.now())
-        worker.held[ActivityToken(run.ref, scheduled_event_id, attempt)] = None
+        worker.held[ActivityToken(run.ref, scheduled_event_id, attempt)] = self._serving.peers.silences
         self._serving.apply(live, Work(start, again=False), tx)
 
     def unserved(self, live: Live) -> tuple[str, ...]:

@@ -36,8 +36,9 @@ class Peers(Protocol):
         """Whether the others may take this node for dead, and begin again what it began: then it begins nothing."""
         ...
 
-    def was_silent(self, since: int) -> bool:
-        """Whether they may have done so at some time since then."""
+    @property
+    def silences(self) -> int:
+        """How often they may have done so, up to when this node was last heard of."""
         ...
 
     @property
@@ -108,6 +109,7 @@ class Alone:
     shared = False
     node = 0
     silent = False
+    silences = 0
     rescan = 1 << 62
 
     def __init__(self, node: Node) -> None:
@@ -118,9 +120,6 @@ class Alone:
 
     async def serve(self) -> None:
         """There is nobody to be heard."""
-
-    def was_silent(self, since: int) -> bool:
-        return False
 
     def elsewhere(self, home: int) -> bool:
         return False

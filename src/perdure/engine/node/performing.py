@@ -35,12 +35,13 @@ class Performing:
             EFFECTS[type(effect)](self, live, effect)
 
     def hand_over(self, live: Live, effect: fx.HandOver) -> None:
+        peers, token = self._node.peers, effect.task.token
         worker = self._node.dispatcher.workers.get(effect.worker)
         if worker is None:
             self._node.serving.look_for_lost(live.chain, live.run.ref.run_id, effect.worker)
-        elif self._node.peers.shared and self._node.peers.was_silent(effect.task.started_at):
+        elif peers.silent or worker.held.get(token, peers.silences) != peers.silences:
             # Another node may have begun it again, or be about to.
-            self._node.received(worker, ActivityEvicted(effect.task.token))
+            self._node.received(worker, ActivityEvicted(token))
         else:
             worker.receive(effect.task)
 

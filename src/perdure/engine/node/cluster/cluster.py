@@ -81,8 +81,9 @@ class Cluster:
     def silent(self) -> bool:
         return self.members.silent
 
-    def was_silent(self, since: int) -> bool:
-        return self.members.was_silent(since)
+    @property
+    def silences(self) -> int:
+        return self.members.silences
 
     @property
     def rescan(self) -> int:

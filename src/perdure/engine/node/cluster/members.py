@@ -54,13 +54,13 @@ class Members:
     def __init__(self, store: Shared, clock: StoreClock, grace: int, own: Callable[[], Iterable[str]]) -> None:
         self._store, self._clock, self._grace, self._own = store, clock, grace, own
         self.node = 0
+        self.silences = 0  # how often it had said nothing for the grace, and was heard of again
         self.alive: frozenset[int] = frozenset()
         self.workers: dict[str, int] = {}
         self._gone: dict[str, int] = {}  # workers that were seen before, and when they weren't any more
         self._shards: frozenset[int] = frozenset()
         self._newest = 0  # nodes with a higher number have come since the last look
         self._said_at = 0  # when this node said that it is alive, and the store took it
-        self._resumed_at = 0  # when it had been silent, and was heard of again
         self._heard_at = 0
         self._known_until = 0  # of a worker that was there by then, this node has heard
         self._patient_until = 0
@@ -75,8 +75,8 @@ class Members:
         asked = self._clock.own.now()
         seen = await self._store.renew(self.node, tuple(self._own()), self._grace)
         answered = self._clock.own.now()
-        if answered - self._said_at >= self._grace:
-            self._resumed_at = self._clock.now()
+        if self._said_at and answered - self._said_at >= self._grace:
+            self.silences += 1
         self._said_at = asked
         self._clock.follow(seen.now, asked, answered)
         return self._take(seen, answered)
@@ -108,10 +108,6 @@ class Members:
     def silent(self) -> bool:
         """Whether this node has said nothing for the grace: others may take it for dead."""
         return self._clock.own.now() - self._said_at >= self._grace
-
-    def was_silent(self, since: int) -> bool:
-        """Whether it was so at some time since then."""
-        return self.silent or since <= self._resumed_at
 
     def is_alive(self, node: int) -> bool:
         """Whether a node is, or may be."""
