@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from perdure.engine.node.cluster.cluster import Cluster
 from perdure.engine.node.cluster.members import Members, StoreClock
 from perdure.engine.node.node import Node
-from perdure.engine.storage.api import ChainKey, StoredRun, Verdict, Write
+from perdure.engine.storage.api import ChainKey, Membership, StoredRun, Verdict, Write
 from perdure.engine.storage.memory import MemoryStore
-from perdure.errors import WorkflowAlreadyStarted
+from perdure.errors import Unavailable, WorkflowAlreadyStarted
 from perdure.ids import SeededIds
 from perdure.limits import CLAIM_LEASE, NODE_GRACE, SECOND
 from perdure.model import tasks as t
@@ -24,10 +24,16 @@ from tests.engine.node.hands import EPOCH, Hand, start
 
 
 class GatedStore(MemoryStore):
-    """A store that can be made to wait before it reads or commits."""
+    """A store that can be made to wait before it reads or commits, and to refuse to say that its node lives."""
 
     reads: asyncio.Event | None = None
     commits: asyncio.Event | None = None
+    cut = False
+
+    async def renew(self, node: int, workers: Sequence[str], grace: int) -> Membership:
+        if self.cut:
+            raise Unavailable("it is cut off")
+        return await super().renew(node, workers, grace)
 
     async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:
         if self.reads is not None:
@@ -171,3 +177,23 @@ def test_a_node_whose_clock_is_ahead_was_not_silent_when_it_came() -> None:
         assert (await first_attempt(hand)).token.attempt == 1
 
     simulate(body, skew=60 * SECOND)
+
+
+def test_what_a_dead_node_began_is_found_although_memory_is_older() -> None:
+    """The home of the run heard nothing of the attempt, and has the run in memory as it was before."""
+
+    async def body(one: Member, other: Member) -> None:
+        node, store = one
+        code = await Hand("code").attach(node)
+        await node.call(start("w"))
+        code.complete(await first_task(code), ScheduleActivity("1", "a", "", ()))
+        await pass_time(0.1)
+        await store.listen(node.peers.node, lambda notice: None)
+        dying = await Hand("dying", slots=1).attach(other[0])
+        await first_attempt(dying)
+        steady = await Hand("steady", slots=1).attach(node)
+        assert not steady.all(t.ActivityTask)
+        other[1].cut = True
+        assert (await first_attempt(steady)).token.attempt == 2
+
+    simulate(body)

@@ -150,6 +150,8 @@ class Serving:
             self._woken(live)
         elif type(input) is i.RetryWorkflowTask:
             self.offers.workflow_task(live)  # its home is gone, and it was in memory here
+        elif type(input) is i.WorkersLost:
+            self.depends(live, work)  # if what is under way is refused, another node may have begun more
 
     def apply(self, live: Live, work: Work, tx: Transition) -> None:
         """Keep what was decided, and act on it."""

@@ -232,7 +232,12 @@ class Cluster:
         return await self._store.due_in(scope, now, limit)
 
     async def running(self, after: RunKey | None, limit: int) -> Sequence[RunKey]:
-        return await self._store.running_in(self.members.scope(), after, limit)
+        runs = await self._store.running_in(self.members.scope(), after, limit)
+        # Those that are in memory may have gone on elsewhere, and who did it may have died before it told this node.
+        lives = self._node.serving.lives
+        if known := [run.chain for run in runs if run.chain in lives]:
+            await self._watching.compare(known)
+        return runs
 
     # --- Backlogs ---------------------------------------------------------------------------------------
     async def fetch(self, backlogs: Mapping[QueueKey, Backlog], room: int) -> None:

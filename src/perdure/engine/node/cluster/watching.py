@@ -7,6 +7,7 @@ also compares versions now and then, and looks at what has moved on.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ class Watching:
             await self._forget()
             chains = list(self._runs)
             for first in range(0, len(chains), MAX_GROUP):
-                await self._check(chains[first : first + MAX_GROUP])
+                await self.compare(chains[first : first + MAX_GROUP])
 
     async def _forget(self) -> None:
         for chain, runs in self._runs.items():
@@ -73,7 +74,7 @@ class Watching:
         if done:
             await patiently("what was watched", partial(self._store.unwatch, self._node.peers.node, done))
 
-    async def _check(self, chains: list[ChainKey]) -> None:
+    async def compare(self, chains: Sequence[ChainKey]) -> None:
         """Look at what is stored otherwise than those who wait were told, and otherwise than it is in memory."""
         serving = self._node.serving
         told = {chain: self._sights.get(chain, ()) for chain in chains}
