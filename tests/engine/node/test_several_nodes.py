@@ -11,20 +11,21 @@ from msgspec.structs import replace
 from perdure.engine.node.cluster.cluster import Cluster
 from perdure.engine.node.cluster.members import Members, StoreClock
 from perdure.engine.node.node import Node
-from perdure.engine.storage.api import ChainKey, Membership, StoredRun, Verdict, Write
+from perdure.engine.storage.api import ChainKey, Membership, Question, StoredRun, Verdict, Write
 from perdure.engine.storage.memory import MemoryStore
 from perdure.errors import Unavailable, WorkflowAlreadyStarted
 from perdure.ids import SeededIds
-from perdure.limits import CLAIM_LEASE, NODE_GRACE, SECOND
+from perdure.limits import CLAIM_LEASE, NODE_GRACE, QUERY_ELSEWHERE, SECOND
 from perdure.model import tasks as t
 from perdure.model.commands import ScheduleActivity
-from perdure.model.requests import GetResult
+from perdure.model.payloads import Payload
+from perdure.model.requests import GetResult, QueryResult, QueryWorkflow
 from perdure.testing.simulation.loop import SimulatedClock, SimulatedLoop
 from tests.engine.node.hands import EPOCH, Hand, start
 
 
 class GatedStore(MemoryStore):
-    """A store that can be made to wait before it reads or commits, and to refuse to say that its node lives."""
+    """A store that can be made to wait before it reads or commits, and to be out of reach in part."""
 
     reads: asyncio.Event | None = None
     commits: asyncio.Event | None = None
@@ -34,6 +35,11 @@ class GatedStore(MemoryStore):
         if self.cut:
             raise Unavailable("it is cut off")
         return await super().renew(node, workers, grace)
+
+    async def ask(self, question: Question, lasts: int) -> None:
+        if self.cut:
+            raise Unavailable("it is cut off")
+        await super().ask(question, lasts)
 
     async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:
         if self.reads is not None:
@@ -195,5 +201,25 @@ def test_what_a_dead_node_began_is_found_although_memory_is_older() -> None:
         assert not steady.all(t.ActivityTask)
         other[1].cut = True
         assert (await first_attempt(steady)).token.attempt == 2
+
+    simulate(body)
+
+
+def test_a_node_that_can_ask_nobody_does_not_say_that_nobody_answers() -> None:
+    async def body(one: Member, other: Member) -> None:
+        node, store = one
+        hand = await Hand("hand").attach(other[0])
+        await other[0].call(start("w"))
+        hand.complete(await first_task(hand))
+        await pass_time(0.1)
+        store.cut = True
+        asking = asyncio.ensure_future(node.call(QueryWorkflow("default", "w", "", "status", ())))
+        await pass_time(2 * QUERY_ELSEWHERE / SECOND)
+        assert not asking.done()
+        store.cut = False
+        await pass_time(2.5)
+        (query,) = hand.all(t.QueryTask)
+        hand.link.send(t.QueryAnswer(query.run, query.query_id, Payload(b"1")))
+        assert await asking == QueryResult(Payload(b"1"), None)
 
     simulate(body)

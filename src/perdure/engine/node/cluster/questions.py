@@ -44,28 +44,40 @@ _reply: Final = msgspec.msgpack.Decoder(Refusal | Reply)
 _REFUSALS: Final = {kind.__name__: kind for kind in (NotFound, InvalidRequest)}
 
 
+class Asked:
+    """A question of this node, and who waits for its answer."""
+
+    __slots__ = ("answer", "looked_at", "question", "waited")
+
+    def __init__(self, question: Question, answer: Answer, now: float) -> None:
+        self.question, self.answer = question, answer
+        self.looked_at = now
+        self.waited = 0.0  # seconds for which this node could have heard the answer
+
+    def unanswered(self, now: float) -> float:
+        """No answer is there. The time since the last look counts only as far as looks are apart: where this node was
+        suspended, or could not reach the store, nobody was asked, or nobody heard."""
+        self.waited += min(now - self.looked_at, 2 * POLL_INTERVAL / SECOND)
+        self.looked_at = now
+        return self.waited
+
+
 class Questions:
     """What a node asks the others, and answers them."""
 
     def __init__(self, store: Shared, node: Node) -> None:
         self._store, self._node = store, node
-        self._open: dict[str, tuple[Question, Answer]] = {}
+        self._open: dict[str, Asked] = {}
         self._answering: set[str] = set()
         self._news = asyncio.Event()
 
     def ask(self, work: Work, queue: QueueKey) -> None:
-        """Let another node answer a query. Gives up when no other has, for `limits.QUERY_ELSEWHERE`."""
+        """Let another node answer a query. It is refused when no other has, for `limits.QUERY_ELSEWHERE`."""
         answer = work.answer
         assert answer is not None
         question = Question(self._node.ids.new_id(), self._node.peers.node, queue, _encode(work.input))
-        self._open[question.id] = question, answer
-        alarm = self._node.serving.loop.call_later(QUERY_ELSEWHERE / SECOND, settle, answer, _nobody(queue))
-
-        def over(_: Answer) -> None:
-            alarm.cancel()
-            del self._open[question.id]
-
-        answer.add_done_callback(over)
+        self._open[question.id] = Asked(question, answer, self._node.serving.loop.time())
+        answer.add_done_callback(lambda _: self._open.pop(question.id))
         self._news.set()
 
     def moved(self) -> None:
@@ -88,12 +100,16 @@ class Questions:
                     raise
 
     async def _look(self) -> None:
-        for question, _ in list(self._open.values()):
-            await self._store.ask(question, QUERY_ELSEWHERE)
-        if self._open:
-            for id, reply in await self._store.answers(self._node.peers.node):
-                if id in self._open:
-                    settle(self._open[id][1], _decoded(reply))
+        if asked := list(self._open.values()):
+            for each in asked:
+                await self._store.ask(each.question, QUERY_ELSEWHERE)
+            replies = dict(await self._store.answers(self._node.peers.node))
+            now = self._node.serving.loop.time()
+            for each in asked:
+                if (reply := replies.get(each.question.id)) is not None:
+                    settle(each.answer, _decoded(reply))
+                elif each.unanswered(now) >= QUERY_ELSEWHERE / SECOND:
+                    settle(each.answer, _nobody(each.question.queue))
         if queues := self._served():
             # What is answered here already is left to others: this node may have been given it long ago, and hang.
             for question in await self._store.asked(queues, sorted(self._answering), ANSWER_LEASE):
