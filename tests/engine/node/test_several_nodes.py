@@ -15,7 +15,7 @@ from perdure.engine.storage.api import ChainKey, Membership, Question, StoredRun
 from perdure.engine.storage.memory import MemoryStore
 from perdure.errors import Unavailable, WorkflowAlreadyStarted
 from perdure.ids import SeededIds
-from perdure.limits import CLAIM_LEASE, NODE_GRACE, QUERY_ELSEWHERE, SECOND
+from perdure.limits import CLAIM_LEASE, NODE_GRACE, QUERY_ELSEWHERE, SECOND, SHARDS
 from perdure.model import tasks as t
 from perdure.model.commands import ScheduleActivity
 from perdure.model.payloads import Payload
@@ -223,3 +223,32 @@ def test_a_node_that_can_ask_nobody_does_not_say_that_nobody_answers() -> None:
         assert await asking == QueryResult(Payload(b"1"), None)
 
     simulate(body)
+
+
+def test_who_comes_takes_no_shards_from_others_before_it_takes_anybody_for_dead() -> None:
+    """Else each that comes would put off for a grace what others were about to find."""
+    loop = SimulatedLoop()
+    clock = SimulatedClock(loop, EPOCH)
+    memory = MemoryStore(clock)
+
+    def members() -> Members:
+        return Members(memory.another(), StoreClock(clock), NODE_GRACE, list)
+
+    async def life() -> None:
+        old, new = members(), members()
+        await old.join()
+        await new.join()
+        for _ in range(4):
+            await old.renew()
+            assert len(old.scope().shards) == SHARDS
+            assert len(new.scope().shards) < SHARDS
+            await pass_time(NODE_GRACE / SECOND / 4)
+            await new.renew()
+        await old.renew()
+        assert not old.scope().shards & new.scope().shards
+        assert len(old.scope().shards | new.scope().shards) == SHARDS
+
+    try:
+        loop.run_until_complete(life())
+    finally:
+        loop.close()

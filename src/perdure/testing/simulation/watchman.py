@@ -11,7 +11,7 @@ from typing import Final
 
 from perdure.clock import SECOND
 from perdure.engine.storage.api import StoredRun
-from perdure.limits import CLAIM_LEASE
+from perdure.limits import CLAIM_LEASE, STORE_RETRY_MAXIMUM
 from perdure.testing.simulation.ledger import Ledger, at_once
 from perdure.testing.simulation.lives import GRACE
 from perdure.testing.simulation.process import EPOCH, Process
@@ -20,9 +20,15 @@ SOON: Final = 5.0
 """Seconds within which anything is gone on with: a node looks every second, and any takes over after three more;
 reading and writing may take a fifth of a second each, and be tried again."""
 
-TAKEN_OVER: Final = 2 * GRACE + 3.0
-"""Seconds within which another node goes on with what one had that is gone: the grace; another, where somebody could
-not reach the store just before, so that everybody has the time to say that they live; and some to notice it."""
+OPERATION: Final = 0.4
+"""Seconds that one operation of the store may take: a fifth before it has its effect, and one after."""
+
+TAKEN_OVER: Final = 2 * GRACE + STORE_RETRY_MAXIMUM / SECOND + 5 * OPERATION
+"""Seconds within which another node goes on with what one had that is gone: the grace, until it counts as lost;
+another, for who has come lately, or could not reach the store, so that all have the time to say that they live, or for
+what was begun within the grace before, by a worker that could be too new to be known. Nodes wake up when that is over;
+then five operations (to renew, to ask what ran and whether that is old in memory, to read it, to write), one of them
+refused at first."""
 
 UNCLAIMED: Final = CLAIM_LEASE / SECOND + SOON
 """Seconds within which somebody begins a task of a backlog that there is a slot for: one that is gone may have claimed

@@ -103,10 +103,11 @@ class Cluster:
         since = 0  # when this node said first that it is alive, and the store hasn't taken it yet
         usual = self._grace // RENEWALS_A_GRACE
         while True:
+            spread = 0.8 + 0.2 * self._random()
             if since:
-                await self._pause(min(usual, STORE_RETRY_MAXIMUM))
+                await self._pause(min(usual, STORE_RETRY_MAXIMUM) * spread)
             elif not self.silent:  # it may have been suspended before it heard the answer
-                await self._pause(usual)
+                await self._pause(min(usual * spread, self._until_more_is_known()))
             before, silent = self.members.alive, self.silent
             since = since or self._node.clock.now()
             try:
@@ -129,10 +130,15 @@ class Cluster:
                 self._look_again_at = 0
                 await self._node.take_up()  # what was on workers that could not be told from new ones
 
-    async def _pause(self, longest: int) -> None:
+    def _until_more_is_known(self) -> int:
+        """Microseconds until a renewal tells that somebody is lost of whom that can't be said so far."""
+        waits = self._look_again_at - self._node.clock.now(), self.members.patience
+        return min((wait for wait in waits if wait > 0), default=self._grace)
+
+    async def _pause(self, longest: float) -> None:
         """Wait until it is time to say again that this node is alive."""
         try:
-            async with asyncio.timeout(longest * (0.8 + 0.2 * self._random()) / SECOND):
+            async with asyncio.timeout(longest / SECOND):
                 await self._renewal.wait()
         except TimeoutError:
             pass

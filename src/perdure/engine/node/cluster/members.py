@@ -58,6 +58,8 @@ class Members:
         self.alive: frozenset[int] = frozenset()
         self.workers: dict[str, int] = {}
         self._gone: dict[str, int] = {}  # workers that were seen before, and when they weren't any more
+        self._came: dict[int, int] = {}  # when nodes that are alive were seen first
+        self._settled: frozenset[int] = frozenset()  # those that have been there for the grace
         self._shards: frozenset[int] = frozenset()
         self._newest = 0  # nodes with a higher number have come since the last look
         self._said_at = 0  # when this node said that it is alive, and the store took it
@@ -100,9 +102,22 @@ class Members:
         if now >= self._patient_until:
             self._known_until = store_now - self._grace
         self.alive, self.workers, self._newest = alive, workers, max(self._newest, seen.newest)
-        if alive != before:
-            self._shards = shards_of(self.node, alive)
+        self._share(now, first=not before)
         return over or not before <= alive
+
+    def _share(self, now: int, first: bool) -> None:
+        """Tell whose shards are whose. One that has just come takes nobody for dead yet; so meanwhile its shards are
+        looked after by those who had them, too, or what they were about to find would wait for it."""
+        came = now - self._grace if first else now
+        self._came = {node: self._came.get(node, came) for node in self.alive}
+        settled = frozenset(node for node, at in self._came.items() if node == self.node or now - at >= self._grace)
+        if settled != self._settled:
+            self._settled, self._shards = settled, shards_of(self.node, settled)
+
+    @property
+    def patience(self) -> int:
+        """Microseconds for which this node still takes nobody for dead whom it has known."""
+        return max(0, self._patient_until - self._clock.own.now())
 
     @property
     def silent(self) -> bool:
