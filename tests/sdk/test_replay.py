@@ -18,6 +18,7 @@ from perdure.model.failures import Failure
 from perdure.model.journal import encode_event
 from perdure.model.tasks import START, QueryTask, WorkflowTaskCompletion
 from perdure.sdk.workflow.replay import NEWS, HistoryReader
+from perdure.sdk.workflow.resolutions import RESOLVE
 from perdure.sdk.workflow.runtime import WorkflowRun
 from tests.sdk.harness import (
     REF,
@@ -269,7 +270,7 @@ def test_a_copy_elsewhere_refuses_a_task() -> None:
 
 
 def test_the_reader_knows_what_the_code_is_told() -> None:
-    assert set(WorkflowRun._apply) == NEWS
+    assert set(WorkflowRun._apply) | set(RESOLVE) == NEWS
 
 
 def test_the_reader_takes_a_history_in_any_pieces() -> None:

@@ -7,6 +7,8 @@
     context.py      what the API asks of the run that it is called in
     runtime.py      one run: activate(task) → completion
     replay.py       a history, read as workflow tasks
+    resolutions.py  how what was asked of others ends
+    decorators.py   the types of the decorators
     messages.py     signals, updates and queries, and their handlers
     endings.py      outcomes and bugs, and the tear-down
     ledger.py       what a run has asked for, and what of it is open

@@ -8,7 +8,7 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Concatenate, Final, Literal, NoReturn, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Concatenate, Final, Literal, NoReturn, TypeVar, cast, overload
 
 from typing_extensions import ParamSpec, deprecated
 
@@ -29,6 +29,18 @@ from perdure.sdk.workflow.calls import (
 )
 from perdure.sdk.workflow.classes import define_class
 from perdure.sdk.workflow.context import WorkflowInfo, current, require
+from perdure.sdk.workflow.decorators import (
+    AlarmDecorator,
+    Class,
+    ClassWorkflow,
+    Decorator,
+    EntityDecorator,
+    NotAWorkflow,
+    PlainClassWorkflow,
+    QueryDecorator,
+    SignalDecorator,
+    UpdateDecorator,
+)
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.external import ExternalHandle
 from perdure.sdk.workflow.handlers import (
@@ -69,78 +81,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _OUTSIDE: Final = logging.LoggerAdapter(logging.getLogger("perdure.workflow"), {})
 
 
-class ClassWorkflow(Protocol[R_co]):
-    """What `@workflow` needs of a class."""
-
-    def run(self) -> Coro[R_co]: ...
-
-
-class PlainClassWorkflow(Protocol[R_co]):
-    """The same with a plain `run`. An async one fits it too, so it comes second where both are possible."""
-
-    def run(self) -> R_co: ...
-
-
-class NotAWorkflow:
-    """What the type checkers take a class without `run` for: nothing can be done with it."""
-
-
-_Class = TypeVar("_Class", bound=type[PlainClassWorkflow[object]])
-
-
-class _Decorator(Protocol):
-    """`@workflow(…)`."""
-
-    @overload
-    def __call__(self, target: _Class, /) -> _Class: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
-    @overload
-    def __call__(self, target: Callable[P, Coro[R]], /) -> WorkflowFunction[P, R]: ...  # type: ignore[overload-overlap]
-    @overload
-    @deprecated("a workflow class needs `async def run(self)`, without parameters")
-    def __call__(self, target: type[object], /) -> NotAWorkflow: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(self, target: Callable[P, R], /) -> WorkflowFunction[P, R]: ...
-
-
-class _EntityDecorator(Protocol):
-    """`@workflow(entity=True)`."""
-
-    def __call__(self, target: _Class, /) -> _Class: ...
-
-
-class _SignalDecorator(Protocol):
-    """`@workflow.signal(…)`."""
-
-    @overload
-    def __call__(self, function: Callable[Concatenate[S, P], Coro[None]], /) -> AsyncSignal[P]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[S, P], None], /) -> PlainSignal[P]: ...
-
-
-class _QueryDecorator(Protocol):
-    """`@workflow.query(…)`."""
-
-    def __call__(self, function: Callable[Concatenate[S, P], R], /) -> PlainQuery[P, R]: ...
-
-
-class _UpdateDecorator(Protocol):
-    """`@workflow.update(…)`."""
-
-    @overload
-    def __call__(self, function: Callable[Concatenate[S, P], Coro[R]], /) -> AsyncUpdate[P, R]: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(self, function: Callable[Concatenate[S, P], R], /) -> PlainUpdate[P, R]: ...
-
-
-class _AlarmDecorator(Protocol):
-    """`@workflow.on_alarm(…)`."""
-
-    @overload
-    def __call__(self, function: Callable[[S], Coro[None]], /) -> AsyncAlarm: ...
-    @overload
-    def __call__(self, function: Callable[[S], None], /) -> PlainAlarm: ...
-
-
 class WorkflowNamespace:
     """`perdure.workflow`: the decorator `@workflow`, those of messages, and functions for use inside workflows.
 
@@ -148,7 +88,7 @@ class WorkflowNamespace:
     """
 
     @overload
-    def __call__(self, target: _Class, /) -> _Class: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
+    def __call__(self, target: Class, /) -> Class: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
     @overload
     def __call__(self, target: Callable[P, Coro[R]], /) -> WorkflowFunction[P, R]: ...  # type: ignore[overload-overlap]
     @overload
@@ -164,7 +104,7 @@ class WorkflowNamespace:
         task_queue: str | None = None,
         failure_exceptions: Sequence[type[BaseException]] = (),
         entity: Literal[False] = False,
-    ) -> _Decorator: ...
+    ) -> Decorator: ...
     @overload
     def __call__(
         self,
@@ -173,7 +113,7 @@ class WorkflowNamespace:
         task_queue: str | None = None,
         failure_exceptions: Sequence[type[BaseException]] = (),
         entity: Literal[True],
-    ) -> _EntityDecorator: ...
+    ) -> EntityDecorator: ...
     def __call__(
         self,
         target: object = None,
@@ -223,7 +163,7 @@ class WorkflowNamespace:
     @overload
     def signal(self, function: Callable[Concatenate[S, P], None], /) -> PlainSignal[P]: ...
     @overload
-    def signal(self, *, name: str | None = None) -> _SignalDecorator: ...
+    def signal(self, *, name: str | None = None) -> SignalDecorator: ...
     def signal(self, function: object = None, *, name: str | None = None) -> object:
         """Make a method take a signal: a message that has no answer.
 
@@ -242,7 +182,7 @@ class WorkflowNamespace:
     @overload
     def query(self, function: Callable[Concatenate[S, P], R], /) -> PlainQuery[P, R]: ...
     @overload
-    def query(self, *, name: str | None = None) -> _QueryDecorator: ...
+    def query(self, *, name: str | None = None) -> QueryDecorator: ...
     def query(self, function: object = None, *, name: str | None = None) -> object:
         """Make a method answer a query: a question, which must not change anything.
 
@@ -264,7 +204,7 @@ class WorkflowNamespace:
     @overload
     def update(self, function: Callable[Concatenate[S, P], R], /) -> PlainUpdate[P, R]: ...
     @overload
-    def update(self, *, name: str | None = None) -> _UpdateDecorator: ...
+    def update(self, *, name: str | None = None) -> UpdateDecorator: ...
     def update(self, function: object = None, *, name: str | None = None) -> object:
         """Make a method take an update: a message that changes something and has an answer.
 
@@ -300,7 +240,7 @@ class WorkflowNamespace:
         """
         await require("workflow.idle()").entity.idle(predicate)
 
-    def on_alarm(self, name: str) -> _AlarmDecorator:
+    def on_alarm(self, name: str) -> AlarmDecorator:
         """Make a method of an entity handle an alarm.
 
         Args:
@@ -312,7 +252,7 @@ class WorkflowNamespace:
             method = _method(function, "on_alarm")
             return (AsyncAlarm if inspect.iscoroutinefunction(method) else PlainAlarm)(method, name)
 
-        return cast("_AlarmDecorator", decorate)
+        return cast("AlarmDecorator", decorate)
 
     def alarm(self, name: str, *, at: datetime | None = None, after: Duration | None = None) -> None:
         """Have the method called that handles an alarm, once, at a time or after a while::

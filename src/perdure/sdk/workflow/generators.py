@@ -38,7 +38,7 @@ def adopt() -> None:
     sys.set_asyncgen_hooks(begun, _dropped)
 
 
-def begun(generator: AsyncGenerator[Any, Any]) -> None:
+def begun(generator: AsyncGenerator[object, object]) -> None:
     """The hook for what begins; while it is this one, nothing has to be done."""
     loop = events._get_running_loop()
     if isinstance(loop, DeterministicLoop):

@@ -57,7 +57,7 @@ from perdure.model.tasks import (
     WorkflowTaskFailure,
 )
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
-from perdure.sdk.failures import Ended, ExceptionResolver, exception_of, failure_of
+from perdure.sdk.failures import ExceptionResolver, failure_of
 from perdure.sdk.workflow import determinism
 from perdure.sdk.workflow.activation import Activation
 from perdure.sdk.workflow.conditions import Conditions
@@ -74,6 +74,7 @@ from perdure.sdk.workflow.messages import ChangedByReader, Messages
 from perdure.sdk.workflow.patches import Patches
 from perdure.sdk.workflow.queries import STACK_TRACE, stack_trace
 from perdure.sdk.workflow.replay import HistoryReader, RecordedTask
+from perdure.sdk.workflow.resolutions import RESOLVE
 from perdure.sdk.workflow.saga import for_activity, for_child
 
 PYTHON: Final = ".".join(platform.python_version_tuple()[:2])
@@ -290,8 +291,12 @@ class WorkflowRun:
             if self._successor is not None and self._carries_over:
                 self._listener().leave(cast("e.WorkflowExecutionSignaled", event))
                 continue
-            if self._apply[type(event)](self, event) is not False:
-                self._settle()
+            resolve = RESOLVE.get(type(event))
+            if resolve is None:
+                self._apply[type(event)](self, event)
+            elif resolve(self._ledger, self._resolver, event) is False:
+                continue
+            self._settle()
 
     def _settle(self) -> None:
         """Let everything run that can, and see whether the run has ended."""
@@ -442,59 +447,12 @@ class WorkflowRun:
         if self._main is not None:
             self._main.cancel(event.reason or None)
 
-    def _activity_completed(self, event: e.ActivityTaskCompleted) -> None:
-        self._ledger.complete(event.scheduled_event_id, event.result)
-
-    def _activity_failed(self, event: e.ActivityTaskFailed | e.ActivityTaskTimedOut) -> None:
-        self._ledger.fail(event.scheduled_event_id, self._exception(event.failure, "activity"))
-
-    def _activity_cancelled(self, event: e.ActivityTaskCanceled) -> None:
-        failure = Failure("the activity was cancelled from outside the workflow", kind="cancelled")
-        self._ledger.stop(event.scheduled_event_id, self._exception(failure, "activity"))
-
-    def _timer_fired(self, event: e.TimerFired) -> None:
-        self._ledger.fire(event.started_event_id)
-
-    def _child_started(self, event: e.ChildWorkflowExecutionStarted) -> None:
-        self._ledger.child_started(event)
-
-    def _child_completed(self, event: e.ChildWorkflowExecutionCompleted) -> None:
-        self._ledger.complete(event.initiated_event_id, event.result)
-
-    def _child_failed(self, event: e.ChildWorkflowExecutionFailed | e.StartChildWorkflowExecutionFailed) -> None:
-        end = self._ledger.stop if event.failure.kind == "cancelled" else self._ledger.fail
-        end(event.initiated_event_id, self._exception(event.failure, "workflow"))
-
-    def _arrived(self, event: e.ExternalWorkflowExecutionSignaled | e.ExternalWorkflowExecutionCancelRequested) -> bool:
-        return self._ledger.answer(event.initiated_event_id, None)
-
-    def _not_arrived(
-        self, event: e.SignalExternalWorkflowExecutionFailed | e.RequestCancelExternalWorkflowExecutionFailed
-    ) -> bool:
-        return self._ledger.answer(event.initiated_event_id, self._exception(event.failure, "workflow"))
-
-    def _exception(self, failure: Failure, of: Ended) -> Callable[[], BaseException]:
-        return lambda: exception_of(failure, self._resolver, of=of)
-
-    _apply: ClassVar[dict[type[Any], Callable[[Any, Any], bool | None]]] = {
+    _apply: ClassVar[dict[type[Any], Callable[[Any, Any], None]]] = {
         e.WorkflowExecutionStarted: _begin_run,
         e.WorkflowExecutionSignaled: _signaled,
         e.WorkflowExecutionCancelRequested: _cancel,
-        e.ActivityTaskCompleted: _activity_completed,
-        e.ActivityTaskFailed: _activity_failed,
-        e.ActivityTaskTimedOut: _activity_failed,
-        e.ActivityTaskCanceled: _activity_cancelled,
-        e.TimerFired: _timer_fired,
-        e.ChildWorkflowExecutionStarted: _child_started,
-        e.StartChildWorkflowExecutionFailed: _child_failed,
-        e.ChildWorkflowExecutionCompleted: _child_completed,
-        e.ChildWorkflowExecutionFailed: _child_failed,
-        e.ExternalWorkflowExecutionSignaled: _arrived,
-        e.SignalExternalWorkflowExecutionFailed: _not_arrived,
-        e.ExternalWorkflowExecutionCancelRequested: _arrived,
-        e.RequestCancelExternalWorkflowExecutionFailed: _not_arrived,
     }
-    """What each of `replay.NEWS` does; False: nothing."""
+    """What each of `replay.NEWS` does that is not in `resolutions.RESOLVE`."""
 
     # --- entities.Host ----------------------------------------------------------------------------------
     @property
