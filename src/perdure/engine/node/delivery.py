@@ -58,13 +58,22 @@ async def deliver(
             parent = message.parent
             report = ChildReported(parent.initiated_event_id, message.result, message.failure, message.child_run_id)
             chain = ChainKey(parent.namespace, parent.workflow_id)
-            if isinstance(await tell(chain, parent.run_id, report), Elsewhere):
+            if await _begun_by_an_earlier_run(tell, chain, parent.run_id, report):
                 await tell(chain, "", InheritedChildReported(sender.ref.workflow_id))
     except (InvalidRequest, NotFound, WorkflowAlreadyStarted) as error:
         return OutboxAnswered(entry_id, str(error), types=class_names(type(error)))
     except PerdureError as error:  # the engine's own trouble, such as that it stops, is no answer
         return OutboxUndelivered(entry_id, str(error))
     return OutboxAnswered(entry_id, "", run_id)
+
+
+async def _begun_by_an_earlier_run(tell: Tell, chain: ChainKey, run_id: str, report: ChildReported) -> bool:
+    """Tell the run that began the child; whether it has gone on as another since, perhaps so long ago that it is not
+    there any more."""
+    try:
+        return isinstance(await tell(chain, run_id, report), Elsewhere)
+    except NotFound:
+        return True
 
 
 def _start(namespace: str, request_id: str, message: r.OutboxStart) -> StartWorkflow:
