@@ -85,6 +85,61 @@ def test_handles_and_map_give_concurrency() -> None:
     check_replay(scenario)
 
 
+def test_a_map_over_items_that_are_waited_for() -> None:
+    @workflow(name="flow")
+    def flow() -> list[str]:
+        return [
+            *render.map((render(name) for name in "ab"), concurrency=1),
+            *render.map(render(x) for x in "c").result(),
+        ]
+
+    scenario = Scenario(flow)
+    for kind in ("ab", "a!", "b", "b!", "c"):
+        assert kinds(scenario.do()) == ["ScheduleActivity"]
+        scenario.complete(kind)
+    assert kinds(scenario.do()) == ["ScheduleActivity"]
+    scenario.complete("c!")
+    scenario.do()
+    assert result(scenario) == ["a!", "b!", "c!"]
+    check_replay(scenario)
+
+
+def test_a_map_that_fails_cancels_the_others() -> None:
+    @workflow(name="flow")
+    def one_by_one() -> str:
+        try:
+            return next(iter(render.map("abc")))
+        except Refused:
+            return "refused"
+
+    @workflow(name="flow2")
+    def together() -> list[str]:
+        try:
+            return render.map("abc").result()
+        except Refused:
+            return ["refused"]
+
+    for target in (one_by_one, together):
+        scenario = Scenario(target)
+        scenario.do()
+        scenario.fail(Refused("no"))
+        assert kinds(scenario.do()) == ["RequestCancelActivity"] * 2 + ["CompleteWorkflow"]
+        check_replay(scenario)
+
+
+def test_a_map_in_an_async_workflow_is_awaited() -> None:
+    @workflow(name="flow")
+    async def flow() -> None:
+        render.map("ab").result()
+
+    @workflow(name="flow2")
+    async def loops() -> None:
+        list(render.map("ab"))
+
+    for target in (flow, loops):
+        assert "only a plain `def` workflow" in Scenario(target).broken().message
+
+
 def test_exceptions_are_raised_where_the_code_waits() -> None:
     @workflow(name="flow")
     def flow() -> str:

@@ -25,7 +25,7 @@ from perdure.sdk.options import optional_name, whole_number
 from perdure.sdk.options import priority as checked_priority
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.context import WorkflowContext, current, require, thread
-from perdure.sdk.workflow.plain import block
+from perdure.sdk.workflow.plain import block, waiting_code
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -235,17 +235,23 @@ class ActivityMap(Generic[R]):
 
     def result(self) -> list[R]:
         """The list of results; for a plain `def` workflow, which waits without `await`."""
-        return block(self._all())
+        waiting_code()  # before anything is started
+        started: list[ActivityHandle[R]] = []
+        running = _Running(self._concurrency)
+        try:
+            for handle in self._handles:  # whose items may be waited for, too
+                started.append(handle)
+                block(running.add(handle))
+            block(running.finish())
+        finally:
+            for handle in started:
+                handle.cancel()
+        return [handle.result() for handle in started]
 
     def __iter__(self) -> Iterator[R]:
         """The results one by one, in a plain `def` workflow."""
-        results = _InOrder(self._handles, self._concurrency)
-        while True:
-            try:
-                value = block(anext(results))
-            except StopAsyncIteration:
-                return
-            yield value
+        waiting_code()
+        return _InOrder(self._handles, self._concurrency)
 
     async def _all(self) -> list[R]:
         started: list[ActivityHandle[R]] = []
@@ -311,16 +317,37 @@ class _InOrder(Generic[R]):
         return self
 
     async def __anext__(self) -> R:
+        handle = self._next()
+        if handle is None:
+            raise StopAsyncIteration
+        try:
+            return await handle
+        except BaseException:
+            self._give_up()
+            raise
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> R:
+        handle = self._next()
+        if handle is None:
+            raise StopIteration
+        try:
+            return block(handle)
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _next(self) -> ActivityHandle[R] | None:
+        """Start as many as may run; the one whose result comes next."""
         while self._concurrency is None or len(self._ahead) < self._concurrency:
             handle = next(self._handles, None)
             if handle is None:
                 break
             self._ahead.append(handle)
-        if not self._ahead:
-            raise StopAsyncIteration
-        try:
-            return await self._ahead.popleft()
-        except BaseException:
-            for handle in self._ahead:
-                handle.cancel()
-            raise
+        return self._ahead.popleft() if self._ahead else None
+
+    def _give_up(self) -> None:
+        for handle in self._ahead:
+            handle.cancel()

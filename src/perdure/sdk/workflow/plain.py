@@ -67,18 +67,27 @@ def block(awaitable: Awaitable[T]) -> T:
         RuntimeError: not in the code of a plain workflow, or in a greenlet that somebody else made.
         TypeError: it can't be awaited.
     """
-    code = getcurrent()
-    if not thread.plain or not isinstance(code, _Code):
+    try:
+        code = waiting_code()
+    except RuntimeError:
         _close(awaitable)
-        raise RuntimeError(
-            "this would block, and here nothing can: only a plain `def` workflow and its plain signals, updates and "
-            "alarms wait without `await`; its queries, validators, predicates and __init__ can't wait at all"
-        )
+        raise
     if not inspect.isawaitable(awaitable):
         raise TypeError(f"{awaitable!r} can't be waited for: it is no handle, coroutine or task")
     outside = code.parent
     assert outside is not None
     return cast("T", outside.switch(awaitable))
+
+
+def waiting_code() -> greenlet:
+    """The greenlet of the plain code that calls this. Raises RuntimeError where nothing can wait by `block`."""
+    code = getcurrent()
+    if not thread.plain or not isinstance(code, _Code):
+        raise RuntimeError(
+            "this would block, and here nothing can: only a plain `def` workflow and its plain signals, updates and "
+            "alarms wait without `await`; its queries, validators, predicates and __init__ can't wait at all"
+        )
+    return code
 
 
 def _close(awaitable: object) -> None:
