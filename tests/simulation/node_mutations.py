@@ -103,7 +103,7 @@ def never_look(patch: Patch) -> None:
     def to_be_told(self: Committer, live: object, row: object) -> tuple[()]:
         return ()
 
-    patch.setattr(Watching, "_check", check)
+    patch.setattr(Watching, "compare", check)
     patch.setattr(Committer, "_to_be_told", to_be_told)
 
 
