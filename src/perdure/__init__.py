@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from perdure.sdk.client.client import Client
     from perdure.sdk.client.description import ActivityDescription, WorkflowDescription, WorkflowRow
     from perdure.sdk.client.handle import WorkflowHandle
+    from perdure.sdk.client.starts import StartOptions, WithStart
 
     __version__: str
 
@@ -104,6 +105,7 @@ __all__ = [
     "QueryFailed",
     "RetryPolicy",
     "Saga",
+    "StartOptions",
     "StoreCorrupt",
     "StoreError",
     "StoreForeign",
@@ -114,6 +116,7 @@ __all__ = [
     "StoreTooNew",
     "Unavailable",
     "UnusedCallWarning",
+    "WithStart",
     "WorkerLost",
     "WorkflowAlreadyStarted",
     "WorkflowCall",
@@ -135,6 +138,8 @@ _LAZY: Final = {
     "ActivityInfo": "perdure.sdk.activity.context",
     "Client": "perdure.sdk.client.client",
     "ProcessResult": "perdure.sdk.activity.processes",
+    "StartOptions": "perdure.sdk.client.starts",
+    "WithStart": "perdure.sdk.client.starts",
     "WorkflowDescription": "perdure.sdk.client.description",
     "WorkflowHandle": "perdure.sdk.client.handle",
     "WorkflowRow": "perdure.sdk.client.description",

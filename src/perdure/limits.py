@@ -138,6 +138,10 @@ OUTBOX_RETRY_LIFETIME: Final = 6 * DAY
 OUTBOX_RETRY_INITIAL: Final = 1 * SECOND
 OUTBOX_RETRY_MAXIMUM: Final = 5 * MINUTE
 
+RESET_TRIES: Final = 10
+"""How often a run is read again that is to be reset, and has moved on meanwhile. One that is never still is to be
+paused first."""
+
 DEFAULT_RETENTION: Final = 30 * DAY
 """How long a closed run can still be read."""
 

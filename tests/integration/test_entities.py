@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from perdure import workflow
-from perdure.engine.core.decisions import workflow_tasks
+from perdure.engine.core.decisions import messages
 from perdure.sdk.client.client import Client
 from perdure.sdk.workflow import runtime
 from tests.integration.engines import Engine, event_names
@@ -147,10 +147,27 @@ async def test_a_child_of_an_earlier_run_ends_with_the_entity(client: Client) ->
         await client.get("rex").result()
 
 
+async def test_a_child_of_an_earlier_run_stays_with_an_entity_that_is_reset(client: Client) -> None:
+    await client.start(Account(), id="account")
+    account = client.get("account", Account)
+    await account.signal(Account.adopt)
+    for n in range(100):
+        await account.signal(Account.hear, n)
+    _, runs, _ = await account.query(Account.counts)
+    again = await account.reset(to="first")
+    assert (await client.get("rex").describe()).status == "Running"
+    heard, _, _ = await again.query(Account.counts)
+    assert (runs > 1, heard) == (True, 100)
+    await again.signal(Account.end)
+    await again.result()
+    with pytest.raises(Exception, match="terminated"):
+        await client.get("rex").result()
+
+
 async def test_without_a_quiet_moment_it_is_held_at_the_hard_limit(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workflow_tasks, "MAX_HISTORY_EVENTS", 2 * EARLY)
+    monkeypatch.setattr(messages, "MAX_HISTORY_EVENTS", 2 * EARLY)
 
     @workflow(name="entities.Restless", entity=True)
     class Restless:

@@ -67,6 +67,19 @@ async def test_a_paused_workflow_hears_of_nothing_until_it_is_resumed(engine: En
         assert actions == [("paused", "too fast"), ("resumed", "slower now")]
 
 
+async def test_a_repeated_pause_changes_nothing_after_the_resume(client: Client) -> None:
+    handle = await client.start(Counter(1))
+    once = handle.options(request_id="once")
+    await once.pause()
+    await handle.resume()
+    await asyncio.gather(once.pause(), once.pause())
+    assert (await handle.describe()).paused is None
+    await asyncio.gather(handle.options(request_id="p").pause(), handle.options(request_id="r").resume(), once.pause())
+    await handle.resume()
+    await handle.signal(Counter.add)
+    assert await handle.result() == 1
+
+
 async def test_a_running_attempt_goes_on_while_its_workflow_is_paused(client: Client) -> None:
     gate = Gate.named("paused")
     handle = await client.start(two_steps("paused"))

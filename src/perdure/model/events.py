@@ -104,10 +104,14 @@ class WorkflowExecutionCanceled(Event, frozen=True, array_like=True, gc=False, t
 
 
 class WorkflowExecutionTerminated(Event, frozen=True, array_like=True, gc=False, tag=6):
-    """The run is ended by a person; its code has no say."""
+    """The run is ended by a person; its code has no say.
+
+    new_run_id: of the run that goes on in its place, where it was reset.
+    """
 
     reason: str
     identity: str = ""
+    new_run_id: str = ""
 
 
 class WorkflowExecutionContinuedAsNew(Event, frozen=True, array_like=True, gc=False, tag=7):
@@ -169,12 +173,18 @@ class WorkflowTaskCompleted(Event, frozen=True, array_like=True, gc=False, tag=1
 
 
 class WorkflowTaskFailed(Event, frozen=True, array_like=True, gc=False, tag=13):
-    """The first attempt of a task failed by a bug, or was refused. It is tried again."""
+    """The first attempt of a task failed by a bug, or was refused. It is tried again.
+
+    new_run_id, base_run_id: of the task that a run was reset to. The run that this event is of, and the one that the
+    events before it are from.
+    """
 
     scheduled_event_id: int
     started_event_id: int
     failure: Failure
     identity: str = ""
+    base_run_id: str = ""
+    new_run_id: str = ""
 
 
 class WorkflowTaskTimedOut(Event, frozen=True, array_like=True, gc=False, tag=14):

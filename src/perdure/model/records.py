@@ -148,6 +148,7 @@ class OutboxStart(Struct, frozen=True, array_like=True, gc=False, tag=1):
     parent: ParentRef
     execution_timeout: int = 0
     run_timeout: int = 0
+    request_id: str = ""  # where another run may have sent it before
 
 
 class OutboxSignal(Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -157,6 +158,7 @@ class OutboxSignal(Struct, frozen=True, array_like=True, gc=False, tag=2):
     run_id: str
     name: str
     input: Payloads
+    request_id: str = ""
 
 
 class OutboxCancel(Struct, frozen=True, array_like=True, gc=False, tag=3):
@@ -306,6 +308,22 @@ class InheritedChildOver(Record, frozen=True, array_like=True, gc=False, tag=57)
     workflow_id: str
 
 
+class RunForked(Record, frozen=True, array_like=True, gc=False, tag=147):
+    """The events up to here are from another run, which a person reset to the workflow task that is open."""
+
+    base_run_id: str
+    reason: str
+    identity: str
+    time: int
+
+
+class RunReset(Record, frozen=True, array_like=True, gc=False, tag=148):
+    """Another run goes on in this one's place, with the same history up to an event."""
+
+    new_run_id: str
+    event_id: int
+
+
 PrivateRecord = (
     InputBuffered
     | BufferFlushed
@@ -335,6 +353,8 @@ PrivateRecord = (
     | UpdateRemembered
     | ChildInherited
     | InheritedChildOver
+    | RunForked
+    | RunReset
 )
 """Every private record there is."""
 

@@ -28,6 +28,8 @@ IdConflictPolicy = Literal["fail", "use_existing", "terminate_existing"]
 
 Status = Literal["Running", "Completed", "Failed", "Canceled", "Terminated", "ContinuedAsNew", "TimedOut"]
 UpdateStage = Literal["accepted", "completed"]
+ResetPoint = Literal["", "first", "last"]
+"""The first or the last workflow task that was completed."""
 
 
 class Request(Struct, Generic[Reply], frozen=True, gc=False):
@@ -341,12 +343,14 @@ class FailActivity(Request[Done], frozen=True, gc=False, tag="fail_activity"):
     identity: str = ""
 
 
+# What persons do is remembered by its request_id, where there is one: a network may repeat a pause after it was over.
 class PauseWorkflow(Request[Done], frozen=True, gc=False, tag="pause"):
     """Give the run's code nothing more, and start no attempts of its activities. Repeated, it changes nothing."""
 
     run_id: str
     reason: str = ""
     identity: str = ""
+    request_id: str = ""
 
 
 class ResumeWorkflow(Request[Done], frozen=True, gc=False, tag="resume"):
@@ -355,6 +359,7 @@ class ResumeWorkflow(Request[Done], frozen=True, gc=False, tag="resume"):
     run_id: str
     note: str = ""
     identity: str = ""
+    request_id: str = ""
 
 
 class PauseActivity(Request[Done], frozen=True, gc=False, tag="pause_activity"):
@@ -364,6 +369,7 @@ class PauseActivity(Request[Done], frozen=True, gc=False, tag="pause_activity"):
     activity_id: str
     reason: str = ""
     identity: str = ""
+    request_id: str = ""
 
 
 class UnpauseActivity(Request[Done], frozen=True, gc=False, tag="unpause_activity"):
@@ -373,6 +379,7 @@ class UnpauseActivity(Request[Done], frozen=True, gc=False, tag="unpause_activit
     activity_id: str
     note: str = ""
     identity: str = ""
+    request_id: str = ""
 
 
 class ResetActivity(Request[Done], frozen=True, gc=False, tag="reset_activity"):
@@ -383,6 +390,7 @@ class ResetActivity(Request[Done], frozen=True, gc=False, tag="reset_activity"):
     keep_heartbeat: bool = False
     note: str = ""
     identity: str = ""
+    request_id: str = ""
 
 
 class UpdateActivityOptions(Request[Done], frozen=True, gc=False, tag="update_activity_options"):
@@ -398,6 +406,24 @@ class UpdateActivityOptions(Request[Done], frozen=True, gc=False, tag="update_ac
     schedule_to_close_timeout: int | None = None
     schedule_to_start_timeout: int | None = None
     heartbeat_timeout: int | None = None
+    request_id: str = ""
+
+
+class ResetWorkflow(Request[Started], frozen=True, gc=False, tag="reset"):
+    """Begin another run of the chain, with the history up to a workflow task, which is run again. What runs of the
+    workflow id is terminated.
+
+    event_id: of the workflow task's started, completed, failed or timed out event; or 0, and `to` says which task.
+    reapply: whether signals and accepted updates that came later are given to the new run.
+    """
+
+    run_id: str
+    request_id: str
+    event_id: int = 0
+    to: ResetPoint = ""
+    reason: str = ""
+    identity: str = ""
+    reapply: bool = True
 
 
 class ListWorkflows(Request[ListPage], frozen=True, gc=False, tag="list"):
@@ -430,6 +456,7 @@ AnyRequest = (
     | UnpauseActivity
     | ResetActivity
     | UpdateActivityOptions
+    | ResetWorkflow
     | ListWorkflows
 )
 """Every request there is; its tags are the names on the wire."""

@@ -92,6 +92,7 @@ class PendingChild(Struct, array_like=True):
     event: StartChildWorkflowExecutionInitiated
     started_event_id: int = 0
     run_id: str = ""
+    begun_by: str = ""  # the run that asked for it, where that is one whose history this one was reset from
 
 
 class OutboxEntry(Struct, array_like=True):
@@ -148,4 +149,7 @@ class State(Struct):
     paused: Pause | None = None
     released_events: int = 0  # how much longer the history may get than the hard limits, by a person's word
     released_bytes: int = 0
+    forked_at: int = 0  # when it began as a copy of another run's first part; timeouts begin there
+    reset_run_id: str = ""  # the run that went on in its place
+    reset_event_id: int = 0  # up to where that one has the same history
     start_at: int = 0  # when the first workflow task may be scheduled; 0: it was, or at once

@@ -80,7 +80,7 @@ class Run:
         self.carried = fx.ContinueRun()
         self._snapshots: list[tuple[int, bytes]] = []
         self._random = Random(seed)
-        self._keep(tx)
+        self.keep(tx)
 
     @classmethod
     def begin(cls, *, retention: int = DEFAULT_RETENTION, now: int = NOW, seed: int = 0, **fields: object) -> Run:
@@ -121,7 +121,7 @@ class Run:
         except PerdureError:
             assert self._all_there_is() == before, f"{input} was refused, but has changed something"
             raise
-        self._keep(tx)
+        self.keep(tx)
         return tx
 
     def crash(self) -> None:
@@ -135,7 +135,7 @@ class Run:
         taken = execution.taken, execution.taken_at, execution.taken_by
         return encode_state(execution.state), taken, dict(execution.beats), execution.deadlines.next()
 
-    def _keep(self, tx: Transition) -> None:
+    def keep(self, tx: Transition) -> None:
         """Journal what was decided, and check everything."""
         check_transition(tx)
         self.carried = next(iter(effects(tx, fx.ContinueRun)), self.carried)

@@ -115,6 +115,19 @@ def test_waiting_for_a_worker_is_not_measured_while_the_run_is_paused() -> None:
     assert run.execution.wake_at() == NOW + HOUR + MINUTE
 
 
+def test_a_pause_holds_for_the_run_that_follows() -> None:
+    run = Run.begin()
+    run.take()
+    pause(run)
+    run.complete(c.ContinueAsNew("Type", "", ()))
+    following = run.continued()
+    assert following.state.paused == run.state.paused
+    with pytest.raises(LookupError):
+        following.take()
+    assert resume(following)
+    following.complete()
+
+
 def test_a_paused_run_times_out() -> None:
     run = Run.begin(run_timeout=MINUTE)
     pause(run)
@@ -279,3 +292,18 @@ def test_options_that_make_no_sense_are_refused() -> None:
         run.decide(q.UpdateActivityOptions(*RUN, "a"))
     with pytest.raises(InvalidRequest, match="retry_policy: backoff_coefficient"):
         run.decide(q.UpdateActivityOptions(*RUN, "a", retry_policy=RetryPolicy(backoff_coefficient=0)))
+
+
+def test_what_persons_do_is_remembered_by_its_request_id() -> None:
+    """A network may deliver a pause again after the run was resumed."""
+    run = Run.begin()
+    run.schedule()
+    for request in (
+        q.PauseWorkflow(*RUN, request_id="r1"),
+        q.ResumeWorkflow(*RUN, request_id="r2"),
+        q.PauseActivity(*RUN, "a", request_id="r3"),
+        q.UnpauseActivity(*RUN, "a", request_id="r4"),
+        q.ResetActivity(*RUN, "a", request_id="r5"),
+        q.UpdateActivityOptions(*RUN, "a", task_queue="eu", request_id="r6"),
+    ):
+        assert run.decide(request).dedup == [request.request_id]

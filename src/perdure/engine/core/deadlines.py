@@ -112,10 +112,18 @@ def _extended(since: int, timeout: int, stalls: Stalls) -> int:
 def run_deadline(state: State) -> int:
     """When the run's time is over; 0: never."""
     started = state.started
-    ends = [started.execution_deadline] if started.execution_deadline else []
+    chain = execution_deadline(state)
+    ends = [chain] if chain else []
     if started.run_timeout:
-        ends.append(started.time + started.first_workflow_task_backoff + started.run_timeout)
+        begun = state.forked_at or started.time + started.first_workflow_task_backoff
+        ends.append(begun + started.run_timeout)
     return min(ends, default=0)
+
+
+def execution_deadline(state: State) -> int:
+    """When the time of the whole chain is over; 0: never. A reset gives it as much again as the run had."""
+    deadline = state.started.execution_deadline
+    return deadline + (state.forked_at - state.started.time if state.forked_at else 0) if deadline else 0
 
 
 class Deadlines:

@@ -157,6 +157,13 @@ def _task_over(state: State, event: e.Event) -> None:
     state.task = None
 
 
+def _task_failed(state: State, event: e.WorkflowTaskFailed) -> None:
+    state.task = None
+    if event.base_run_id:  # the run was reset to here
+        for child in state.children.values():
+            child.begun_by = child.begun_by or event.base_run_id
+
+
 def _task_attempt_failed(state: State, record: r.WorkflowTaskAttemptFailed) -> None:
     state.task = OpenTask(0, record.attempt + 1, record.time, record.next_attempt_at, record.failure)
 
@@ -362,7 +369,7 @@ EVENTS: Final[dict[type[e.Event], Callable[[State, Any], None] | None]] = {
     e.WorkflowTaskScheduled: _task_scheduled,
     e.WorkflowTaskStarted: _task_started,
     e.WorkflowTaskCompleted: _task_completed,
-    e.WorkflowTaskFailed: _task_over,
+    e.WorkflowTaskFailed: _task_failed,
     e.WorkflowTaskTimedOut: _task_over,
     e.ActivityTaskScheduled: _activity_scheduled,
     e.ActivityTaskStarted: None,
@@ -420,5 +427,7 @@ RECORDS: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.UpdateRemembered: _update_remembered,
     r.ChildInherited: _child_inherited,
     r.InheritedChildOver: _inherited_child_over,
+    r.RunForked: interventions.run_forked,
+    r.RunReset: interventions.run_reset,
 }
 """What each private record changes."""

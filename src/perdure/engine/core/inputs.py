@@ -92,13 +92,22 @@ class InheritedChildReported(Struct, frozen=True, gc=False):
     workflow_id: str
 
 
+class RunWasReset(Struct, frozen=True, gc=False):
+    """Another run goes on in this one's place, with the same history up to an event."""
+
+    new_run_id: str
+    event_id: int
+
+
 class ChildReported(Struct, frozen=True, gc=False):
     """A child has ended; exactly one of `result` and `failure` is set. Idempotent: a child reports once.
 
     run_id: the child's run that ended.
+    begun_by: the run that asked for the child, where the report may come to another one; "": it does not.
     """
 
     initiated_event_id: int
     result: Payload | None
     failure: Failure | None
     run_id: str
+    begun_by: str = ""

@@ -28,6 +28,18 @@ def run_released(state: State, record: r.RunReleased) -> None:
     _keep(state, Intervention(record.time, record.identity, "", "released", record.note))
 
 
+def run_forked(state: State, record: r.RunForked) -> None:
+    state.forked_at = record.time
+    for activity in state.activities.values():  # as if they had been asked for now
+        activity.queued_at = record.time
+        activity.held_for = max(0, record.time - activity.event.time)
+    _keep(state, Intervention(record.time, record.identity, "", "reset", record.reason))
+
+
+def run_reset(state: State, record: r.RunReset) -> None:
+    state.reset_run_id, state.reset_event_id = record.new_run_id, record.event_id
+
+
 # --- One activity ---------------------------------------------------------------------------------------
 def activity_released(state: State, record: r.ActivityReleased) -> None:
     activity = state.activities[record.scheduled_event_id]

@@ -38,6 +38,12 @@ def update_outcome(state: State, update_id: str) -> UpdateOutcome | None:
     return None
 
 
+def heir(state: State) -> str:
+    """The run that has a closed run's open updates, or has their answers; "": nobody has. Another attempt of what has
+    failed begins without them."""
+    return state.new_run_id if state.status in ("ContinuedAsNew", "Terminated") else ""
+
+
 def describe(execution: Execution) -> Description:
     """Everything but the history. Long lists are cut; of activities, those that need somebody's eye are left."""
     state = execution.state
@@ -67,7 +73,7 @@ def describe(execution: Execution) -> Description:
         tuple(state.interventions),
         pending_activities=len(state.activities),
         pending_timers=len(state.timers),
-        paused=state.paused,
+        paused=state.paused if execution.open else None,
         attempt=started.attempt,
         start_at=state.start_at,
     )

@@ -5,6 +5,8 @@
     node.py          the Service protocol; what arrives is put into the inbox of its execution
     inbound.py       what a request must be like
     serving.py       one turn: every ready execution takes its inputs, decides, and offers what it has to do
+    chains.py        one run follows another
+    resets.py        a run begins with a part of another one's history
     live.py          an execution in memory: its state, its inbox, and what of it is not on disk yet
     committer.py     group commit: what is ready goes to the store in one transaction
     performing.py    what leaves the engine, once it is on disk

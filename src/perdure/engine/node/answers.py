@@ -8,24 +8,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from msgspec.structs import replace
 
 from perdure.engine.core import effects as fx
-from perdure.engine.core.queries import CLOSED, describe, outcome, update_outcome
+from perdure.engine.core.queries import CLOSED, describe, heir, outcome, update_outcome
 from perdure.engine.node.live import Live, Work
-from perdure.engine.storage.api import BacklogItem, RunKey
+from perdure.engine.node.places import Locate, Location
+from perdure.engine.node.resets import ResetRun, begin_again
+from perdure.engine.storage.api import BacklogItem
 from perdure.model import requests as q
 
 if TYPE_CHECKING:
     from perdure.engine.node.serving import Serving
-
-
-class Location(NamedTuple):
-    """Where a run's rows are."""
-
-    key: RunKey
-    run_id: str
-
-
-class Locate(NamedTuple):
-    """Ask where a run's rows are."""
 
 
 class LookAgain(NamedTuple):
@@ -51,8 +42,8 @@ def tell_news(serving: Serving, live: Live, work: Work) -> None:
     closed = not live.run.open
     news: list[fx.Effect] = [fx.RunClosed()] if closed else []
     for update_id in serving.waiting.updates_of(live.run.ref.run_id):
-        # Where another run follows, that one tells what has become of the update: `RunClosed` sees to it.
-        gone = q.UpdateOutcome(update_id, "rejected", None, CLOSED) if closed and not state.new_run_id else None
+        # Where another run has it now, that one tells what has become of it: `RunClosed` sees to it.
+        gone = q.UpdateOutcome(update_id, "rejected", None, CLOSED) if closed and not heir(state) else None
         progress = update_outcome(state, update_id) or gone
         if progress is not None:
             news.append(fx.UpdateProgressed(progress))
@@ -88,5 +79,6 @@ ANSWERS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
     LookAgain: tell_news,
     q.QueryWorkflow: ask_code,
     BacklogItem: claim,
+    ResetRun: begin_again,
 }
 """What answers each of them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from perdure.engine.core.decisions.outbox import Elsewhere
+from perdure.engine.core.decisions.outbox import Elsewhere, GoesOn
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import ChildReported, InheritedChildReported, OutboxAnswered, OutboxUndelivered
 from perdure.engine.core.refusals import class_names
@@ -36,7 +36,7 @@ async def deliver(
 
     Raises EngineStopped where the engine is, and it must be delivered by another.
     """
-    request_id = f"{sender.ref.run_id}:{entry_id}"
+    request_id = getattr(message, "request_id", "") or f"{sender.ref.run_id}:{entry_id}"
     namespace = sender.ref.namespace
     run_id = ""
     try:
@@ -56,10 +56,10 @@ async def deliver(
             await call(kind(*target, why, sender.ref.workflow_id, child_of=message.child_of))
         else:
             parent = message.parent
-            report = ChildReported(parent.initiated_event_id, message.result, message.failure, message.child_run_id)
-            chain = ChainKey(parent.namespace, parent.workflow_id)
-            if await _begun_by_an_earlier_run(tell, chain, parent.run_id, report):
-                await tell(chain, "", InheritedChildReported(sender.ref.workflow_id))
+            report = ChildReported(
+                parent.initiated_event_id, message.result, message.failure, message.child_run_id, parent.run_id
+            )
+            await _report(sender, ChainKey(parent.namespace, parent.workflow_id), report, tell)
     except (InvalidRequest, NotFound, WorkflowAlreadyStarted) as error:
         return OutboxAnswered(entry_id, str(error), types=class_names(type(error)))
     except PerdureError as error:  # the engine's own trouble, such as that it stops, is no answer
@@ -67,13 +67,17 @@ async def deliver(
     return OutboxAnswered(entry_id, "", run_id)
 
 
-async def _begun_by_an_earlier_run(tell: Tell, chain: ChainKey, run_id: str, report: ChildReported) -> bool:
-    """Tell the run that began the child; whether it has gone on as another since, perhaps so long ago that it is not
-    there any more."""
+async def _report(sender: Execution, parent: ChainKey, report: ChildReported, tell: Tell) -> None:
+    """Tell the run that asked for a child, or the one that has the child now."""
+    to, reply = report.begun_by, None
     try:
-        return isinstance(await tell(chain, run_id, report), Elsewhere)
-    except NotFound:
-        return True
+        while isinstance(reply := await tell(parent, to, report), GoesOn):
+            to = reply.run_id
+    except NotFound:  # its retention is over
+        await tell(parent, "", report)
+        reply = Elsewhere()
+    if isinstance(reply, Elsewhere):
+        await tell(parent, "", InheritedChildReported(sender.ref.workflow_id))
 
 
 def _start(namespace: str, request_id: str, message: r.OutboxStart) -> StartWorkflow:

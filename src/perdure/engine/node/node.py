@@ -29,6 +29,7 @@ from perdure.engine.node.patience import patiently
 from perdure.engine.node.peers import Alone, Peers
 from perdure.engine.node.performing import Performing
 from perdure.engine.node.reading import Reading
+from perdure.engine.node.resets import reset
 from perdure.engine.node.serving import Serving
 from perdure.engine.node.stalls import Stalls
 from perdure.engine.node.wakeups import Wakeups
@@ -194,6 +195,8 @@ class Node:
             return cast(Reply, await self.reading.call(request))
         if self.committer.uncommitted >= MAX_UNCOMMITTED:
             raise Unavailable("the store does not keep up (limits.MAX_UNCOMMITTED); try again")
+        if isinstance(request, q.ResetWorkflow):
+            return cast(Reply, await reset(self, request))
         chain = ChainKey(request.namespace, request.workflow_id)
         return cast(Reply, await self.tell(chain, getattr(request, "run_id", ""), request))
 

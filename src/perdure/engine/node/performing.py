@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perdure.engine.core import effects as fx
 from perdure.engine.core.queries import outcome
-from perdure.engine.node.answers import Locate, Location
+from perdure.engine.node.chains import follow
 from perdure.engine.node.delivery import deliver
 from perdure.engine.node.live import Live, Work, settle
+from perdure.engine.node.places import Locate, Location
+from perdure.engine.node.resets import ResetRun
 from perdure.engine.storage.api import ChainKey
 from perdure.errors import EngineStopped, PerdureError, WorkflowAlreadyStarted
-from perdure.model.requests import Done, Started, StartWorkflow
+from perdure.model.requests import Done, ResetWorkflow, Started, StartWorkflow
 from perdure.model.tasks import ActivityEvicted, CancelActivity, WorkflowTaskAcknowledged
 
 logger = logging.getLogger("perdure.engine")
@@ -55,7 +57,7 @@ class Performing:
 
     def run_closed(self, live: Live, effect: fx.RunClosed) -> None:
         self._node.serving.waiting.ended(outcome(live.run.state))
-        self._node.serving.follow(live)
+        follow(self._node.serving, live)
 
     def send(self, live: Live, effect: fx.Send) -> None:
         self._node.spawn(self._send(live, effect))
@@ -88,16 +90,18 @@ class Performing:
 
     def answer_repeat(self, work: Work) -> None:
         """A request was carried out before, by a run that may have ended since."""
-        if isinstance(work.input, StartWorkflow) and work.input.message is not None:
-            self._node.spawn(self._answer_message(work, work.input))
+        if isinstance(work.input, ResetRun):
+            self._node.spawn(self._answer_with_latest(work, work.input.request))
+        elif isinstance(work.input, StartWorkflow) and work.input.message is not None:
+            self._node.spawn(self._answer_with_latest(work, work.input))
         elif isinstance(work.input, StartWorkflow):
             text = f"this start of {work.input.workflow_id!r} was carried out before, and another run followed it"
             settle(work.answer, WorkflowAlreadyStarted(text))
         else:
             settle(work.answer, Done())
 
-    async def _answer_message(self, work: Work, request: StartWorkflow) -> None:
-        """The message of a start was given to a run before; nearly always the latest one."""
+    async def _answer_with_latest(self, work: Work, request: StartWorkflow | ResetWorkflow) -> None:
+        """A start's message was given to a run before, or a reset began one: nearly always the latest one."""
         try:
             found = await self._node.tell(ChainKey(request.namespace, request.workflow_id), "", Locate())
         except PerdureError as error:

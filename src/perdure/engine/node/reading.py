@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from perdure.engine.node.answers import Locate, Location
 from perdure.engine.node.live import Live
 from perdure.engine.node.patience import patiently
+from perdure.engine.node.places import Locate, Location
 from perdure.engine.storage.api import ChainKey, RunKey
 from perdure.limits import HISTORY_PAGE_BYTES, LIST_PAGE
 from perdure.model.events import HistoryEvent

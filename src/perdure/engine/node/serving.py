@@ -16,9 +16,10 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
 from perdure.engine.core.decisions.activities import keep_beats
-from perdure.engine.core.decisions.starts import Continued, begin_run, check_start, continue_run
+from perdure.engine.core.decisions.starts import begin_run, check_start
 from perdure.engine.core.transition import Transition
 from perdure.engine.node.answers import ANSWERS, LookAgain
+from perdure.engine.node.chains import begin, continue_run
 from perdure.engine.node.dispatch import AttachedWorker, Backlog
 from perdure.engine.node.live import Live, Work, heartbeats_of, settle
 from perdure.engine.node.offers import Offers
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
     from perdure.engine.node.node import Node
 
 logger = logging.getLogger("perdure.engine")
+
+REMEMBERED: Final = (
+    q.SignalWorkflow, q.PauseWorkflow, q.ResumeWorkflow, q.PauseActivity, q.UnpauseActivity, q.ResetActivity,
+    q.UpdateActivityOptions,
+)  # fmt: skip
+"""Requests whose ids are rows of the store, from the commit that carries them."""
 
 
 class Serving:
@@ -123,7 +130,7 @@ class Serving:
         if work.run_id and work.run_id != execution.ref.run_id:
             self._forward(live, work)
             return
-        if isinstance(input, q.SignalWorkflow) and self._under_way(live, input.request_id):
+        if isinstance(input, REMEMBERED) and self._under_way(live, input.request_id):
             self.reply(live, work, q.Done())
             return
         answer = ANSWERS.get(type(input))
@@ -258,7 +265,7 @@ class Serving:
             live.parked.append(work)  # until the end of the last run is on disk
             return
         started = begin_run(i.Start(request, self.ids.new_id(), live.key.run_no + 1), self.clock.now(), self.retention)
-        new = self._begin(live, started)
+        new = begin(self, live, started)
         row = new.next_row()
         row.works.append(work)
         if before is not None:
@@ -279,43 +286,6 @@ class Serving:
             self.reply(live, work, error)
         else:
             self.apply(live, work, tx)
-
-    def _begin(self, live: Live, tx: Transition) -> Live:
-        """Put a new run in memory, after the one that `live` is (or in its place, if it is none)."""
-        new = live
-        if live.execution is not None:
-            new = self.lives[live.chain] = Live(live.chain)
-            new.known = True
-            new.speculative = live.speculative
-            new.inbox += live.inbox
-            live.inbox.clear()
-            # What is asked of the latest run is the new one's to answer: it may have been left messages.
-            new.inbox += [work for work in live.queries if not work.run_id]
-            live.queries = [work for work in live.queries if work.run_id]
-            live.gone = live.idle()
-            if new.inbox:
-                self.make_ready(new)
-        new.execution = tx.execution
-        new.home = self.peers.node
-        new.key = RunKey(*live.chain, live.key.run_no + 1)
-        self.apply(new, Work(None, again=False), tx)
-        return new
-
-    def continue_run(self, live: Live, effect: fx.ContinueRun) -> None:
-        """Begin the next run of the chain, in the commit that ends this one."""
-        event = live.recent[-1]
-        assert isinstance(event, Continued)
-        tx = continue_run(live.run.state, event, live.key.run_no + 1, self.clock.now(), self.retention, effect)
-        live.successor = self._begin(live, tx)
-
-    def follow(self, live: Live) -> None:
-        """Callers who wait for updates that a run has left to its successor wait for that one now."""
-        state = live.run.state
-        if state.new_run_id:
-            waiting = [id for id in self.waiting.updates_of(state.started.run_id) if id not in state.finished]
-            if waiting:
-                self.waiting.move(state.started.run_id, waiting, state.new_run_id)
-                self.look(live.chain, state.new_run_id)
 
     # --- Older runs -------------------------------------------------------------------------------------
     def _forward(self, live: Live, work: Work) -> None:
@@ -592,7 +562,7 @@ AT_ONCE: Final[dict[type[Any], Callable[[Serving, Live, Any], None]]] = {
     fx.OfferActivity: Serving.offer_activity,
     fx.OfferWorkflowTask: Serving.offer_workflow_task,
     fx.EvictCopy: Serving.evict_copy,
-    fx.ContinueRun: Serving.continue_run,
+    fx.ContinueRun: continue_run,
     fx.DeleteRun: Serving.delete_run,
 }
 """Effects that concern only memory; the others wait for the disk."""

@@ -4,6 +4,9 @@
 
     client.py        Client: starts workflows, finds them again, lists them
     handle.py        WorkflowHandle: one workflow, to be waited for, talked to and looked at
+    starts.py        the options of a start, and starts with a message
+    messages.py      signals, queries and updates as users write them
+    interventions.py pauses, resets and other options of what runs
     description.py   what a person wants to know of a workflow
     requests.py      sending a request until it is answered
 """

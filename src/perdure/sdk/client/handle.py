@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, cast, overload
 
 from typing_extensions import ParamSpec, TypeVar
 
@@ -19,6 +19,7 @@ from perdure.errors import (
     WorkflowTerminated,
     WorkflowTimedOut,
 )
+from perdure.limits import MAX_HISTORY_EVENTS
 from perdure.model.events import HistoryEvent
 from perdure.model.payloads import Payloads
 from perdure.model.requests import (
@@ -33,6 +34,7 @@ from perdure.model.requests import (
     ReleaseActivity,
     Reply,
     Request,
+    ResetWorkflow,
     SignalWorkflow,
     Status,
     TerminateWorkflow,
@@ -45,7 +47,7 @@ from perdure.sdk.client.requests import send
 from perdure.sdk.converter import decode, encode
 from perdure.sdk.failures import exception_of, failure_of
 from perdure.sdk.options import name as checked_name
-from perdure.sdk.options import text
+from perdure.sdk.options import one_of, text, whole_number
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.definition import HandlerDefinition, WorkflowDefinition
@@ -228,6 +230,53 @@ class WorkflowHandle(Interventions, Generic[R_co]):
         if reply.failure is not None:
             raise exception_of(reply.failure, of="workflow")
         return decoded(handler, reply.result, name)
+
+    async def reset(
+        self,
+        *,
+        event_id: int | None = None,
+        to: Literal["first", "last"] | None = None,
+        reason: str = "",
+        reapply: bool = True,
+    ) -> WorkflowHandle[R_co]:
+        """Go back to an earlier workflow task: another run begins with the history up to there, and goes on.
+
+        It runs that task's code again. The run that is open is terminated; a closed workflow can be reset, too.
+
+        Activities that were pending at that point are started anew, with their attempts counted from 1; timers keep
+        their times; children that were asked for before go on as the new run's, those asked for later end as their
+        parent close policies say. Timeouts of the run and its activities begin again.
+
+        Args:
+            event_id: of a workflow task's started, completed, failed or timed out event, in the run that `history`
+                shows.
+            to: the "first" or the "last" workflow task that the latest run completed, instead of an event.
+            reason: why; it stands in the journal, with who and when.
+            reapply: whether signals, and updates that were accepted, that came later are given to the new run, too;
+                those of later runs of the same chain included. Cancel requests are not.
+
+        Returns:
+            The new run.
+
+        Raises:
+            InvalidRequest: there is no such workflow task; the message says which there are.
+            TypeError, ValueError: none or both of `event_id` and `to` are given, or are not what they should be.
+        """
+        if (event_id is None) == (to is None):
+            raise TypeError("reset() takes either event_id=… or to=…, the first or the last workflow task")
+        request = ResetWorkflow(
+            self._client.namespace,
+            self.id,
+            self._messages_to if event_id is None else self.run_id or self._messages_to,
+            self._new_request_id(),
+            0 if event_id is None else whole_number(event_id, "event_id", 1, MAX_HISTORY_EVENTS * 2),
+            "" if to is None else one_of(to, "to", ("first", "last")),
+            text(reason, "the reason"),
+            self._client.identity,
+            reapply,
+        )
+        started = await self._call(request)
+        return WorkflowHandle(self._client, self.id, started.run_id, self._definition)
 
     # --- Looking ------------------------------------------------------------------------------------
     async def describe(self) -> WorkflowDescription:

@@ -35,6 +35,9 @@ class Interventions:
         self._messages_to = messages_to
 
     @abstractmethod
+    def _new_request_id(self) -> str: ...
+
+    @abstractmethod
     async def _call(self, request: Request[Reply]) -> Reply: ...
 
     # --- The workflow -----------------------------------------------------------------------------------
@@ -49,7 +52,9 @@ class Interventions:
         """
         client = self._client
         why = text(reason, "the reason")
-        await self._call(PauseWorkflow(client.namespace, self.id, self._messages_to, why, client.identity))
+        await self._call(
+            PauseWorkflow(client.namespace, self.id, self._messages_to, why, client.identity, self._new_request_id())
+        )
 
     async def resume(self, note: str = "") -> None:
         """Let a paused workflow go on. One that isn't paused is left as it is.
@@ -59,7 +64,9 @@ class Interventions:
         """
         client = self._client
         note = text(note, "the note")
-        await self._call(ResumeWorkflow(client.namespace, self.id, self._messages_to, note, client.identity))
+        await self._call(
+            ResumeWorkflow(client.namespace, self.id, self._messages_to, note, client.identity, self._new_request_id())
+        )
 
     # --- One activity -----------------------------------------------------------------------------------
     async def pause_activity(self, activity_id: str, reason: str = "") -> None:
@@ -74,7 +81,15 @@ class Interventions:
         """
         client, why = self._client, text(reason, "the reason")
         await self._call(
-            PauseActivity(client.namespace, self.id, self._messages_to, _id(activity_id), why, client.identity)
+            PauseActivity(
+                client.namespace,
+                self.id,
+                self._messages_to,
+                _id(activity_id),
+                why,
+                client.identity,
+                self._new_request_id(),
+            )
         )
 
     async def unpause_activity(self, activity_id: str, note: str = "") -> None:
@@ -89,7 +104,15 @@ class Interventions:
         """
         client, note = self._client, text(note, "the note")
         await self._call(
-            UnpauseActivity(client.namespace, self.id, self._messages_to, _id(activity_id), note, client.identity)
+            UnpauseActivity(
+                client.namespace,
+                self.id,
+                self._messages_to,
+                _id(activity_id),
+                note,
+                client.identity,
+                self._new_request_id(),
+            )
         )
 
     async def reset_activity(self, activity_id: str, *, keep_heartbeat: bool = False, note: str = "") -> None:
@@ -111,7 +134,14 @@ class Interventions:
             raise TypeError(f"keep_heartbeat must be True or False, not {type(keep_heartbeat).__name__}")
         await self._call(
             ResetActivity(
-                client.namespace, self.id, self._messages_to, _id(activity_id), keep_heartbeat, note, client.identity
+                client.namespace,
+                self.id,
+                self._messages_to,
+                _id(activity_id),
+                keep_heartbeat,
+                note,
+                client.identity,
+                self._new_request_id(),
             )
         )
 
@@ -160,6 +190,7 @@ class Interventions:
                 optional_microseconds(schedule_to_close_timeout, "schedule_to_close_timeout"),
                 optional_microseconds(schedule_to_start_timeout, "schedule_to_start_timeout"),
                 optional_microseconds(heartbeat_timeout, "heartbeat_timeout"),
+                self._new_request_id(),
             )
         )
 

@@ -219,8 +219,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     """
 
     def __init__(self, host: TimerHost, seed: int) -> None:
-        self.salt = (seed & 0xFFFF_FFFF) << 24
-        self._number = self.salt
+        self.reseed(seed)
         self._host: TimerHost = host
         self._ready: deque[LoopHandle | LoopTimer] = deque()
         self._tasks: list[LoopTask[Any]] = []
@@ -240,6 +239,11 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Whether asyncio's complaints about forgotten tasks and exceptions are dropped."""
         self.logger: logging.LoggerAdapter[logging.Logger] = logging.LoggerAdapter(_logger, {})
         """What takes them otherwise."""
+
+    def reseed(self, seed: int) -> None:
+        """Begin the numbers of tasks elsewhere: before the first one."""
+        self.salt = (seed & 0xFFFF_FFFF) << 24
+        self._number = self.salt
 
     def __repr__(self) -> str:
         return f"<DeterministicLoop at {self.clock} s>"

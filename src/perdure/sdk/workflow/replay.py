@@ -87,6 +87,8 @@ class HistoryReader:
                 self._late = event.attempt > 1  # then it was written after the code had run
             elif type(event) is e.WorkflowTaskStarted:
                 self._started = event
+            elif type(event) is e.WorkflowTaskFailed and event.new_run_id:
+                self.news.insert(0, event)  # the run was reset to this task, and what it draws now is new
             elif type(event) is e.WorkflowTaskCompleted:
                 end = index
                 while end < count and getattr(events[end], "workflow_task_completed_event_id", 0) == event.id:

@@ -409,6 +409,8 @@ class WorkflowRun:
             known = ", ".join(sorted(self._definitions)) or "none"
             raise NotFound(f"this worker has no workflow {event.workflow_type!r}; it has {known}")
         self._started, self._definition = event, definition
+        if event.original_run_id:
+            self._loop.reseed(zlib.crc32(event.original_run_id.encode()))
         self._set_clock()
         self._facts["workflow_type"] = definition.name
         if not definition.is_async:
@@ -439,6 +441,9 @@ class WorkflowRun:
             self._random.setstate(memory.random)
         return target
 
+    def _reset(self, event: e.WorkflowTaskFailed) -> None:
+        self._random = random.Random(event.new_run_id)
+
     def _signaled(self, event: e.WorkflowExecutionSignaled) -> None:
         self._listener().signal(event)
 
@@ -449,10 +454,12 @@ class WorkflowRun:
 
     _apply: ClassVar[dict[type[Any], Callable[[Any, Any], None]]] = {
         e.WorkflowExecutionStarted: _begin_run,
+        e.WorkflowTaskFailed: _reset,
         e.WorkflowExecutionSignaled: _signaled,
         e.WorkflowExecutionCancelRequested: _cancel,
     }
-    """What each of `replay.NEWS` does that is not in `resolutions.RESOLVE`."""
+    """What each of `replay.NEWS` does that is not in `resolutions.RESOLVE`; and a failed task is news where the run was
+    reset to it."""
 
     # --- entities.Host ----------------------------------------------------------------------------------
     @property

@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from perdure.engine.core.deadlines import execution_deadline
 from perdure.engine.core.decisions.closing import close
 from perdure.engine.core.effects import ContinueRun
 from perdure.engine.core.retries import backoff, matches
@@ -49,7 +50,8 @@ def retry_state(state: State, failure: Failure, now: int) -> RetryState:
         return "non_retryable"
     if policy.maximum_attempts and started.attempt >= policy.maximum_attempts:
         return "maximum_attempts"
-    if started.execution_deadline and now + retry_delay(state, failure) >= started.execution_deadline:
+    deadline = execution_deadline(state)
+    if deadline and now + retry_delay(state, failure) >= deadline:
         return "timeout"
     return "in_progress"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from msgspec.structs import replace
@@ -13,6 +14,7 @@ from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure, FailureKind
 from perdure.model.requests import UpdateOutcome
+from perdure.model.state import State
 from perdure.model.tasks import ActivityToken
 
 OUTCOMES: Final[dict[type[e.Event], FailureKind]] = {
@@ -23,13 +25,16 @@ OUTCOMES: Final[dict[type[e.Event], FailureKind]] = {
 }
 
 
-def close(tx: Transition, event: e.HistoryEvent, *, keep_children: bool = False) -> None:
-    """End the run with this event (its id is set here), and let go of all that it had going.
-
-    What is carried over to a next run is not let go: see `carrying`.
+def close(tx: Transition, event: e.HistoryEvent, *, spared: int = 0, left: Collection[str] = ()) -> None:
+    """End the run with this event (its id is set here), and let go of all that it had going, but for what is another
+    run's from now on.
 
     Where the code closes the run, what it didn't wait for may be in the buffer (messages are not: see
     `workflow_tasks.unseen`). It came too late, and stays there: only the commands' events follow a task.
+
+    Args:
+        spared: children that were asked for up to this event are that run's, and all that were inherited; 0: none.
+        left: open updates that are that run's.
     """
     execution, state = tx.execution, tx.state
     tx.effects = [effect for effect in tx.effects if not isinstance(effect, OfferActivity)]
@@ -37,18 +42,17 @@ def close(tx: Transition, event: e.HistoryEvent, *, keep_children: bool = False)
         if activity.status == "started":
             token = ActivityToken(execution.ref, activity.event.id, activity.attempt)
             tx.effects.append(CancelAttempt(activity.worker, token, "closed"))
-    carries_on = isinstance(event, e.WorkflowExecutionContinuedAsNew)
-    for update_id in state.accepted if carries_on else (*state.admitted, *state.accepted):
-        tx.effects.append(UpdateProgressed(UpdateOutcome(update_id, "rejected", None, CLOSED)))
-    children = [] if keep_children else list(state.children.values())
-    ending = [] if keep_children else list(state.inherited.values())
+    for update_id in (*state.admitted, *state.accepted):
+        if update_id not in left:
+            tx.effects.append(UpdateProgressed(UpdateOutcome(update_id, "rejected", None, CLOSED)))
+    children = [(child, parent_of(state, id)) for id, child in state.children.items() if id > spared]
+    ending = [] if spared else list(state.inherited.values())
     execution.taken = None
     execution.beats.clear()
     tx.add(replace(event, id=tx.next_id, time=tx.now))
-    for child in children:
+    for child, own in children:
         policy = child.event.parent_close_policy
         if policy != "abandon":
-            own = e.ParentRef(state.namespace, state.workflow_id, execution.ref.run_id, child.event.id)
             send(tx, 0, r.OutboxCancel(child.event.workflow_id, "", policy == "terminate", own))
     for inherited in ending:
         policy = inherited.parent_close_policy
@@ -57,6 +61,13 @@ def close(tx: Transition, event: e.HistoryEvent, *, keep_children: bool = False)
     report_to_parent(tx, event)
     tx.listed = True
     tx.effects.append(RunClosed())
+
+
+def parent_of(state: State, initiated_event_id: int) -> e.ParentRef:
+    """What a child knows its parent by: the run that asked for it, which may be the one that this one is a copy of."""
+    child = state.children.get(initiated_event_id)
+    run_id = child.begun_by if child is not None and child.begun_by else state.started.run_id
+    return e.ParentRef(state.namespace, state.workflow_id, run_id, initiated_event_id)
 
 
 def send(tx: Transition, event_id: int, message: r.Outgoing) -> None:

@@ -9,7 +9,7 @@ from perdure.engine.core.decisions.activities import resolve_cancelled
 from perdure.engine.core.decisions.carrying import carry
 from perdure.engine.core.decisions.chains import end_or_retry, next_run_id
 from perdure.engine.core.decisions.checks import started_timer
-from perdure.engine.core.decisions.closing import close, send
+from perdure.engine.core.decisions.closing import close, parent_of, send
 from perdure.engine.core.effects import CancelAttempt, UpdateProgressed
 from perdure.engine.core.transition import Transition
 from perdure.model import commands as c
@@ -87,13 +87,14 @@ def continue_as_new(tx: Transition, command: c.ContinueAsNew, completed: int) ->
     state = tx.state
     queue = command.task_queue or state.started.task_queue
     new_run_id = next_run_id(tx.execution.ref.run_id, completed)
-    carried = carry(state, command)
+    carried, kept = carry(state, command), state.last_event_id if command.keep_children else 0
     close(
         tx,
         e.WorkflowExecutionContinuedAsNew(
             0, tx.now, new_run_id, command.workflow_type, queue, command.input, completed, command.header
         ),
-        keep_children=command.keep_children,
+        spared=kept,
+        left=tuple(state.admitted),
     )
     tx.effects.append(carried)
 
@@ -184,8 +185,7 @@ def cancel_external(tx: Transition, command: c.RequestCancelExternalWorkflow, co
         )
     )
     if child:  # it may be in a later run than the one that is known here
-        parent = e.ParentRef(state.namespace, state.workflow_id, tx.execution.ref.run_id, child)
-        send(tx, id, r.OutboxCancel(command.workflow_id, "", child_of=parent))
+        send(tx, id, r.OutboxCancel(command.workflow_id, "", child_of=parent_of(state, child)))
     else:
         send(tx, id, r.OutboxCancel(command.workflow_id, command.run_id))
 

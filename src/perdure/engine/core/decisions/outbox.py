@@ -21,6 +21,12 @@ from perdure.model.payloads import NULL
 from perdure.model.state import OutboxEntry
 
 
+class GoesOn(NamedTuple):
+    """The reply to a report for a run that was reset: the run that goes on in its place."""
+
+    run_id: str
+
+
 def answered(tx: Transition, answer: OutboxAnswered) -> None:
     """An entry has arrived, or was refused for good; the code hears of it, if it asked for it."""
     entry = tx.state.outbox.get(answer.entry_id)
@@ -93,7 +99,13 @@ def resend(tx: Transition, entry: OutboxEntry) -> None:
 
 def child_reported(tx: Transition, report: ChildReported) -> None:
     """A child has ended, perhaps before the answer to its start was here."""
-    child = tx.state.children.get(report.initiated_event_id)
+    state = tx.state
+    if not tx.execution.open and state.reset_run_id and report.initiated_event_id <= state.reset_event_id:
+        tx.reply = GoesOn(state.reset_run_id)
+        return
+    child = state.children.get(report.initiated_event_id)
+    if child is not None and report.begun_by not in ("", child.begun_by or state.started.run_id):
+        child = None  # another child, with the same event in another history
     if child is not None:
         if tx.execution.taken is None:
             tx.flush()  # that it was started may still be in the buffer
@@ -108,7 +120,7 @@ def child_reported(tx: Transition, report: ChildReported) -> None:
         )
         tx.schedule_task()
     # The run that began it may have left it to the next one.
-    tx.reply = Elsewhere() if child is None and tx.state.status == "ContinuedAsNew" else DONE
+    tx.reply = Elsewhere() if child is None and state.status == "ContinuedAsNew" else DONE
 
 
 class Elsewhere(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from perdure.engine.core.deadlines import execution_deadline
 from perdure.engine.core.decisions.carrying import take_over
 from perdure.engine.core.decisions.chains import failure_of, retry_delay
 from perdure.engine.core.effects import ContinueRun
@@ -16,7 +17,7 @@ from perdure.errors import InvalidRequest, WorkflowAlreadyStarted
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.journal import encode_event
-from perdure.model.requests import Started, StartSignal, StartUpdate, StartWorkflow
+from perdure.model.requests import Pause, Started, StartSignal, StartUpdate, StartWorkflow
 from perdure.model.state import State
 
 _NOTHING: Final = ContinueRun()
@@ -75,7 +76,7 @@ def continue_run(
         before.first_run_id,
         before.run_id,
         before.parent,
-        before.execution_deadline,
+        execution_deadline(last),
         before.run_timeout,
         before.memo,
         before.search_attributes,
@@ -86,7 +87,7 @@ def continue_run(
         continued_failure=failure,
         header=end.header if isinstance(end, e.WorkflowExecutionContinuedAsNew) else before.header,
     )
-    return _begin(last.namespace, last.workflow_id, run_no, event, retention, carried=carried)
+    return _begin(last.namespace, last.workflow_id, run_no, event, retention, pause=last.paused, carried=carried)
 
 
 def _begin(
@@ -96,6 +97,7 @@ def _begin(
     event: e.WorkflowExecutionStarted,
     retention: int,
     message: StartSignal | StartUpdate | None = None,
+    pause: Pause | None = None,
     carried: ContinueRun = _NOTHING,
 ) -> Transition:
     execution = Execution(begin(namespace, workflow_id, run_no, event), retention)
@@ -103,6 +105,8 @@ def _begin(
     tx.events.append(event)
     tx.encoded.append(encode_event(event))
     tx.listed = True
+    if pause is not None:  # it was meant for the workflow; the last run was just at work
+        tx.note(r.RunPaused(pause.reason, pause.identity, pause.time))
     take_over(tx, carried)
     if isinstance(message, StartSignal):
         tx.arrive(e.WorkflowExecutionSignaled(0, tx.now, message.name, message.input, event.identity))
