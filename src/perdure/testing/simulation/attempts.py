@@ -15,6 +15,7 @@ from perdure.model.events import (
     ActivityTaskStarted,
     HistoryEvent,
     WorkflowExecutionStarted,
+    WorkflowTaskFailed,
 )
 from perdure.model.state import PendingActivity, State
 from perdure.model.tasks import ActivityTask
@@ -234,7 +235,9 @@ class Attempts:
     # --- The end ----------------------------------------------------------------------------------------
     def check_history(self, workflow_id: str, history: list[HistoryEvent]) -> None:
         """What a history says of activities is what happened."""
-        run_id = history[0].run_id if isinstance(history[0], WorkflowExecutionStarted) else ""
+        first = history[0]
+        assert isinstance(first, WorkflowExecutionStarted)
+        run_id = first.original_run_id or first.run_id  # whose events these are, until a reset
         scheduled: dict[int, str] = {}
         started: dict[int, int] = {}
         for event in history:
@@ -242,6 +245,8 @@ class Attempts:
                 scheduled[event.id] = event.activity_id
             elif isinstance(event, ActivityTaskStarted):
                 started[event.id] = event.attempt
+            elif isinstance(event, WorkflowTaskFailed):
+                run_id = event.new_run_id or run_id
             elif isinstance(event, ActivityTaskCompleted):
                 key = workflow_id, run_id, scheduled[event.scheduled_event_id]
                 number = started[event.started_event_id]

@@ -6,16 +6,19 @@ import asyncio
 from dataclasses import dataclass
 from random import Random
 
-from perdure.errors import NotFound, PerdureError, QueryFailed, Unavailable, WorkflowAlreadyStarted
+from perdure.clock import SECOND
+from perdure.errors import InvalidRequest, NotFound, PerdureError, QueryFailed, Unavailable, WorkflowAlreadyStarted
 from perdure.model.requests import (
     GetResult,
     IdReusePolicy,
     Reply,
     Request,
     SignalWorkflow,
+    StartSignal,
     StartWorkflow,
     UpdateWorkflow,
 )
+from perdure.model.retry import RetryPolicy
 from perdure.sdk.client.client import Client
 from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.converter import encode
@@ -29,12 +32,22 @@ class Wanted:
     """What the clients of one workflow do: its plan, and the messages they send, each after a pause.
 
     rivals: how many others try to start it, too; one of them succeeds.
+    joined: each start brings a signal, for whichever run there is.
+    delay: seconds until a start begins, unless another one comes. retried: whether a run that fails is tried again.
+    resets: how often it may be reset.
     """
 
     workflow_id: str
     plan: list[Step]
     messages: list[tuple[float, str, int]]
     rivals: int = 0
+    joined: bool = False
+    delay: float = 0.0
+    retried: bool = False
+
+    @property
+    def resets(self) -> int:
+        return sum(kind == "reset" for _, kind, _ in self.messages)
 
 
 def make_wanted(random: Random, kinds: tuple[str, ...] = KINDS) -> list[Wanted]:
@@ -53,7 +66,28 @@ def make_wanted(random: Random, kinds: tuple[str, ...] = KINDS) -> list[Wanted]:
         if random.random() < 0.3 and not any(kind == "add" for _, kind, _ in messages):  # updates are of one run
             plan.insert(random.randrange(len(plan)), Step((w + 1) * 100 + 50, "again"))
         workflows.append(Wanted(f"w{w}", plan, messages))
+    # What was added later draws from a source of its own, so that the seeds are what they were.
+    extra = Random(repr(workflows))
+    for wanted in workflows:
+        _intervene(extra, wanted)
     return workflows
+
+
+def _intervene(random: Random, wanted: Wanted) -> None:
+    """Pauses, resets, starts with signals or delays, and runs that fail at first; no results change by them."""
+    kinds, sent = {step.kind for step in wanted.plan}, {kind for _, kind, _ in wanted.messages}
+    if random.random() < 0.15:
+        wanted.messages.append((random.random() * 2, "pause", random.choice((0, 100, 5_000))))
+    if random.random() < 0.15 and not kinds & {"child", "again"}:
+        wanted.messages += [(random.random() * 2, "reset", n) for n in range(random.choice((1, 1, 2)))]
+    if random.random() < 0.15:
+        wanted.joined, wanted.rivals = True, wanted.rivals + random.randint(0, 2)
+    if random.random() < 0.1:
+        wanted.delay = random.choice((0.01, 3.0))
+    if random.random() < 0.4 and not wanted.joined and not kinds & {"signals", "again"} and not sent & {"note", "add"}:
+        first = wanted.plan[0].key
+        wanted.plan.append(Step(first + 60, "retry", n=random.randint(1, 2)))
+        wanted.retried = True
 
 
 class Clients:
@@ -78,17 +112,29 @@ class Clients:
             clients.create_task(self._result(handle, asked))
             if early is not None:
                 await early
+        if wanted.resets:  # perhaps after it had ended; then it has ended again
+            async with asyncio.TaskGroup() as clients:
+                clients.create_task(self._result(handle, asked))
         operator.cancel()
 
     async def _start(self, wanted: Wanted, rival: int) -> None:
         wid, payload = wanted.workflow_id, (encode(wanted.plan, "plan"),)
-        policy: IdReusePolicy = "reject_duplicate" if wanted.rivals else "allow_duplicate"
+        policy: IdReusePolicy = "reject_duplicate" if wanted.rivals or wanted.joined else "allow_duplicate"
         name = f"start-{wid}" if not rival else f"rival-{rival}-{wid}"
-        start = StartWorkflow("default", wid, "simulated-script", "default", payload, name, id_reuse_policy=policy)
+        start = StartWorkflow(
+            "default", wid, "simulated-script", "default", payload, name,
+            id_reuse_policy=policy,
+            id_conflict_policy="use_existing" if wanted.joined else "fail",
+            start_delay=int(wanted.delay * SECOND),
+            retry_policy=RetryPolicy() if wanted.retried else None,
+            message=StartSignal("note", (encode(1_000 + rival, "n"),)) if wanted.joined else None,
+        )  # fmt: skip
         try:
             await self._insist(start)
         except WorkflowAlreadyStarted:
             self._ledger.say(f"{wid} was started by another than {rival}")
+            if wanted.joined:
+                self._ledger.asked[wid].notes[1_000 + rival] = "refused"
         else:
             self._ledger.say(f"{wid} started")
 
@@ -116,6 +162,10 @@ class Clients:
             await handle.describe()
         elif kind == "query":
             await self._query(handle)
+        elif kind == "pause":
+            await self._pause(handle, asked, n)
+        elif kind == "reset":
+            await self._reset(handle, asked, n)
         elif kind == "note":
             if asked.notes.get(n, "asked") == "asked":
                 asked.notes[n] = "asked"
@@ -124,6 +174,28 @@ class Clients:
         elif asked.updates.get(n, "asked") == "asked":
             asked.updates[n] = "asked"
             await self._update(wid, asked, n)
+
+    async def _pause(self, handle: WorkflowHandle[Report], asked: Asked, ms: int) -> None:
+        """A person stops the workflow for a while. Whatever comes between, somebody lets it go on."""
+        asked.paused = True
+        try:
+            await handle.pause("simulated")
+            self._ledger.say(f"{handle.id} paused")
+            await asyncio.sleep(ms / 1000)
+            await handle.resume()
+            self._ledger.say(f"{handle.id} resumed")
+        except NotFound as error:
+            self._ledger.say(f"{handle.id} not paused: {error}")
+
+    async def _reset(self, handle: WorkflowHandle[Report], asked: Asked, n: int) -> None:
+        """A person has the last workflow task run again."""
+        asked.reset = True
+        try:
+            again = await handle.options(request_id=f"reset-{handle.id}-{n}").reset(to="last", reason="simulated")
+        except (NotFound, InvalidRequest) as error:
+            self._ledger.say(f"{handle.id} not reset: {error}")
+        else:
+            self._ledger.say(f"{handle.id} reset: goes on as {again.run_id}")
 
     async def _note(self, wid: str, asked: Asked, n: int) -> None:
         try:

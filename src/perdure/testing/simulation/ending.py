@@ -17,7 +17,9 @@ def check_end(ledger: Ledger, workflows: Iterable[Wanted]) -> None:
     for wanted in workflows:
         _check_report(ledger, wanted)
         state = ledger.on_disk(wanted.workflow_id, "the end")
-        if state.run_no != 1 + sum(step.kind == "again" for step in wanted.plan):
+        runs = 1 + sum(step.n if step.kind == "retry" else step.kind == "again" for step in wanted.plan)
+        fewest, most = (1, runs + wanted.resets * runs) if wanted.resets else (runs, runs)
+        if not fewest <= state.run_no <= most:
             ledger.fail(f"{wanted.workflow_id} has {state.run_no} runs")
         check_state(state)
         for history in ledger.histories(wanted.workflow_id):

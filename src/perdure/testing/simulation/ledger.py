@@ -41,6 +41,8 @@ class Asked:
     steps: int = 0  # that somebody was told are done
     result: object = None
     done: bool = False
+    paused: bool = False  # somebody may have: then queries may be answered without what was taken
+    reset: bool = False  # somebody may have: then steps may be done again
 
 
 class Ledger(logging.Handler):

@@ -116,6 +116,10 @@ class Script:
                     return await errand(inner)
                 report = await workflow.run(Script([inner]))
                 return report.results[0]
+            case "retry":
+                if workflow.info().attempt <= step.n:
+                    raise ApplicationError(f"attempt {workflow.info().attempt}")
+                return 1
             case "side":
                 return await work.options(task_queue=SIDE)(step)
             case "deadline":
@@ -152,7 +156,7 @@ def expected(step: Step) -> int:
     match step.kind:
         case "fan":
             return sum(step.key * 1000 + i for i in range(step.n))
-        case "sleep" | "signals" | "again":
+        case "sleep" | "signals" | "again" | "retry":
             return 1
         case "cancel":
             return CANCELLED

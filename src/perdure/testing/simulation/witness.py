@@ -92,6 +92,9 @@ class Witness:
 
     def _replied(self, wid: str, request: object, reply: object, before: Before) -> None:
         match request, reply:
+            case q.StartWorkflow(message=q.StartSignal() as message), _:
+                self._signalled(wid, int(message.input[0].data))
+                self._ledger.asked[wid].started = True
             case q.StartWorkflow(), _:
                 self._ledger.on_disk(wid, "a start was acknowledged")
                 self._ledger.asked[wid].started = True
@@ -151,7 +154,9 @@ class Witness:
             self._ledger.fail(f"{wid} gave the outcome of run {outcome.run_id}, which runs on disk, or isn't there")
 
     def _told(self, wid: str, report: Report, before: Before) -> None:
-        ledger, steps = self._ledger, len(report.results)
+        ledger, steps, asked = self._ledger, len(report.results), self._ledger.asked[wid]
+        if asked.paused or asked.reset:
+            return  # what it has taken may wait, or be done again
         if steps < before.steps or not before.notes <= {*report.noted} or not before.updates <= {*report.added}:
             ledger.fail(f"{wid} answered a query with {report}; {before} was told before")
         ledger.asked[wid].steps = max(ledger.asked[wid].steps, steps)
