@@ -327,7 +327,7 @@ async def test_few_connections(store: PostgresStore, place: PostgresPlace) -> No
 
 
 async def test_a_history_of_many_rows(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "_HISTORY_ROWS", 10)
+    monkeypatch.setattr(postgres, "POSTGRES_HISTORY_ROWS", 10)
     last = start("a")
     await put(store, last)
     for _ in range(35):
