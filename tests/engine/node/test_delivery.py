@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from perdure.engine.core.decisions.messages import DONE
-from perdure.engine.core.decisions.outbox import Elsewhere
+from perdure.engine.core.decisions.outbox import Elsewhere, GoesOn
 from perdure.engine.core.inputs import ChildReported, InheritedChildReported, OutboxAnswered
 from perdure.engine.node.delivery import deliver
 from perdure.engine.storage.api import ChainKey
@@ -23,7 +23,8 @@ REPORT = r.OutboxReport(ParentRef("default", "parent", "first-run", 5), "child-r
     [
         (DONE, ["first-run"]),
         (Elsewhere(), ["first-run", ""]),
-        (NotFound("its retention is over"), ["first-run", ""]),
+        (GoesOn("reset-run"), ["first-run", "reset-run"]),
+        (NotFound("its retention is over"), ["first-run", "", ""]),
     ],
 )
 async def test_a_report_follows_the_chain(reply: object, told: list[str]) -> None:
@@ -32,9 +33,11 @@ async def test_a_report_follows_the_chain(reply: object, told: list[str]) -> Non
     async def tell(chain: ChainKey, run_id: str, input: object) -> object:
         assert chain == ChainKey("default", "parent")
         asked.append((run_id, input))
-        if run_id and isinstance(reply, Exception):
+        if run_id != "first-run":
+            return DONE
+        if isinstance(reply, Exception):
             raise reply
-        return reply if run_id else DONE
+        return reply
 
     async def call(request: Request[object]) -> object:
         raise AssertionError(f"nobody asks for {request}")
@@ -42,5 +45,6 @@ async def test_a_report_follows_the_chain(reply: object, told: list[str]) -> Non
     answer = await deliver(Run.begin().execution, 1, REPORT, call, tell)
     assert answer == OutboxAnswered(1, "", "")
     assert [run_id for run_id, _ in asked] == told
-    assert asked[0][1] == ChildReported(5, None, None, "child-run")
-    assert [input for _, input in asked[1:]] == [InheritedChildReported(WORKFLOW)] * (len(told) - 1)
+    report = ChildReported(5, None, None, "child-run", "first-run")
+    inherited = [InheritedChildReported(WORKFLOW)] if told[-1] == "" else []
+    assert [input for _, input in asked] == [report] * (len(told) - len(inherited)) + inherited

@@ -29,10 +29,11 @@ ANSWERED: Final = QUERY_ELSEWHERE / SECOND + 2.0
 class Before(NamedTuple):
     """What was known of a workflow when a request came.
 
-    state: its latest run on disk; only for reads.
+    state: its latest run on disk; only for reads. run: that one's id; "" where there was none.
     """
 
     exists: bool
+    run: str
     state: State | None
     notes: frozenset[int]
     updates: frozenset[int]
@@ -70,9 +71,11 @@ class Witness:
         ledger, wid = self._ledger, request.workflow_id
         asked = ledger.asked.get(wid, Asked())
         exists = at_once(ledger.store.versions([RunKey(NAMESPACE, wid, 1)])) != [0]
+        latest = ledger.stored(wid)
         return Before(
             exists,
-            ledger.stored(wid) if isinstance(request, q.DescribeWorkflow) else None,
+            latest.started.run_id if latest is not None else "",
+            latest if isinstance(request, q.DescribeWorkflow) else None,
             frozenset(n for n, how in asked.notes.items() if how == "taken"),
             frozenset(n for n, how in asked.updates.items() if how == "completed"),
             asked.steps,
@@ -83,7 +86,8 @@ class Witness:
         if isinstance(error, WorkflowAlreadyStarted):
             ledger.on_disk(wid, "a start was refused")
         elif isinstance(error, NotRunning):
-            if ledger.on_disk(wid, "it was said not to run").status == "Running":
+            latest = ledger.on_disk(wid, "it was said not to run")
+            if latest.status == "Running" and latest.started.run_id == before.run:  # another may have begun since
                 ledger.fail(f"{wid} was said not to run, but runs on disk")
         elif isinstance(request, q.QueryWorkflow) and before.exists and ledger.served() > ANSWERED:
             ledger.fail(f"a query of {wid} was refused ({error}), but somebody could answer it")
