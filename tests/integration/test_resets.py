@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, cast
 
 import pytest
 
-from perdure import ApplicationError, InvalidRequest, NotFound, NotRunning, activity, workflow
+from perdure import ApplicationError, InvalidRequest, NotFound, NotRunning, WorkflowHandle, activity, workflow
 from perdure.clock import HOUR
 from perdure.model.events import WorkflowExecutionStarted, WorkflowTaskFailed
 from perdure.model.requests import ResetWorkflow
@@ -149,13 +149,19 @@ async def test_an_open_workflow_is_terminated_by_its_reset(client: Client) -> No
     assert "ActivityTaskScheduled" in await event_names(again)
 
 
-async def test_a_child_goes_on_as_the_new_runs(client: Client) -> None:
-    gate = Gate.named("reset-parent")
-    handle = await client.start(parent("reset-parent"), id="parent")
+async def begun(client: Client, name: str, *, id: str) -> tuple[Gate, WorkflowHandle[str]]:
+    """A parent whose child waits at the gate of that name, and that has had a signal since."""
+    gate = Gate.named(name)
+    handle = await client.start(parent(name), id=id)
     await gate.reached.wait()
     await described(handle, lambda d: d.workflow_task is None)
     await handle.signal("go")
     await described(handle, lambda d: d.workflow_task is None)
+    return gate, handle
+
+
+async def test_a_child_goes_on_as_the_new_runs(client: Client) -> None:
+    gate, handle = await begun(client, "reset-parent", id="parent")
     again = await handle.reset(to="last")
     assert (await client.get("child-of-reset-parent").describe()).status == "Running"
     gate.open()
@@ -164,12 +170,7 @@ async def test_a_child_goes_on_as_the_new_runs(client: Client) -> None:
 
 
 async def test_a_child_ends_with_the_run_that_has_it_now(client: Client) -> None:
-    gate = Gate.named("reset-twice")
-    handle = await client.start(parent("reset-twice"), id="ended-parent")
-    await gate.reached.wait()
-    await described(handle, lambda d: d.workflow_task is None)
-    await handle.signal("go")
-    await described(handle, lambda d: d.workflow_task is None)
+    _, handle = await begun(client, "reset-twice", id="ended-parent")
     again = await (await handle.reset(to="last")).reset(to="last")
     await described(again, lambda d: d.workflow_task is None)
     running = client.get("child-of-reset-twice")
@@ -180,12 +181,7 @@ async def test_a_child_ends_with_the_run_that_has_it_now(client: Client) -> None
 
 def test_a_child_reports_when_the_run_that_asked_for_it_is_not_kept_any_more(simulation: Simulation) -> None:
     async def waits(client: Client) -> str:
-        gate = Gate.named("reset-kept")
-        handle = await client.start(parent("reset-kept"), id="patient")
-        await gate.reached.wait()
-        await described(handle, lambda d: d.workflow_task is None)
-        await handle.signal("go")
-        await described(handle, lambda d: d.workflow_task is None)
+        gate, handle = await begun(client, "reset-kept", id="patient")
         again = await handle.reset(to="last")
         await asyncio.sleep(2 * 3_600)  # simulated time
         with pytest.raises(NotFound):

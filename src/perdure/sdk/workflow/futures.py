@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 from perdure.model.commands import Command, RequestCancelActivity, RequestCancelExternalWorkflow
 from perdure.model.payloads import Payload
 from perdure.sdk.activity.definition import CancellationType
+from perdure.sdk.workflow.context import thread
 from perdure.sdk.workflow.loop import LoopFuture
+from perdure.sdk.workflow.plain import block
 
 if TYPE_CHECKING:
     from perdure.sdk.workflow.ledger import Ledger
@@ -92,6 +94,24 @@ class ChildFuture(Outcome):
 
     def _request(self) -> Command:
         return RequestCancelExternalWorkflow(self.name, self.run_id, self.event_id)
+
+
+class PlainActivityFuture(ActivityFuture):
+    """The same in a plain workflow, where `result` waits."""
+
+    __slots__ = ()
+
+    def result(self) -> object:
+        return block(self) if thread.plain and not self.done() else super().result()
+
+
+class PlainChildFuture(ChildFuture):
+    """The same in a plain workflow, where `result` waits."""
+
+    __slots__ = ()
+
+    def result(self) -> object:
+        return block(self) if thread.plain and not self.done() else super().result()
 
 
 class AnswerFuture(LoopFuture[None]):

@@ -16,7 +16,6 @@ import logging
 import os
 import random
 import sys
-import sysconfig
 import threading
 import time
 import uuid
@@ -27,7 +26,7 @@ from perdure.errors import GuardError
 from perdure.sdk.workflow.context import thread
 from perdure.sdk.workflow.dispatchers import dispatcher, replace
 from perdure.sdk.workflow.plain import block
-from perdure.sdk.workflow.source import LOOP, is_ours
+from perdure.sdk.workflow.source import LOOP, is_library, is_ours
 
 _ACTIVITY: Final = "Do it in an activity, and use its result"
 _SLEEP: Final = "Use asyncio.sleep, which is a durable timer; in a plain `def` workflow time.sleep is one"
@@ -58,7 +57,7 @@ for _name in [
     "pty.spawn",
     "subprocess.Popen",
 ]:
-    _EVENTS[_name] = ("starting a process", _ACTIVITY)
+    _EVENTS[_name] = ("starting a process", "Do it in an activity: activity.run_process ends it with its attempt")
 for _name in [
     "chdir",
     "chflags",
@@ -83,7 +82,6 @@ _NETWORK: Final = ("socket.", "ftplib.", "http.client.", "imaplib.", "poplib.", 
 
 _FORMATTING: Final = frozenset({logging.__file__, linecache.__file__})
 """What writes log lines and tracebacks; it may read source files."""
-_LIBRARY: Final = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
 
 
 def install() -> None:
@@ -140,7 +138,12 @@ def refuse(what: str, instead: str) -> None:
     """Raise GuardError for what workflow code does, unless an import or a log line does it."""
     place = _place(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
     if place:
-        raise GuardError(f"{place}: {what} can't be repeated when the workflow is replayed. {instead}", place)
+        raise refusal(place, what, instead)
+
+
+def refusal(place: str, what: str, instead: str) -> GuardError:
+    """The error for what is done, or would be, at a place ("file:line")."""
+    return GuardError(f"{place}: {what} can't be repeated when the workflow is replayed. {instead}", place)
 
 
 def _place(frame: FrameType | None) -> str:
@@ -154,7 +157,7 @@ def _place(frame: FrameType | None) -> str:
         if is_ours(code):
             if code.co_name == LOOP:
                 break  # what is further out is the program around the workflow
-        elif file.startswith(("<frozen", *_LIBRARY)):
+        elif is_library(code):
             library = library or f"{file}:{frame.f_lineno}"
         else:
             own = own or f"{file}:{frame.f_lineno}"

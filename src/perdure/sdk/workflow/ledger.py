@@ -31,34 +31,22 @@ from perdure.model.commands import (
 )
 from perdure.model.payloads import Payload, Payloads
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
-from perdure.sdk.workflow.context import ChildOptions, thread
+from perdure.sdk.workflow.context import ChildOptions
 from perdure.sdk.workflow.definition import WorkflowDefinition
-from perdure.sdk.workflow.futures import ActivityFuture, AnswerFuture, ChildFuture, Outcome
+from perdure.sdk.workflow.futures import (
+    ActivityFuture,
+    AnswerFuture,
+    ChildFuture,
+    Outcome,
+    PlainActivityFuture,
+    PlainChildFuture,
+)
 from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask, LoopTimer
 from perdure.sdk.workflow.matching import Issued, Pair, Subject
-from perdure.sdk.workflow.plain import block
 from perdure.sdk.workflow.source import user_line
 
 EVICTED: Final = "evicted"
 """The refusal while a run is taken out of memory."""
-
-
-class PlainActivityFuture(ActivityFuture):
-    """The same in a plain workflow, where `result` waits."""
-
-    __slots__ = ()
-
-    def result(self) -> object:
-        return block(self) if thread.plain and not self.done() else super().result()
-
-
-class PlainChildFuture(ChildFuture):
-    """The same in a plain workflow, where `result` waits."""
-
-    __slots__ = ()
-
-    def result(self) -> object:
-        return block(self) if thread.plain and not self.done() else super().result()
 
 
 class Ledger:

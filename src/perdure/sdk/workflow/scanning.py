@@ -11,17 +11,16 @@ import datetime
 import dis
 import queue
 import sys
-import sysconfig
 import threading
 from collections.abc import Iterator
 from types import CodeType, FunctionType, ModuleType
-from typing import Final, NoReturn, cast
+from typing import Final, cast
 from weakref import WeakSet
 
-from perdure.errors import GuardError
 from perdure.sdk.workflow import dispatchers
 from perdure.sdk.workflow.definition import WorkflowDefinition
-from perdure.sdk.workflow.source import is_ours
+from perdure.sdk.workflow.guard import refusal
+from perdure.sdk.workflow.source import is_library, is_ours
 
 _NOW: Final = "Use workflow.now(), which is the workflow's time"
 _LOCK: Final = "Use asyncio's Lock, Event, Condition, Semaphore or Queue"
@@ -42,7 +41,6 @@ _LOCKS: Final[tuple[object, ...]] = (
 """What threads wait with. Locks made elsewhere are known by their types."""
 
 _LOCK_TYPES: Final = (type(threading.Lock()), type(threading.RLock()))
-_LIBRARY: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 
 Finding = tuple[str, str]
 """What is wrong with a name, and what to use instead."""
@@ -112,9 +110,7 @@ class _Scan:
     def _is_ours(self, function: FunctionType) -> bool:
         """Whether a function belongs to the program, rather than to a library."""
         code, package = function.__code__, (function.__module__ or "").partition(".")[0]
-        return package == self._package or not (
-            is_ours(code) or package in sys.stdlib_module_names or code.co_filename.startswith(_LIBRARY)
-        )
+        return package == self._package or not (is_ours(code) or package in sys.stdlib_module_names or is_library(code))
 
 
 def _references(code: CodeType) -> Iterator[tuple[int, list[str]]]:
@@ -136,13 +132,15 @@ def _judge(value: object, owner: object, name: str, place: str) -> None:
     if isinstance(owner, type):
         for (cls, method), instead in _METHODS.items():
             if issubclass(owner, cls) and name.rpartition(".")[2] == method and _inherits(owner, cls, method):
-                _refuse(place, f"{name}()", instead)
+                raise refusal(place, f"{name}()", instead)
     for known, original in dispatchers.originals.items():
         if value is original:
             module = known.rpartition(".")[0]
-            _refuse(place, name, f"It was imported before Perdure could see to it: import {module}, and call {known}")
+            raise refusal(
+                place, name, f"It was imported before Perdure could see to it: import {module}, and call {known}"
+            )
     if any(value is each for each in _LOCKS) or isinstance(value, _LOCK_TYPES):
-        _refuse(place, f"waiting with {name}", _LOCK)
+        raise refusal(place, f"waiting with {name}", _LOCK)
 
 
 def _inherits(owner: type[object], cls: type[object], method: str) -> bool:
@@ -156,7 +154,3 @@ def _cells(function: FunctionType) -> Iterator[object]:
             yield cell.cell_contents
         except ValueError:  # not assigned yet
             yield None
-
-
-def _refuse(place: str, what: str, instead: str) -> NoReturn:
-    raise GuardError(f"{place}: {what} can't be repeated when the workflow is replayed. {instead}", place)

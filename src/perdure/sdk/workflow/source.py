@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import sysconfig
 from types import CodeType, CoroutineType, FrameType
 from typing import Final, cast
 
@@ -15,6 +16,8 @@ from perdure.sdk.workflow.plain import frame_of
 
 _SDK: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _ASYNCIO: Final = os.path.dirname(os.path.abspath(asyncio.__file__)) + os.sep
+
+_LIBRARIES: Final = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
 
 LOOP: Final = "run_until_idle"
 """The method of the workflow's loop from which all of its code is called."""
@@ -29,6 +32,11 @@ def is_ours(code: CodeType) -> bool:
         file = os.path.abspath(code.co_filename)
         ours = _ours[code.co_filename] = file.startswith((_SDK, _ASYNCIO))
     return ours
+
+
+def is_library(code: CodeType) -> bool:
+    """Whether a function is part of Python, or of what is installed beside it."""
+    return code.co_filename.startswith(("<frozen", *_LIBRARIES))
 
 
 def user_line() -> str:

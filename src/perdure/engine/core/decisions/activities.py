@@ -199,7 +199,8 @@ def heartbeat(tx: Transition, message: ActivityHeartbeat) -> None:
     """Alive. The sign of life stays in memory; the details are journaled now and then."""
     activity = attempt(tx.execution, message.token)
     tx.execution.beats[activity.event.id] = Beat(tx.now, message.details)
-    interval = max(HEARTBEAT_JOURNAL_INTERVAL, limits_of(activity)[3] // 2)
+    *_, heartbeat_timeout = limits_of(activity)
+    interval = max(HEARTBEAT_JOURNAL_INTERVAL, heartbeat_timeout // 2)
     if tx.now - activity.heartbeat_at >= interval:
         keep_beat(tx, activity)
 
