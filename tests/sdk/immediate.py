@@ -63,7 +63,7 @@ class Immediate:
     def send(self, command: SignalExternalWorkflow | RequestCancelExternalWorkflow) -> asyncio.Future[None]:
         raise NotImplementedError
 
-    def is_failure(self, error: BaseException) -> bool:
+    def is_failure(self, error: BaseException, also: tuple[type[BaseException], ...] = ()) -> bool:
         raise NotImplementedError
 
     def report_bug(self, error: BaseException) -> None:

@@ -373,3 +373,8 @@ def test_a_workflow_can_not_run_a_program() -> None:
         await activity.run_process("true")
 
     assert "do it in an activity" in Scenario(flow).broken().message
+
+
+def test_what_goes_on_writing_does_not_keep_a_program_that_has_ended() -> None:
+    ended = activity.run_process_sync("sh", "-c", "echo up; yes & exit 3", check=False)
+    assert ended.returncode == 3

@@ -387,3 +387,17 @@ def test_steps_that_outlive_the_block_are_a_bug() -> None:
         await step
 
     assert "steps of it still run" in Scenario(flow).broken().message
+
+
+@pytest.mark.parametrize("error", [KeyError("listed"), TimeoutError("late")])
+def test_a_group_of_failures_is_a_failure(error: Exception) -> None:
+    @workflow
+    async def flow() -> None:
+        async with workflow.saga(undo_on=(KeyError,)) as saga:
+            await saga.do(make("a"), undo=undo)
+            raise ExceptionGroup("of a task group", [error])
+
+    scenario = Scenario(flow)
+    scenario.do()
+    scenario.complete("made")
+    assert kinds(scenario.do()) == ["ScheduleActivity"]

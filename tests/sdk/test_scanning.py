@@ -122,6 +122,20 @@ def test_all_methods_of_a_class_are_looked_at() -> None:
         scanning.check(definition_of(Stamped))
 
 
+def test_properties_are_looked_at() -> None:
+    @workflow
+    class Dated:
+        async def run(self) -> str:
+            return self.when
+
+        @property
+        def when(self) -> str:
+            return str(datetime.now())
+
+    with pytest.raises(GuardError, match=r"datetime\.now"):
+        scanning.check(definition_of(Dated))
+
+
 def test_handlers_are_looked_at() -> None:
     @workflow
     class Asked:

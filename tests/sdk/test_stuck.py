@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -97,4 +96,28 @@ def test_nothing_is_raised_after_the_activation() -> None:
     scenario = Scenario(quick)
     scenario.do()
     assert result(scenario) == "fine"
-    assert threading.main_thread().is_alive()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_clean_up_that_never_waits_is_ended_by_an_eviction() -> None:
+    @workflow
+    async def messy() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            while True:
+                pass
+
+    scenario = Scenario(messy)
+    scenario.do()
+    run = scenario.run
+    run.evict()
+    assert run.broken
+
+    @workflow
+    async def quick() -> str:
+        return "fine"
+
+    after = Scenario(quick)
+    after.do()
+    assert result(after) == "fine"

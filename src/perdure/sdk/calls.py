@@ -23,7 +23,7 @@ from perdure.sdk.coroutines import Coro
 from perdure.sdk.options import cancellation_type as checked_cancellation_type
 from perdure.sdk.options import optional_name, whole_number
 from perdure.sdk.options import priority as checked_priority
-from perdure.sdk.retry import RetryPolicy
+from perdure.sdk.retry import RetryPolicy, optional_policy
 from perdure.sdk.workflow.context import WorkflowContext, current, require, thread
 from perdure.sdk.workflow.plain import block, waiting_code
 
@@ -50,15 +50,13 @@ def options_from(
     base: ActivityOptions,
 ) -> ActivityOptions:
     """Options as users write them, over those of `base`. Raises TypeError or ValueError naming the option."""
-    if retry_policy is not None and not isinstance(cast(object, retry_policy), RetryPolicy):
-        raise TypeError(f"retry_policy must be a perdure.RetryPolicy, not {type(retry_policy).__name__}")
     return base.changed(
         task_queue=optional_name(task_queue, "task_queue"),
         start_to_close_timeout=optional_microseconds(start_to_close_timeout, "start_to_close_timeout"),
         schedule_to_close_timeout=optional_microseconds(schedule_to_close_timeout, "schedule_to_close_timeout"),
         schedule_to_start_timeout=optional_microseconds(schedule_to_start_timeout, "schedule_to_start_timeout"),
         heartbeat_timeout=optional_microseconds(heartbeat_timeout, "heartbeat_timeout"),
-        retry_policy=None if retry_policy is None else retry_policy.for_engine,
+        retry_policy=optional_policy(retry_policy),
         priority=checked_priority(priority),
         cancellation_type=checked_cancellation_type(cancellation_type),
     )

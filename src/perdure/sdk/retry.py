@@ -90,3 +90,12 @@ def _names(classes: object, what: str) -> tuple[str, ...]:
         else:
             raise TypeError(f"{what} must hold exception classes or their names, not {item!r}")
     return tuple(names)
+
+
+def optional_policy(policy: object) -> EnginePolicy | None:
+    """A policy as the engine reads it, where one is given. Raises TypeError."""
+    if policy is None:
+        return None
+    if not isinstance(policy, RetryPolicy):
+        raise TypeError(f"retry_policy must be a perdure.RetryPolicy, not {type(policy).__name__}")
+    return policy.for_engine

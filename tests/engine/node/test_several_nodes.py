@@ -13,7 +13,7 @@ from perdure.engine.node.cluster.members import Members, StoreClock
 from perdure.engine.node.node import Node
 from perdure.engine.storage.api import ChainKey, Membership, Question, StoredRun, Verdict, Write
 from perdure.engine.storage.memory import MemoryStore
-from perdure.errors import Unavailable, WorkflowAlreadyStarted
+from perdure.errors import StoreError, Unavailable, WorkflowAlreadyStarted
 from perdure.ids import SeededIds
 from perdure.limits import CLAIM_LEASE, NODE_GRACE, QUERY_ELSEWHERE, SECOND, SHARDS
 from perdure.model import tasks as t
@@ -252,3 +252,18 @@ def test_who_comes_takes_no_shards_from_others_before_it_takes_anybody_for_dead(
         loop.run_until_complete(life())
     finally:
         loop.close()
+
+
+def test_a_node_that_can_not_see_what_others_ask_goes_on_with_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(one: Member, other: Member) -> None:
+        async def broken(*_: object) -> list[Question]:
+            raise StoreError("the table is not as it should be")
+
+        node, store = one
+        monkeypatch.setattr(store, "asked", broken)
+        hand = await Hand("hand").attach(node)
+        await pass_time(3)
+        await node.call(start("w"))
+        hand.complete(await first_task(hand))
+
+    simulate(body)

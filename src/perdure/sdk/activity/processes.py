@@ -44,6 +44,7 @@ from perdure.sdk.activity.logs import OUTSIDE, ActivityLogger
 _WATCHER: Final = "trap '' HUP INT TERM; echo; read -r _; kill -TERM 0; sleep \"$1\"; kill -KILL 0"
 _SECOND_WATCHER: Final = "trap '' HUP INT TERM; echo; read -r _; kill -KILL -- \"-$1\""
 _READ: Final = 64 * 1024
+_LAST_READS: Final = 64  # after the end: more than any pipe holds
 _GONE: Final = (ProcessLookupError, PermissionError)  # the latter on some systems, of a group of the dead
 
 
@@ -264,8 +265,9 @@ class _Running:
                         process.wait(PROCESS_POLL / SECOND)
                 self._beat()
                 self._see_to_end(process)
-            while _serve(selector, 0, write=False):  # what it has written last
-                pass
+            for _ in range(_LAST_READS):  # what it has written last; others may go on writing
+                if not _serve(selector, 0, write=False):
+                    break
             for output in self._outputs:
                 output.feed(b"")
 

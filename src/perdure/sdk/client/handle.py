@@ -49,7 +49,7 @@ from perdure.sdk.failures import exception_of, failure_of
 from perdure.sdk.options import name as checked_name
 from perdure.sdk.options import one_of, text, whole_number
 from perdure.sdk.registry import REGISTRY
-from perdure.sdk.retry import RetryPolicy
+from perdure.sdk.retry import RetryPolicy, optional_policy
 from perdure.sdk.workflow.definition import HandlerDefinition, WorkflowDefinition
 from perdure.sdk.workflow.handlers import Query, Signal, Update
 from perdure.sdk.workflow.sending import decoded, message_of
@@ -314,6 +314,10 @@ class WorkflowHandle(Interventions, Generic[R_co]):
             activity_id: which one; by default all that are held, and the run itself.
             note: what was done about it; it stands in the journal, with who and when.
             retry_policy: replaces the activity's own from now on, as do the timeouts.
+
+        Raises:
+            NotFound: nothing is held, or that activity is not; `NotRunning` where the workflow is closed.
+            TypeError, ValueError: an option is not what it should be; the message names it.
         """
         client = self._client
         await self._call(
@@ -324,7 +328,7 @@ class WorkflowHandle(Interventions, Generic[R_co]):
                 text(activity_id, "activity_id"),
                 text(note, "note"),
                 client.identity,
-                None if retry_policy is None else retry_policy.for_engine,
+                optional_policy(retry_policy),
                 optional_microseconds(start_to_close_timeout, "start_to_close_timeout"),
                 optional_microseconds(schedule_to_close_timeout, "schedule_to_close_timeout"),
                 optional_microseconds(heartbeat_timeout, "heartbeat_timeout"),

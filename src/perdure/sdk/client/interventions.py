@@ -17,7 +17,7 @@ from perdure.model.requests import (
     UpdateActivityOptions,
 )
 from perdure.sdk.options import optional_name, text
-from perdure.sdk.retry import RetryPolicy
+from perdure.sdk.retry import RetryPolicy, optional_policy
 
 if TYPE_CHECKING:
     from perdure.sdk.client.client import Client
@@ -173,8 +173,6 @@ class Interventions:
             InvalidRequest: no option is named.
             TypeError, ValueError: an option is not what it should be; the message names it.
         """
-        if retry_policy is not None and not isinstance(cast(object, retry_policy), RetryPolicy):
-            raise TypeError(f"retry_policy must be a perdure.RetryPolicy, not {type(retry_policy).__name__}")
         client = self._client
         await self._call(
             UpdateActivityOptions(
@@ -185,7 +183,7 @@ class Interventions:
                 text(note, "the note"),
                 client.identity,
                 optional_name(task_queue, "task_queue"),
-                None if retry_policy is None else retry_policy.for_engine,
+                optional_policy(retry_policy),
                 optional_microseconds(start_to_close_timeout, "start_to_close_timeout"),
                 optional_microseconds(schedule_to_close_timeout, "schedule_to_close_timeout"),
                 optional_microseconds(schedule_to_start_timeout, "schedule_to_start_timeout"),

@@ -23,7 +23,7 @@ from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.client.requests import send
 from perdure.sdk.converter import encode
 from perdure.sdk.options import one_of, optional_text, text
-from perdure.sdk.retry import RetryPolicy
+from perdure.sdk.retry import RetryPolicy, optional_policy
 from perdure.sdk.workflow.calls import call_of
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.handlers import Signal, Update
@@ -183,15 +183,12 @@ def _task_timeout(value: Duration | None) -> int:
 
 
 def _retry_policy(policy: object) -> EnginePolicy | None:
-    if policy is None:
-        return None
-    if not isinstance(policy, RetryPolicy):
-        raise TypeError(f"retry_policy must be a perdure.RetryPolicy, not {type(policy).__name__}")
-    if policy.hold_on or policy.on_exhausted == "hold":
+    checked = optional_policy(policy)
+    if checked is not None and (checked.hold_on or checked.on_exhausted == "hold"):
         raise ValueError(
             'retry_policy: hold_on and on_exhausted="hold" are for activities: a workflow that has failed is closed'
         )
-    return policy.for_engine
+    return checked
 
 
 def _encoded(memo: object) -> dict[str, Payload]:

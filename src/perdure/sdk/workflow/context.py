@@ -84,8 +84,8 @@ class WorkflowContext(Protocol):
         """Send something to another workflow. The future is done when it has arrived."""
         ...
 
-    def is_failure(self, error: BaseException) -> bool:
-        """Whether an exception is an outcome, rather than a bug."""
+    def is_failure(self, error: BaseException, also: tuple[type[BaseException], ...] = ()) -> bool:
+        """Whether an exception is an outcome, rather than a bug; those of `also` are, too."""
         ...
 
     def report_bug(self, error: BaseException) -> None:

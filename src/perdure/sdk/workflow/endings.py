@@ -46,15 +46,17 @@ def main_code(
     return run_plain(function, *args, **kwargs)
 
 
-def is_failure(definition: WorkflowDefinition, error: BaseException) -> bool:
-    """Whether an exception is an outcome: raised as one, listed by the workflow, or the end of an activity
-    or a child; or a group of such."""
-    if isinstance(error, (ApplicationError, *definition.failure_exceptions)) or origin_of(error) is not None:
+def is_failure(
+    definition: WorkflowDefinition, error: BaseException, also: tuple[type[BaseException], ...] = ()
+) -> bool:
+    """Whether an exception is an outcome: raised as one, listed by the workflow or in `also`, or the end of an
+    activity or a child; or a group of such."""
+    if isinstance(error, (ApplicationError, *definition.failure_exceptions, *also)) or origin_of(error) is not None:
         return True
     if not isinstance(error, BaseExceptionGroup):
         return False
     group = cast("BaseExceptionGroup[BaseException]", error)
-    return all(is_failure(definition, each) for each in group.exceptions)
+    return all(is_failure(definition, each, also) for each in group.exceptions)
 
 
 def located(failure: Failure, error: BaseException, definition: WorkflowDefinition) -> Failure:

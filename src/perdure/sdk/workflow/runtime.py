@@ -22,6 +22,7 @@ import random
 import uuid
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -76,6 +77,7 @@ from perdure.sdk.workflow.queries import STACK_TRACE, stack_trace
 from perdure.sdk.workflow.replay import HistoryReader, RecordedTask
 from perdure.sdk.workflow.resolutions import RESOLVE
 from perdure.sdk.workflow.saga import for_activity, for_child
+from perdure.sdk.workflow.stuck import Stuck
 
 PYTHON: Final = ".".join(platform.python_version_tuple()[:2])
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -206,14 +208,16 @@ class WorkflowRun:
         self._loop.silent = self._logger.silent = True
         self._logger.records.clear()
         self._loop.clear()
-        with Activation(self, self._loop):
-            torn = 0
-            while torn < len(tasks := self._loop.live_tasks()):  # a `finally` may have made new ones
-                for task in reversed(tasks[torn:]):
-                    tear_down(task)
-                torn = len(tasks)
-        self._ledger.release()
-        self._messages = self._main = self._sent = self._entity = self._target = None
+        try:
+            with suppress(Stuck), Activation(self, self._loop):  # a `finally` that never waits was told of, and ended
+                torn = 0
+                while torn < len(tasks := self._loop.live_tasks()):  # a `finally` may have made new ones
+                    for task in reversed(tasks[torn:]):
+                        tear_down(task)
+                    torn = len(tasks)
+        finally:
+            self._ledger.release()
+            self._messages = self._main = self._sent = self._entity = self._target = None
 
     def take_log_records(self) -> list[logging.LogRecord]:
         """What the code has logged since the last call. It may be handed to `logging` when the task's
@@ -375,9 +379,9 @@ class WorkflowRun:
     def report_bug(self, error: BaseException) -> None:
         self._bug = self._bug or error
 
-    def is_failure(self, error: BaseException) -> bool:
-        """Whether an exception is an outcome, not a bug."""
-        return is_failure(self._definition, error)
+    def is_failure(self, error: BaseException, also: tuple[type[BaseException], ...] = ()) -> bool:
+        """Whether an exception is an outcome, not a bug; those of `also` are, too."""
+        return is_failure(self._definition, error, also)
 
     def _located(self, failure: Failure, error: BaseException) -> Failure:
         return located(failure, error, self._definition) if hasattr(self, "_definition") else failure

@@ -117,7 +117,7 @@ class Saga:
     def _is_failure(self, context: WorkflowContext, error: BaseException) -> bool:
         # That time is over, is no bug, whoever says so.
         expected = (asyncio.CancelledError, TimeoutError, *self._undo_on)
-        return isinstance(error, expected) or context.is_failure(error)
+        return context.is_failure(error, expected)
 
     async def _undo(self, context: WorkflowContext, error: BaseException) -> None:
         _role.set("undo")

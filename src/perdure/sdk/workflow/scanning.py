@@ -42,10 +42,6 @@ _LOCKS: Final[tuple[object, ...]] = (
 
 _LOCK_TYPES: Final = (type(threading.Lock()), type(threading.RLock()))
 
-Finding = tuple[str, str]
-"""What is wrong with a name, and what to use instead."""
-
-
 _checked: Final[WeakSet[object]] = WeakSet()
 
 
@@ -66,9 +62,11 @@ def _functions(definition: WorkflowDefinition) -> Iterator[FunctionType]:
         return
     for cls in cast("type[object]", definition.target).__mro__:
         for member in vars(cls).values():
-            function = getattr(member, "function", getattr(member, "__wrapped__", member))
-            if isinstance(function, FunctionType):
-                yield function
+            for name in ("__wrapped__", "fget", "fset", "func"):  # of handlers, properties and cached ones
+                if isinstance(inner := getattr(member, name, None), FunctionType):
+                    yield inner
+            if isinstance(member, FunctionType):
+                yield member
 
 
 class _Scan:

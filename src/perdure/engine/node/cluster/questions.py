@@ -8,6 +8,7 @@ since the store may forget them.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -17,12 +18,15 @@ import msgspec
 from perdure.engine.node.live import Answer, Work, settle
 from perdure.engine.node.patience import patiently
 from perdure.engine.storage.api import Question, QueueKey, Shared
-from perdure.errors import EngineStopped, InvalidRequest, NotFound, PerdureError
+from perdure.errors import EngineStopped, InvalidRequest, NotFound, PerdureError, StoreLost
 from perdure.limits import ANSWER_LEASE, POLL_INTERVAL, QUERY_ELSEWHERE, SECOND
 from perdure.model.requests import QueryResult, QueryWorkflow
 
 if TYPE_CHECKING:
     from perdure.engine.node.node import Node
+
+
+logger = logging.getLogger("perdure.engine")
 
 
 class Refusal(msgspec.Struct, tag=True, frozen=True, gc=False):
@@ -95,9 +99,10 @@ class Questions:
             self._news.clear()
             try:
                 await self._look()
-            except PerdureError as error:
-                if not error.retryable:
-                    raise
+            except StoreLost:
+                raise
+            except PerdureError as error:  # this node's own workflows don't need the others
+                logger.warning("can't see what is asked among the nodes (%s); trying again", error)
 
     async def _look(self) -> None:
         if asked := list(self._open.values()):
