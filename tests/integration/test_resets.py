@@ -7,7 +7,17 @@ from typing import ClassVar, Literal, cast
 
 import pytest
 
-from perdure import ApplicationError, InvalidRequest, NotFound, NotRunning, WorkflowHandle, activity, workflow
+from perdure import (
+    ApplicationError,
+    InvalidRequest,
+    NotFound,
+    NotRunning,
+    RetryPolicy,
+    WorkflowHandle,
+    WorkflowTerminated,
+    activity,
+    workflow,
+)
 from perdure.clock import HOUR
 from perdure.model.events import WorkflowExecutionStarted, WorkflowTaskFailed
 from perdure.model.requests import ResetWorkflow
@@ -77,6 +87,45 @@ async def parent(gate: str) -> str:
     return await running
 
 
+@workflow(name="resets.Mailbox")
+class Mailbox:
+    """Goes on as a new run when it is told to, and then takes its mail."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.told = False
+
+    async def run(self) -> list[str]:
+        await workflow.wait_until(lambda: self.told)
+        if self.left:
+            workflow.continue_as_new(Mailbox(self.left - 1))
+        return [await workflow.receive("mail", str), await workflow.receive("mail", str)]
+
+    @workflow.signal
+    def go_on(self) -> None:
+        self.told = True
+
+    @workflow.query
+    def waits(self) -> bool:
+        return not self.told
+
+
+@workflow(name="resets.retried")
+async def retried() -> str:
+    """The first attempt's child waits at a gate."""
+    attempt = workflow.info().attempt
+    gate = "reset-attempt-1" if attempt == 1 else "reset-attempt-2"
+    running = child.options(id=f"child-of-attempt-{attempt}", parent_close_policy="abandon").start(gate)
+    await echo("so that the child exists")
+    if attempt == 1 and World.broken:
+        raise ApplicationError("no luck")
+    return await running
+
+
+async def completed_tasks(handle: WorkflowHandle[object]) -> list[int]:
+    return [event.id async for event in handle.history() if type(event).__name__ == "WorkflowTaskCompleted"]
+
+
 async def test_a_failed_workflow_goes_on_from_an_earlier_task(engine: Engine) -> None:
     World.broken, World.done = True, []
     async with engine.open() as client:
@@ -126,6 +175,75 @@ async def test_messages_that_came_later_are_given_again(client: Client) -> None:
     assert await without.query(Collector.seen) == ["a"]  # which came before the first task that this run completed
     await without.signal(Collector.add, "end")
     assert await handle.result() == ["a", "end"]  # it follows the chain of resets
+
+
+async def test_a_second_reset_of_the_same_run_gives_nothing_twice(client: Client) -> None:
+    handle = await client.start(Collector(), id="twice")
+    for item in ("a", "b"):
+        await handle.signal(Collector.add, item)
+        await handle.query(Collector.seen)
+    point = (await completed_tasks(handle))[0]
+    for _ in range(2):
+        again = await handle.reset(event_id=point)
+        assert await again.query(Collector.seen) == ["a", "b"]
+    again = await handle.reset(event_id=point)
+    await again.signal(Collector.add, "end")
+    assert await handle.result() == ["a", "b", "end"]
+
+
+async def test_messages_that_a_run_has_passed_on_are_given_once(client: Client) -> None:
+    handle = await client.start(Mailbox(1), id="mailbox")
+    latest = client.get("mailbox", Mailbox)
+    assert await handle.query(Mailbox.waits)
+    await handle.signal("mail", "first")
+    assert await handle.query(Mailbox.waits)
+    await handle.signal(Mailbox.go_on)
+    first = client.get("mailbox", run_id=handle.run_id)
+    await described(first, lambda d: d.status == "ContinuedAsNew")
+    await latest.signal("mail", "second")
+    await latest.signal(Mailbox.go_on)
+    assert await latest.result() == ["first", "second"]
+    again = await first.reset(event_id=(await completed_tasks(first))[0])
+    assert await again.result() == ["first", "second"]
+
+
+async def test_a_child_of_another_attempt_is_not_taken_for_its_own(client: Client) -> None:
+    World.broken = True
+    first, second = Gate.named("reset-attempt-1"), Gate.named("reset-attempt-2")
+    retry = RetryPolicy(initial_interval=0.001, maximum_attempts=2)
+    handle = await client.start(retried(), id="retried", retry_policy=retry)
+    await first.reached.wait()
+    second.open()
+    assert await client.get("retried").result() == "reset-attempt-2"
+    World.broken = False
+    again = await client.get("retried", run_id=handle.run_id).reset(to="last")
+    await described(again, lambda d: d.workflow_task is None and not d.activities)
+    assert (await again.describe()).status == "Running"
+    first.open()
+    assert await again.result() == "reset-attempt-1"
+
+
+async def test_a_repeated_request_resets_once(client: Client) -> None:
+    handle = await client.start(Collector(), id="repeated")
+    assert await handle.query(Collector.seen) == []
+    await handle.pause("so that the new run completes no task")
+    request = ResetWorkflow("default", "repeated", "", "once", 0, "first")
+    assert await client.service.call(request) == await client.service.call(request)
+    assert len([row async for row in client.list("WorkflowId = 'repeated'")]) == 2
+
+
+async def test_the_parent_of_a_run_that_another_start_replaces_hears_of_it(client: Client) -> None:
+    gate = Gate.named("reset-foreign")
+    gate.open()
+    early = await client.start(child("reset-foreign"), id="child-of-reset-foreign-parent")
+    await early.result()
+    gate = Gate.named("reset-foreign-parent")
+    handle = await client.start(parent("reset-foreign-parent"), id="foreign-parent")
+    await gate.reached.wait()
+    await handle.signal("go")
+    await client.get(early.id, run_id=early.run_id).reset(to="first")
+    with pytest.raises(WorkflowTerminated, match="reset"):
+        await handle.result()
 
 
 async def test_an_open_workflow_is_terminated_by_its_reset(client: Client) -> None:

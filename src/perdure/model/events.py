@@ -123,6 +123,7 @@ class WorkflowExecutionContinuedAsNew(Event, frozen=True, array_like=True, gc=Fa
     input: Payloads
     workflow_task_completed_event_id: int
     header: dict[str, Payload] | None = None
+    passed_on: int = 0  # signals of this history that the next one begins with, since nobody has received them
 
 
 class WorkflowExecutionSignaled(Event, frozen=True, array_like=True, gc=False, tag=8):

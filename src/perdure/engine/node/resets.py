@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from perdure.engine.core.decide import decide
-from perdure.engine.core.decisions.resets import NOTHING, Fork, end_for_reset, left_by, point_of
+from perdure.engine.core.decisions.resets import (
+    NOTHING,
+    Fork,
+    added_by,
+    counts,
+    end_for_reset,
+    left_by,
+    point_of,
+    shared_by,
+)
 from perdure.engine.core.inputs import RunWasReset
 from perdure.engine.core.transition import Transition
 from perdure.engine.node.chains import begin
@@ -32,7 +41,7 @@ class ResetRun(Struct, frozen=True, gc=False):
     """A reset, with what was read for it. It is refused as stale where the latest run has moved on since.
 
     base: the run that is reset. kept, later: its events up to the point, and those after it, also of later runs.
-    latest, last_event_id: the latest run, and how far its history had gone.
+    latest, last_event_id: the latest run, and how far its history had gone. shared: how much of it is the base's.
     """
 
     request: ResetWorkflow
@@ -42,6 +51,7 @@ class ResetRun(Struct, frozen=True, gc=False):
     later: Sequence[HistoryEvent]
     latest: RunKey
     last_event_id: int
+    shared: int
 
 
 async def reset(node: Node, request: ResetWorkflow) -> Started:
@@ -49,6 +59,10 @@ async def reset(node: Node, request: ResetWorkflow) -> Started:
     if not request.request_id:
         raise InvalidRequest("a reset needs a request_id, so that a retry is recognised")
     chain = ChainKey(request.namespace, request.workflow_id)
+    if await node.reading.taken(chain, [request.request_id]):
+        latest = await node.tell(chain, "", Locate())
+        assert isinstance(latest, Location)
+        return Started(latest.run_id)
     for _ in range(RESET_TRIES):
         reply = await node.tell(chain, "", await _read(node, chain, request))
         if isinstance(reply, Started):
@@ -63,14 +77,23 @@ async def _read(node: Node, chain: ChainKey, request: ResetWorkflow) -> ResetRun
     assert isinstance(base, Location) and isinstance(latest, Location)
     events = await node.reading.whole(base.key, _WHOLE)
     point = point_of(events, request.event_id, request.to)
-    later, last = events[point:], events[-1]
+    later, before = events[point:], events
     for run_no in range(base.key.run_no + 1, latest.key.run_no + 1):
         following = await node.reading.whole(RunKey(*chain, run_no), _WHOLE)
         if following:
-            last = following[-1]
             if _first_run(following) == _first_run(events):  # else it was another start
-                later += following
-    return ResetRun(request, request.request_id, base.key, events[:point], later, latest.key, last.id)
+                later += added_by(following, before, events)
+            before = following
+    return ResetRun(
+        request,
+        request.request_id,
+        base.key,
+        events[:point],
+        later,
+        latest.key,
+        before[-1].id,
+        shared_by(before, events),
+    )
 
 
 def _first_run(events: Sequence[HistoryEvent]) -> str:
@@ -96,8 +119,9 @@ def begin_again(serving: Serving, live: Live, work: Work) -> None:
     later, was_open = list(input.later), execution.open and is_latest
     if execution.open:
         end = Transition(execution, now)
-        end_for_reset(end, request, run_id, point if is_latest else 0, fork.takes(left))
-        later += end.events  # what was in the buffer
+        end_for_reset(end, request, run_id if same_chain else "", point if is_latest else 0, fork.takes(left))
+        if same_chain:  # what was in the buffer
+            later += end.events if is_latest else [event for event in end.events if counts(event, input.shared)]
         serving.apply(live, Work(None, again=False), end)
     elif is_latest:
         serving.apply(live, Work(None, again=False), decide(execution, RunWasReset(run_id, point), now))

@@ -91,7 +91,15 @@ def continue_as_new(tx: Transition, command: c.ContinueAsNew, completed: int) ->
     close(
         tx,
         e.WorkflowExecutionContinuedAsNew(
-            0, tx.now, new_run_id, command.workflow_type, queue, command.input, completed, command.header
+            0,
+            tx.now,
+            new_run_id,
+            command.workflow_type,
+            queue,
+            command.input,
+            completed,
+            command.header,
+            len(command.signals),
         ),
         spared=kept,
         left=tuple(state.admitted),

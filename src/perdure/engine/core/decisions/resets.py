@@ -12,6 +12,7 @@ were asked for are the new run's.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import dropwhile, takewhile
 from typing import Any, Final
 
 from msgspec import Struct
@@ -73,6 +74,41 @@ def point_of(events: Sequence[e.HistoryEvent], event_id: int, to: ResetPoint) ->
     raise InvalidRequest(
         f"a run is reset to a workflow task, but event {event_id} is {what}; workflow tasks were completed by: {shown}"
     )
+
+
+def shared_by(run: Sequence[e.HistoryEvent], base: Sequence[e.HistoryEvent]) -> int:
+    """How many events a run of the chain has in common with the one that is reset, being a copy of it."""
+    if _mark_of(run) == 0:
+        return 0
+    return 1 + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(run[1:], base[1:], strict=False)))
+
+
+def _mark_of(run: Sequence[e.HistoryEvent]) -> int:
+    """The event by which a run was made as a copy of another; 0: it wasn't."""
+    started = run[0]
+    assert isinstance(started, e.WorkflowExecutionStarted)
+    marks = (x.id for x in run if isinstance(x, e.WorkflowTaskFailed) and x.new_run_id == started.run_id)
+    return next(marks, 0)
+
+
+def counts(event: e.HistoryEvent, shared: int) -> bool:
+    """Whether an event of a later run is for the new one: a message; or what became of something that the runs have
+    both asked for, in the events that they share. Later ids are others."""
+    return type(event) in MESSAGES or 0 < getattr(event, "initiated_event_id", 0) <= shared
+
+
+def added_by(
+    run: Sequence[e.HistoryEvent], before: Sequence[e.HistoryEvent], base: Sequence[e.HistoryEvent]
+) -> list[e.HistoryEvent]:
+    """What a later run of the chain tells beyond the histories of the run before it, and of the one that is reset."""
+    mark = _mark_of(run)
+    if mark:  # what follows it, up to the next task, was given to it again
+        own = dropwhile(lambda event: not isinstance(event, e.WorkflowTaskScheduled), run[mark:])
+    else:
+        end = before[-1]
+        own = iter(run[1 + (end.passed_on if isinstance(end, e.WorkflowExecutionContinuedAsNew) else 0) :])
+    shared = shared_by(run, base)
+    return [event for event in own if counts(event, shared)]
 
 
 class Left(Struct, frozen=True):
@@ -224,8 +260,11 @@ class Fork:
     def _take_over(self, left: Left, takes: Collection[str]) -> None:
         """Whoever repeats an update hears what its first caller has, as far as this run doesn't do it again."""
         tx, state = self.tx, self.tx.state
-        for record in (*left.inherited, *(update for update in left.admitted if update.update_id in takes)):
+        for record in left.inherited:
             tx.note(record)
+        for update in left.admitted:
+            if update.update_id in takes and not self._knows(update.update_id):
+                tx.note(update)
         finished = dict(left.finished) | {id: FinishedUpdate(None, CLOSED, rejected=True) for id in left.open}
         again = state.admitted.keys() | state.accepted.keys() | state.finished.keys()
         remembered = [(id, update) for id, update in finished.items() if id not in again]
@@ -239,9 +278,12 @@ class Fork:
 
     def update_accepted(self, event: e.WorkflowExecutionUpdateAccepted) -> None:
         """An update: the validator is asked again."""
-        state, id = self.tx.state, event.update_id
-        if id not in state.admitted and id not in state.accepted and id not in state.finished:
-            self.tx.note(r.UpdateAdmitted(id, event.name, event.input, event.identity, self.tx.now))
+        if not self._knows(event.update_id):
+            self.tx.note(r.UpdateAdmitted(event.update_id, event.name, event.input, event.identity, self.tx.now))
+
+    def _knows(self, update_id: str) -> bool:
+        state = self.tx.state
+        return update_id in state.admitted or update_id in state.accepted or update_id in state.finished
 
     def child_progressed(self, event: ChildEvent) -> None:
         """What became of a child that was asked for before."""
