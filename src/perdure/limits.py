@@ -87,8 +87,8 @@ MAX_REMEMBERED_UPDATES: Final = 1_000
 the last moments, since a client repeats a request only while it has no answer."""
 
 MAX_INTERVENTIONS: Final = 100
-"""What persons did about activities of one run (released, completed, failed) that is kept to be shown. All of
-it stands in the journal until a snapshot covers it."""
+"""What persons did about one run and its activities (released, completed, failed, paused, reset, …) that is kept to be
+shown. All of it stands in the journal until a snapshot covers it."""
 
 MAX_COMMANDS: Final = 60_000
 """Commands in one workflow task's completion: they are decided and stored as one transition."""

@@ -4,6 +4,8 @@
 
     node.py          the Service protocol; what arrives is put into the inbox of its execution
     inbound.py       what a request must be like
+    hearing.py       what a worker says
+    answers.py       what is answered without a decision
     serving.py       one turn: every ready execution takes its inputs, decides, and offers what it has to do
     chains.py        one run follows another
     resets.py        a run begins with a part of another one's history
@@ -15,7 +17,10 @@
     dispatch.py      workers, their slots, and the backlog of what found none
     queries.py       questions to workflow code
     wakeups.py       executions whose time has come
+    peers.py         who else is there: nobody, or
+    cluster/         the other nodes of the store
     loader.py        executions from the store
+    places.py        where a run's rows are
     reading.py       histories and listings
     delivery.py      what one execution sends to another
     housekeeping.py  what is tidied up now and then
