@@ -225,3 +225,20 @@ async def test_a_client_inside_a_workflow_is_refused(client: Client) -> None:
     failure, _, _ = await failing_task(await client.start(opens_an_engine(), id="opens-an-engine"))
     assert "embedded() can't be used inside a workflow" in failure
     assert {row.id async for row in client.list()} == {"uses-a-client", "opens-an-engine"}
+
+
+async def test_each_run_of_a_chain_begins_children_of_its_own(client: Client) -> None:
+    """A child may outlive the run that began it: the next run's first child is another one."""
+
+    @workflow(name="children.rolling")
+    async def rolling(left: int) -> list[str]:
+        waiting.options(parent_close_policy="abandon").start(f"rolling-{left}")
+        if left:
+            workflow.continue_as_new(rolling(left - 1))
+        return ["begun"]
+
+    gates = [Gate.named(f"rolling-{left}") for left in (1, 0)]
+    assert await client.run(rolling(1)) == ["begun"]
+    for gate in gates:
+        await gate.reached.wait()
+        gate.open()

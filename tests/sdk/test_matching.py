@@ -158,6 +158,34 @@ def test_one_changed_input_is_reported_and_the_recorded_one_counts(caplog: pytes
     assert "test_matching.py" in caplog.text
 
 
+def test_children_with_made_up_ids_may_be_reordered_and_others_are_told_apart_by_theirs() -> None:
+    """An id that somebody chose is not taken for a made-up one, though it ends with a number."""
+
+    @workflow(name="sdk_leaf")
+    async def leaf(text: str) -> str:
+        return text
+
+    @workflow(name="flow")
+    async def before() -> list[str]:
+        return list(await asyncio.gather(leaf("a"), leaf.options(id="x/1")("b"), leaf.options(id="x/2")("b")))
+
+    @workflow(name="flow")
+    async def after() -> list[str]:
+        third, second, first = await asyncio.gather(
+            leaf.options(id="x/2")("b"), leaf.options(id="x/1")("b"), leaf("a")
+        )
+        return [first, second, third]
+
+    scenario = Scenario(before)
+    scenario.do()
+    continued(scenario, after)
+    for result in ("A", "B1", "B2"):
+        scenario.child_completed(result)
+    (command,) = scenario.do()
+    assert isinstance(command, CompleteWorkflow)
+    assert value(command.result) == ["A", "B1", "B2"]
+
+
 def test_a_changed_timer_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     @workflow(name="flow")
     async def before() -> None:

@@ -399,7 +399,7 @@ def test_a_child() -> None:
 
     scenario = Scenario(parent)
     (first,) = scenario.do()
-    assert first == StartChildWorkflow("flow/1", "sdk_build", "", payloads("b"))
+    assert first == StartChildWorkflow("flow/012345-1", "sdk_build", "", payloads("b"))
     scenario.child_started()
     assert scenario.do() == []
     scenario.child_completed("B")
@@ -430,7 +430,7 @@ def test_the_failure_of_a_child() -> None:
     scenario.do()
     id = scenario.open(e.StartChildWorkflowExecutionInitiated)[0]
     taken = Failure("the id is taken", ("perdure.errors.WorkflowAlreadyStarted", "builtins.Exception"))
-    scenario.add(e.StartChildWorkflowExecutionFailed(scenario.next_id, scenario.now, id, "flow/3", taken))
+    scenario.add(e.StartChildWorkflowExecutionFailed(scenario.next_id, scenario.now, id, "flow/012345-3", taken))
     scenario.do()
     assert result(scenario) == [
         "ApplicationError: app.Boom: boom",
@@ -457,6 +457,6 @@ def test_a_child_is_cancelled() -> None:
     scenario.child_started()
     scenario.fire()
     commands = scenario.do()
-    assert commands[0] == RequestCancelExternalWorkflow("flow/1", "child-run", 5)
+    assert commands[0] == RequestCancelExternalWorkflow("flow/012345-1", "child-run", 5)
     assert result(scenario) == "cancelled"
     check_replay(scenario)

@@ -12,6 +12,7 @@ the history says so. The ledger numbers the live sides, and finds them again by 
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any, Final
@@ -30,7 +31,9 @@ from perdure.model.commands import (
     StartTimer,
 )
 from perdure.model.payloads import Payload, Payloads
+from perdure.model.tasks import RunRef
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
+from perdure.sdk.workflow.child_ids import child_id, child_number
 from perdure.sdk.workflow.context import ChildOptions
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.futures import (
@@ -53,15 +56,15 @@ class Ledger:
     """The commands and open futures of one run, and its loop.
 
     Args:
-        workflow_id: ids of children that are made up begin with it.
-        seed: a number that differs from run to run.
+        ref: the run's name; ids of children that are made up begin with it.
     """
 
-    def __init__(self, workflow_id: str, seed: int) -> None:
+    def __init__(self, ref: RunRef) -> None:
+        seed = zlib.crc32(ref.run_id.encode())
         self.loop = DeterministicLoop(self, seed)  # type: ignore[abstract]  # its module refuses the rest
         self.refusal = ""
         """Why nothing may be asked for at present; "" where it may."""
-        self._workflow_id = workflow_id
+        self._ref = ref
         self._issued: list[Issued] = []
         self._dropped = False
         self._open: dict[int, Subject] = {}
@@ -117,7 +120,7 @@ class Ledger:
     def start_child(self, definition: WorkflowDefinition, options: ChildOptions, payloads: Payloads) -> ChildFuture:
         """Ask for a child workflow."""
         self._children += 1
-        id = options.id or f"{self._workflow_id}/{self._children}"
+        id = options.id or child_id(self._ref.workflow_id, self._ref.run_id, self._children)
         waited_for = flags.CHILDREN_ARE_WAITED_FOR in self._flags
         cancellation = options.cancellation_type or ("wait" if waited_for else "try")
         future = self._child(self, id, definition.signature.decode_result, cancellation)
@@ -225,14 +228,12 @@ class Ledger:
     def _rename(self, subject: Subject, name: str) -> None:
         """A replay that asks in another order: later names must not repeat those of the history."""
         subject.name = name
-        number = name.rpartition("/")[2]
-        if number.isdecimal():
-            if isinstance(subject, ActivityFuture):
-                self._activities = max(self._activities, int(number))
-            elif isinstance(subject, ChildFuture):
-                self._children = max(self._children, int(number))
-            else:
-                self._timers = max(self._timers, int(number))
+        if isinstance(subject, ActivityFuture):
+            self._activities = max(self._activities, int(name))
+        elif isinstance(subject, ChildFuture):
+            self._children = max(self._children, child_number(self._ref.workflow_id, name))
+        elif isinstance(subject, LoopTimer):
+            self._timers = max(self._timers, int(name))
 
     def release(self) -> None:
         """Let go of what is open: the run is out of memory."""

@@ -16,6 +16,7 @@ from perdure.errors import NondeterminismError
 from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model.payloads import Payload, Payloads
+from perdure.sdk.workflow.child_ids import child_number
 from perdure.sdk.workflow.patches import PATCH, is_optional, patch_of
 
 _SHOWN: Final = 100  # characters of an input in an error
@@ -55,19 +56,26 @@ class Match(NamedTuple):
     changed: list[str]
 
 
-def match(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent], time: int) -> Match:
+class Scene(NamedTuple):
+    """What keys depend on: whose workflow task it is, and the workflow's time during it."""
+
+    workflow_id: str
+    time: int
+
+
+def match(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent], scene: Scene) -> Match:
     """Find the command for each recorded event.
 
     Args:
         issued: what the code asked for in one workflow task.
         recorded: the events of that task's commands.
-        time: the workflow's time during the task.
+        scene: which task that is.
 
     Raises:
         NondeterminismError: they don't fit; it shows both sides.
     """
-    ours = [(_COMMANDS[type(item[0])](item[0], item[1]), item) for item in issued]
-    theirs = [(_event_key(event, time), event) for event in recorded]
+    ours = [(_command_key(item, scene), item) for item in issued]
+    theirs = [(_event_key(event, scene), event) for event in recorded]
     if [key[:3] for key, _ in ours] == [key[:3] for key, _ in theirs]:
         return Match(list(zip(issued, recorded, strict=True)), [])
     asked = [item[0] for item in issued]
@@ -152,18 +160,14 @@ def _call(kind: str, name: str, payloads: Payloads, aim: str = "") -> Key:
     return Key(kind, name, (aim, _content(payloads)), payloads)
 
 
-def _child(own: str, name: str, payloads: Payloads) -> Key:
-    # An id that was made up is a number in the order of the calls, which may have changed.
-    return _call("child workflow", name, payloads, "" if is_made_up(own) else own)
+def _child(x: c.StartChildWorkflow | e.StartChildWorkflowExecutionInitiated, scene: Scene) -> Key:
+    # An id that was made up has a number in the order of the calls, which may have changed.
+    own = "" if child_number(scene.workflow_id, x.workflow_id) else x.workflow_id
+    return _call("child workflow", x.workflow_type, x.input, own)
 
 
 def _signal(x: c.SignalExternalWorkflow | e.SignalExternalWorkflowExecutionInitiated) -> Key:
     return _call("signal", f"{x.signal_name} to workflow {x.workflow_id}", x.input, x.run_id)
-
-
-def is_made_up(child_id: str) -> bool:
-    """Whether a child's workflow id was made by the runtime, not given by the user."""
-    return child_id.rpartition("/")[2].isdecimal()
 
 
 def _result(kind: str, name: str, result: Payload | None, failure: object) -> Key:
@@ -179,29 +183,29 @@ def _marker(marker: c.RecordMarker | e.MarkerRecorded) -> Key:
     return Key("marker", marker.marker_name, tuple(sorted(marker.details)))
 
 
-_COMMANDS: Final[dict[type[Any], Callable[[Any, Any], Key]]] = {
-    c.ScheduleActivity: lambda x, _: _call("activity", x.activity_type, x.input),
-    c.RequestCancelActivity: lambda _, subject: Key(_CANCEL_ACTIVITY, str(subject.event_id)),
-    c.StartTimer: lambda x, _: Key("timer", "", x.duration),
-    c.CancelTimer: lambda x, _: Key("cancellation of timer", x.timer_id),
-    c.CompleteWorkflow: lambda x, _: _result("completion of the workflow", "", x.result, None),
-    c.FailWorkflow: lambda x, _: _result("failure of the workflow", "", None, x.failure),
-    c.CancelWorkflow: lambda _, __: Key("cancellation of the workflow", ""),
-    c.ContinueAsNew: lambda x, _: _call("continue-as-new", x.workflow_type, x.input),
-    c.AcceptUpdate: lambda x, _: Key("acceptance of update", x.update_id),
-    c.CompleteUpdate: lambda x, _: _result("completion of update", x.update_id, x.result, x.failure),
-    c.StartChildWorkflow: lambda x, _: _child(x.workflow_id, x.workflow_type, x.input),
-    c.SignalExternalWorkflow: lambda x, _: _signal(x),
-    c.RequestCancelExternalWorkflow: lambda x, _: Key("cancellation of workflow", x.workflow_id),
-    c.RecordMarker: lambda x, _: _marker(x),
+_COMMANDS: Final[dict[type[Any], Callable[[Any, Any, Scene], Key]]] = {
+    c.ScheduleActivity: lambda x, *_: _call("activity", x.activity_type, x.input),
+    c.RequestCancelActivity: lambda _, subject, __: Key(_CANCEL_ACTIVITY, str(subject.event_id)),
+    c.StartTimer: lambda x, *_: Key("timer", "", x.duration),
+    c.CancelTimer: lambda x, *_: Key("cancellation of timer", x.timer_id),
+    c.CompleteWorkflow: lambda x, *_: _result("completion of the workflow", "", x.result, None),
+    c.FailWorkflow: lambda x, *_: _result("failure of the workflow", "", None, x.failure),
+    c.CancelWorkflow: lambda *_: Key("cancellation of the workflow", ""),
+    c.ContinueAsNew: lambda x, *_: _call("continue-as-new", x.workflow_type, x.input),
+    c.AcceptUpdate: lambda x, *_: Key("acceptance of update", x.update_id),
+    c.CompleteUpdate: lambda x, *_: _result("completion of update", x.update_id, x.result, x.failure),
+    c.StartChildWorkflow: lambda x, _, scene: _child(x, scene),
+    c.SignalExternalWorkflow: lambda x, *_: _signal(x),
+    c.RequestCancelExternalWorkflow: lambda x, *_: Key("cancellation of workflow", x.workflow_id),
+    c.RecordMarker: lambda x, *_: _marker(x),
 }
 
-_EVENTS: Final[dict[type[Any], Callable[[Any, int], Key]]] = {
+_EVENTS: Final[dict[type[Any], Callable[[Any, Scene], Key]]] = {
     e.ActivityTaskScheduled: lambda x, _: _call("activity", x.activity_type, x.input),
     e.ActivityTaskCancelRequested: lambda x, _: Key(
         _CANCEL_ACTIVITY, str(x.scheduled_event_id) if x.scheduled_event_id else ""
     ),
-    e.TimerStarted: lambda x, time: Key("timer", "", x.fire_at - time),
+    e.TimerStarted: lambda x, scene: Key("timer", "", x.fire_at - scene.time),
     e.TimerCanceled: lambda x, _: Key("cancellation of timer", x.timer_id),
     e.WorkflowExecutionCompleted: lambda x, _: _result("completion of the workflow", "", x.result, None),
     e.WorkflowExecutionFailed: lambda x, _: _result("failure of the workflow", "", None, x.failure),
@@ -209,16 +213,21 @@ _EVENTS: Final[dict[type[Any], Callable[[Any, int], Key]]] = {
     e.WorkflowExecutionContinuedAsNew: lambda x, _: _call("continue-as-new", x.workflow_type, x.input),
     e.WorkflowExecutionUpdateAccepted: lambda x, _: Key("acceptance of update", x.update_id),
     e.WorkflowExecutionUpdateCompleted: lambda x, _: _result("completion of update", x.update_id, x.result, x.failure),
-    e.StartChildWorkflowExecutionInitiated: lambda x, _: _child(x.workflow_id, x.workflow_type, x.input),
+    e.StartChildWorkflowExecutionInitiated: _child,
     e.SignalExternalWorkflowExecutionInitiated: lambda x, _: _signal(x),
     e.RequestCancelExternalWorkflowExecutionInitiated: lambda x, _: Key("cancellation of workflow", x.workflow_id),
     e.MarkerRecorded: lambda x, _: _marker(x),
 }
 
 
-def _event_key(event: e.HistoryEvent, time: int) -> Key:
+def _command_key(item: Issued, scene: Scene) -> Key:
+    command, subject, _ = item
+    return _COMMANDS[type(command)](command, subject, scene)
+
+
+def _event_key(event: e.HistoryEvent, scene: Scene) -> Key:
     key = _EVENTS.get(type(event))
-    return Key(type(event).__name__, "") if key is None else key(event, time)
+    return Key(type(event).__name__, "") if key is None else key(event, scene)
 
 
 RECORDS: Final[dict[type[Any], type[Any]]] = {

@@ -70,7 +70,7 @@ from perdure.sdk.workflow.futures import ActivityFuture, AnswerFuture, ChildFutu
 from perdure.sdk.workflow.ledger import EVICTED, Ledger
 from perdure.sdk.workflow.logs import WorkflowLogger
 from perdure.sdk.workflow.loop import LoopTask
-from perdure.sdk.workflow.matching import Issued, in_order, match
+from perdure.sdk.workflow.matching import Issued, Scene, in_order, match
 from perdure.sdk.workflow.messages import ChangedByReader, Messages
 from perdure.sdk.workflow.patches import Patches
 from perdure.sdk.workflow.queries import STACK_TRACE, stack_trace
@@ -109,7 +109,7 @@ class WorkflowRun:
         self.logger: logging.LoggerAdapter[logging.Logger] = self._logger
         self._definitions = definitions
         self._resolver = ExceptionResolver()
-        self._ledger = Ledger(ref.workflow_id, zlib.crc32(ref.run_id.encode()))
+        self._ledger = Ledger(ref)
         self._loop = self._ledger.loop
         self._loop.logger = self._logger
         self._conditions = Conditions(self._loop)
@@ -233,7 +233,7 @@ class WorkflowRun:
                 self._ledger.bind(zip(sent, asked, strict=True))
                 continue
             issued = self._replay(recorded) if sent is None else sent
-            matched = match(issued, asked, recorded.time)
+            matched = match(issued, asked, Scene(self.ref.workflow_id, recorded.time))
             for changed in matched.changed:
                 _warn_once(self.ref, changed)
             self._ledger.bind(matched.pairs)
