@@ -8,7 +8,8 @@ layer and handed inwards, so that a simulation can hand in another.
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
 
 MICROSECOND = 1
 MILLISECOND = 1_000
@@ -16,6 +17,18 @@ SECOND = 1_000_000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_datetime(microseconds: int) -> datetime:
+    """A time as people handle it, in UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def from_datetime(moment: datetime) -> int:
+    """The microseconds since the epoch of a time that knows its zone."""
+    return (moment - _EPOCH) // timedelta(microseconds=MICROSECOND)
 
 
 class Clock(Protocol):

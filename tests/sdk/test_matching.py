@@ -171,9 +171,7 @@ def test_children_with_made_up_ids_may_be_reordered_and_others_are_told_apart_by
 
     @workflow(name="flow")
     async def after() -> list[str]:
-        third, second, first = await asyncio.gather(
-            leaf.options(id="x/2")("b"), leaf.options(id="x/1")("b"), leaf("a")
-        )
+        third, second, first = await asyncio.gather(leaf.options(id="x/2")("b"), leaf.options(id="x/1")("b"), leaf("a"))
         return [first, second, third]
 
     scenario = Scenario(before)

@@ -7,7 +7,7 @@ The grammar is SQL's, cut down to conditions on fields: `= != < <= > >= IN BETWE
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import ClassVar, Final, get_args
 
@@ -17,7 +17,7 @@ from sqlglot.errors import ParseError, TokenError
 from sqlglot.tokenizer_core import TokenType
 from sqlglot.tokens import Tokenizer
 
-from perdure.clock import MICROSECOND
+from perdure.clock import from_datetime
 from perdure.engine.storage.filter import And, BuiltIn, Comparison, Filter, Not, Operator, Or
 from perdure.engine.storage.listing import Value
 from perdure.errors import InvalidRequest
@@ -28,7 +28,6 @@ _FIELDS: Final = get_args(BuiltIn)
 _STATUSES: Final = get_args(Status)
 _TIMES: Final = ("StartTime", "CloseTime")
 _MAX_INTEGER: Final = 2**63 - 1
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _ListFilter(Dialect):
@@ -221,7 +220,7 @@ def _time(node: exp.Expr, field: str, value: Value) -> Value:
         ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(microseconds=MICROSECOND)
+    return from_datetime(moment)
 
 
 _VALUES: Final[dict[str, Callable[[exp.Expr, str, Value], Value]]] = {

@@ -11,16 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from threading import get_ident
 from typing import Any, get_args, get_origin
 
+from perdure.clock import to_datetime
 from perdure.errors import DecodeError
 from perdure.model.payloads import Payloads
 from perdure.model.tasks import ActivityTask
 from perdure.sdk.converter import decode, encode
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +144,8 @@ def _info_of(task: ActivityTask) -> ActivityInfo:
         workflow_type=task.workflow_type,
         namespace=run.namespace,
         task_queue=task.task_queue,
-        scheduled_time=_EPOCH + timedelta(microseconds=task.scheduled_at),
-        started_time=_EPOCH + timedelta(microseconds=task.started_at),
+        scheduled_time=to_datetime(task.scheduled_at),
+        started_time=to_datetime(task.started_at),
         start_to_close_timeout=_duration(task.start_to_close_timeout),
         heartbeat_timeout=_duration(task.heartbeat_timeout),
         last_failure=None if failure is None else failure.text,

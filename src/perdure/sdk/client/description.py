@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from msgspec import Struct
 
+from perdure.clock import to_datetime
 from perdure.model.events import SearchValue
 from perdure.model.failures import Failure
 from perdure.model.requests import (
@@ -20,8 +21,6 @@ from perdure.model.requests import (
     WorkflowTaskInfo,
 )
 from perdure.sdk.converter import decode
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class WorkflowRow(Struct, frozen=True, kw_only=True):
@@ -148,13 +147,13 @@ def describe(reply: Description) -> WorkflowDescription:
         workflow_type=reply.workflow_type,
         task_queue=reply.task_queue,
         status=reply.status,
-        start_time=_time(reply.start_time),
+        start_time=to_datetime(reply.start_time),
         close_time=_time_or_none(reply.close_time),
         history_length=reply.history_events,
         history_bytes=reply.history_bytes,
         activities=tuple([_activity(each) for each in reply.activities]),
         pending_activities=reply.pending_activities,
-        timers=tuple([_time(each) for each in reply.timers]),
+        timers=tuple([to_datetime(each) for each in reply.timers]),
         pending_timers=reply.pending_timers,
         workflow_task=None if reply.workflow_task is None else _workflow_task(reply.workflow_task),
         pending_updates=tuple(
@@ -175,7 +174,7 @@ def describe(reply: Description) -> WorkflowDescription:
 
 def _intervention(done: Intervention) -> InterventionDescription:
     return InterventionDescription(
-        time=_time(done.time),
+        time=to_datetime(done.time),
         identity=done.identity,
         activity_id=done.activity_id,
         action=done.action,
@@ -190,7 +189,7 @@ def row(listed: ListedWorkflow) -> WorkflowRow:
         run_id=listed.run_id,
         workflow_type=listed.workflow_type,
         status=listed.status,
-        start_time=_time(listed.start_time),
+        start_time=to_datetime(listed.start_time),
         close_time=_time_or_none(listed.close_time),
     )
 
@@ -202,7 +201,7 @@ def _activity(info: PendingActivityInfo) -> ActivityDescription:
         status=info.status,
         attempt=info.attempt,
         maximum_attempts=info.maximum_attempts or None,
-        scheduled_time=_time(info.scheduled_at),
+        scheduled_time=to_datetime(info.scheduled_at),
         started_time=_time_or_none(info.started_at),
         next_attempt_time=_time_or_none(info.next_attempt_at),
         last_failure=_text(info.last_failure),
@@ -218,14 +217,14 @@ def _activity(info: PendingActivityInfo) -> ActivityDescription:
 def _pause(pause: Pause | None) -> PauseDescription | None:
     if pause is None:
         return None
-    return PauseDescription(since=_time(pause.time), identity=pause.identity, reason=pause.reason)
+    return PauseDescription(since=to_datetime(pause.time), identity=pause.identity, reason=pause.reason)
 
 
 def _workflow_task(info: WorkflowTaskInfo) -> WorkflowTaskDescription:
     failure = info.failure
     return WorkflowTaskDescription(
         attempt=info.attempt,
-        scheduled_time=_time(info.scheduled_at),
+        scheduled_time=to_datetime(info.scheduled_at),
         next_attempt_time=_time_or_none(info.next_attempt_at),
         failure=_text(failure),
         location=(failure.location or None) if failure is not None else None,
@@ -237,9 +236,5 @@ def _text(failure: Failure | None) -> str | None:
     return None if failure is None else failure.text
 
 
-def _time(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
 def _time_or_none(microseconds: int) -> datetime | None:
-    return _time(microseconds) if microseconds else None
+    return to_datetime(microseconds) if microseconds else None

@@ -7,11 +7,12 @@ import logging
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Concatenate, Final, Literal, NoReturn, TypeVar, cast, overload
 
 from typing_extensions import ParamSpec, deprecated
 
+from perdure.clock import from_datetime, to_datetime
 from perdure.durations import Duration, optional_microseconds
 from perdure.sdk.coroutines import Coro
 from perdure.sdk.options import name as checked_name
@@ -76,7 +77,6 @@ __all__ = [
     "workflow",
 ]
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _OUTSIDE: Final = logging.LoggerAdapter(logging.getLogger("perdure.workflow"), {})
 
@@ -291,7 +291,7 @@ class WorkflowNamespace:
             RuntimeError: outside an entity.
         """
         alarms = require("workflow.alarms()").entity.alarms()
-        return {name: _EPOCH + timedelta(microseconds=due) for name, due in alarms.items()}
+        return {name: to_datetime(due) for name, due in alarms.items()}
 
     # --- Children ---------------------------------------------------------------------------------------
     @overload
@@ -545,7 +545,7 @@ def _moment(at: object) -> int:
         raise TypeError(f"at must be a datetime, not {type(at).__name__}")
     if at.tzinfo is None:
         raise ValueError(f"at must say its time zone, as in workflow.now() + timedelta(days=1), not {at!r}")
-    return (at - _EPOCH) // timedelta(microseconds=1)
+    return from_datetime(at)
 
 
 def _exception_classes(classes: object, what: str = "failure_exceptions") -> tuple[type[BaseException], ...]:

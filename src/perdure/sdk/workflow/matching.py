@@ -184,20 +184,20 @@ def _marker(marker: c.RecordMarker | e.MarkerRecorded) -> Key:
 
 
 _COMMANDS: Final[dict[type[Any], Callable[[Any, Any, Scene], Key]]] = {
-    c.ScheduleActivity: lambda x, *_: _call("activity", x.activity_type, x.input),
+    c.ScheduleActivity: lambda x, _, __: _call("activity", x.activity_type, x.input),
     c.RequestCancelActivity: lambda _, subject, __: Key(_CANCEL_ACTIVITY, str(subject.event_id)),
-    c.StartTimer: lambda x, *_: Key("timer", "", x.duration),
-    c.CancelTimer: lambda x, *_: Key("cancellation of timer", x.timer_id),
-    c.CompleteWorkflow: lambda x, *_: _result("completion of the workflow", "", x.result, None),
-    c.FailWorkflow: lambda x, *_: _result("failure of the workflow", "", None, x.failure),
-    c.CancelWorkflow: lambda *_: Key("cancellation of the workflow", ""),
-    c.ContinueAsNew: lambda x, *_: _call("continue-as-new", x.workflow_type, x.input),
-    c.AcceptUpdate: lambda x, *_: Key("acceptance of update", x.update_id),
-    c.CompleteUpdate: lambda x, *_: _result("completion of update", x.update_id, x.result, x.failure),
+    c.StartTimer: lambda x, _, __: Key("timer", "", x.duration),
+    c.CancelTimer: lambda x, _, __: Key("cancellation of timer", x.timer_id),
+    c.CompleteWorkflow: lambda x, _, __: _result("completion of the workflow", "", x.result, None),
+    c.FailWorkflow: lambda x, _, __: _result("failure of the workflow", "", None, x.failure),
+    c.CancelWorkflow: lambda _, __, ___: Key("cancellation of the workflow", ""),
+    c.ContinueAsNew: lambda x, _, __: _call("continue-as-new", x.workflow_type, x.input),
+    c.AcceptUpdate: lambda x, _, __: Key("acceptance of update", x.update_id),
+    c.CompleteUpdate: lambda x, _, __: _result("completion of update", x.update_id, x.result, x.failure),
     c.StartChildWorkflow: lambda x, _, scene: _child(x, scene),
-    c.SignalExternalWorkflow: lambda x, *_: _signal(x),
-    c.RequestCancelExternalWorkflow: lambda x, *_: Key("cancellation of workflow", x.workflow_id),
-    c.RecordMarker: lambda x, *_: _marker(x),
+    c.SignalExternalWorkflow: lambda x, _, __: _signal(x),
+    c.RequestCancelExternalWorkflow: lambda x, _, __: Key("cancellation of workflow", x.workflow_id),
+    c.RecordMarker: lambda x, _, __: _marker(x),
 }
 
 _EVENTS: Final[dict[type[Any], Callable[[Any, Scene], Key]]] = {

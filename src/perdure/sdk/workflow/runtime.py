@@ -24,13 +24,13 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, ClassVar, Final, NoReturn, cast
 
 from msgspec.structs import replace
 
-from perdure.clock import SECOND
+from perdure.clock import SECOND, to_datetime
 from perdure.errors import NotFound
 from perdure.limits import SUGGEST_CONTINUE_AS_NEW_BYTES, SUGGEST_CONTINUE_AS_NEW_EVENTS
 from perdure.model import events as e
@@ -80,7 +80,6 @@ from perdure.sdk.workflow.saga import for_activity, for_child
 from perdure.sdk.workflow.stuck import Stuck
 
 PYTHON: Final = ".".join(platform.python_version_tuple()[:2])
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class WorkflowRun:
@@ -523,7 +522,7 @@ class WorkflowRun:
             workflow_type=started.workflow_type,
             task_queue=started.task_queue,
             attempt=self._started.attempt,
-            start_time=EPOCH + timedelta(microseconds=started.time),
+            start_time=to_datetime(started.time),
             history_length=length,
             history_bytes=size,
             continue_as_new_suggested=(
@@ -534,7 +533,7 @@ class WorkflowRun:
         )
 
     def now(self) -> datetime:
-        return EPOCH + timedelta(microseconds=self._time)
+        return to_datetime(self._time)
 
     def time(self) -> float:
         return self._time / SECOND
