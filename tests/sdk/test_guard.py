@@ -22,6 +22,7 @@ from concurrent.futures import Future
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -66,6 +67,8 @@ REFUSED: list[tuple[Callable[[], object], str, str]] = [
     (lambda: Future[int]().result(), "waiting for another thread", "asyncio"),
     (lambda: methodcaller("sleep", 1)(time), "sleeping in real time", "asyncio.sleep"),
     (lambda: os.urandom(4), "randomness", "uuid.uuid4()"),
+    (lambda: os.getrandom(4), "randomness", "uuid.uuid4()"),
+    (lambda: logging.FileHandler(HERE), "opening", "activity"),
     (lambda: secrets.token_hex(), "randomness", "uuid.uuid4()"),
     (lambda: random.SystemRandom().random(), "randomness", "uuid.uuid4()"),
     (lambda: uuid.uuid1(), "uuid1()", "uuid.uuid4()"),
@@ -131,13 +134,15 @@ def test_imports_logging_and_pure_code_pass(caplog: pytest.LogCaptureFixture, tm
             raise ValueError("x")
         except ValueError:
             logger.exception("a line with the source of another")
-        return [bool(text), json.loads("[1]"), sorted([2, 1]), str(Path("a") / "b")]
+        zone = ZoneInfo.no_cache("Europe/Zurich")
+        noon = workflow.now().astimezone(zone).tzname() in ("CET", "CEST")
+        return [bool(text), json.loads("[1]"), sorted([2, 1]), str(Path("a") / "b"), noon]
 
     sys.path.insert(0, str(tmp_path))
     try:
         scenario = Scenario(harmless)
         scenario.do()
-        assert result(scenario) == [True, [1], [1, 2], "a/b"]
+        assert result(scenario) == [True, [1], [1, 2], "a/b", True]
     finally:
         sys.path.remove(str(tmp_path))
         logger.removeHandler(handler)
@@ -151,6 +156,7 @@ def test_what_only_reads_the_time_repeats() -> None:
         first = [
             time.perf_counter(), time.process_time_ns(), time.gmtime(), time.ctime(), time.asctime(),
             time.strftime("%H:%M:%S"), time.localtime(0)[0], random.Random().random(),
+            time.clock_gettime(time.CLOCK_REALTIME), time.clock_gettime_ns(time.CLOCK_MONOTONIC),
         ]  # fmt: skip
         await asyncio.sleep(100)
         return [first, time.strftime("%H:%M:%S"), time.gmtime()]

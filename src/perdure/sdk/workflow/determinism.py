@@ -58,7 +58,9 @@ def install() -> None:
     replace(time, "time", _clock(time.time, lambda run: run.time()))
     replace(time, "time_ns", _clock(time.time_ns, lambda run: _microseconds(run) * 1_000))
     # A workflow's only clock is that of its events, which never goes back.
-    for name in ("monotonic", "perf_counter", "process_time", "thread_time"):
+    for name in ("monotonic", "perf_counter", "process_time", "thread_time", "clock_gettime"):
+        if not hasattr(time, name):  # the last is Unix's
+            continue
         replace(time, name, _clock(getattr(time, name), lambda run: run.time()))
         replace(time, f"{name}_ns", _clock(getattr(time, f"{name}_ns"), lambda run: _microseconds(run) * 1_000))
     for name in ("gmtime", "localtime", "ctime"):
@@ -83,12 +85,12 @@ def _microseconds(run: WorkflowContext) -> int:
 
 
 def _clock(original: _Function, answer: Callable[[WorkflowContext], object]) -> _Function:
-    """For functions without arguments."""
+    """For functions whose arguments, where there are any, are nothing to a workflow."""
 
     @functools.wraps(original)
-    def dispatch() -> object:
+    def dispatch(*args: object) -> object:
         run = current()
-        return original() if run is None else answer(run)
+        return original(*args) if run is None else answer(run)
 
     return dispatch
 

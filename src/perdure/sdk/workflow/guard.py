@@ -1,10 +1,11 @@
 """Stops what workflow code can't repeat: files, sockets, processes, threads, real sleep and waiting for others.
 
 It is there only while this thread executes a workflow. Python itself tells of most of it (an audit hook); for the
-rest there are dispatchers. Imports pass, and what is done to write a log line or a traceback.
+rest there are dispatchers. Imports pass, and what is done to write a log line or a traceback, or to read a time zone.
 
-Not caught: files and sockets that were opened outside and are used inside, and what extension modules do by
-themselves. `scanning` refuses what can be seen in the code, `stuck` ends what never yields.
+Not caught: files and sockets that were opened outside and are used inside, the environment, whether a file is there
+(`os.stat`: Python tells nobody of it, and other modules compare that function by identity), and what extension modules
+do by themselves. `scanning` refuses what can be seen in the code, `stuck` ends what never yields.
 """
 
 from __future__ import annotations
@@ -80,15 +81,16 @@ for _name in [
 
 _NETWORK: Final = ("socket.", "ftplib.", "http.client.", "imaplib.", "poplib.", "smtplib.", "telnetlib.", "urllib.")
 
-_FORMATTING: Final = frozenset({logging.__file__, linecache.__file__})
-"""What writes log lines and tracebacks; it may read source files."""
+_LOGGING: Final = frozenset({logging.Logger._log.__code__, logging.Logger.handle.__code__})
+"""What makes a log line and hands it to the handlers; what else `logging` does, such as opening files, is not it."""
 
 
 def install() -> None:
     """Begin to guard, in this process, for good: Python has no way to remove an audit hook."""
     sys.addaudithook(_hear)
-    for owner in (os, random):
-        name = "urandom" if owner is os else "_urandom"
+    for owner, name in ((os, "urandom"), (os, "getrandom"), (random, "_urandom")):
+        if not hasattr(owner, name):  # getrandom is Linux's
+            continue
         replace(owner, name, _refusing(getattr(owner, name), "reading the machine's randomness", _CHANCE))
     replace(time, "sleep", _sleeping(time.sleep))
     replace(uuid, "uuid1", _refusing(uuid.uuid1, "uuid1()", "Use uuid.uuid4(), which repeats"))
@@ -104,10 +106,18 @@ def _hear(event: str, args: tuple[Any, ...]) -> None:
         return
     known = _EVENTS.get(event)
     if known is not None:
+        if event == "open" and _is_time_zone(args[0]):
+            return
         what, instead = known
         refuse(what.format(repr(args[0])) if "{}" in what and args else what, instead)
     elif event.startswith(_NETWORK):
         refuse("using the network", _ACTIVITY)
+
+
+def _is_time_zone(path: object) -> bool:
+    """Whether a file is of the system's time zones, which `zoneinfo` reads from C, without a frame of its own."""
+    zones = sys.modules.get("zoneinfo")
+    return zones is not None and isinstance(path, str) and path.startswith(zones.TZPATH)
 
 
 def _sleeping(original: Any) -> Any:
@@ -152,7 +162,9 @@ def _place(frame: FrameType | None) -> str:
     while frame is not None:
         code = frame.f_code
         file = code.co_filename
-        if file in _FORMATTING or file.startswith("<frozen importlib"):
+        if code in _LOGGING or file == linecache.__file__ or file.startswith("<frozen importlib"):
+            return ""
+        if frame.f_globals.get("__name__", "").startswith("zoneinfo."):
             return ""
         if is_ours(code):
             if code.co_name == LOOP:
