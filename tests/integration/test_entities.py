@@ -10,7 +10,7 @@ from perdure import workflow
 from perdure.engine.core.decisions import messages
 from perdure.sdk.client.client import Client
 from perdure.sdk.workflow import runtime
-from tests.integration.engines import Engine, event_names
+from tests.integration.engines import Engine, described, event_names
 from tests.integration.work import echo
 
 EARLY = 60
@@ -25,6 +25,12 @@ def suggested_early(monkeypatch: pytest.MonkeyPatch) -> None:
 @workflow(name="entities.Pet")
 async def pet(name: str) -> str:
     return await workflow.receive("call", str)
+
+
+@workflow(name="entities.Wanderer")
+async def wanderer(at: int) -> None:
+    await workflow.receive("on", str)
+    workflow.continue_as_new(wanderer(at + 1))
 
 
 @workflow(name="entities.Account", entity=True)
@@ -57,6 +63,10 @@ class Account:
     @workflow.signal
     def adopt(self) -> None:
         workflow.start(pet("rex"), id="rex")
+
+    @workflow.signal
+    def send_out(self) -> None:
+        workflow.start(wanderer(0), id="wanderer")
 
     @workflow.signal
     def remind(self, seconds: float) -> None:
@@ -145,6 +155,20 @@ async def test_a_child_of_an_earlier_run_ends_with_the_entity(client: Client) ->
     await account.result()
     with pytest.raises(Exception, match="terminated"):
         await client.get("rex").result()
+
+
+async def test_a_child_that_is_in_a_later_run_itself_ends_with_the_entity(client: Client) -> None:
+    await client.start(Account(), id="account")
+    account, child = client.get("account", Account), client.get("wanderer")
+    await account.signal(Account.send_out)
+    for n in range(100):
+        await account.signal(Account.hear, n)
+    first = (await child.describe()).run_id
+    await child.signal("on", "further")
+    await described(child, lambda now: now.run_id != first)
+    await account.signal(Account.end)
+    await account.result()
+    await described(child, lambda now: now.status == "Terminated")
 
 
 async def test_a_child_of_an_earlier_run_stays_with_an_entity_that_is_reset(client: Client) -> None:

@@ -148,7 +148,6 @@ class OutboxStart(Struct, frozen=True, array_like=True, gc=False, tag=1):
     parent: ParentRef
     execution_timeout: int = 0
     run_timeout: int = 0
-    request_id: str = ""  # where another run may have sent it before
 
 
 class OutboxSignal(Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -169,6 +168,7 @@ class OutboxCancel(Struct, frozen=True, array_like=True, gc=False, tag=3):
     run_id: str
     terminate: bool = False
     child_of: ParentRef | None = None
+    request_id: str = ""
 
 
 class OutboxReport(Struct, frozen=True, array_like=True, gc=False, tag=4):
@@ -184,8 +184,9 @@ Outgoing = OutboxStart | OutboxSignal | OutboxCancel | OutboxReport
 
 
 class OutboxAdded(Record, frozen=True, array_like=True, gc=False, tag=115):
-    """Something is to be sent to another execution. `entry_id` is dense within the run; with the run's id
-    it is what the receiver deduplicates by. `event_id` is the event that asked for it, or 0."""
+    """Something is to be sent to another execution. `entry_id` is dense within the run. `event_id` is the event
+    that asked for it, or 0; with the run that wrote that, it is what the receiver deduplicates by. `time`: when it was
+    sent first, which another run of the chain may have done."""
 
     entry_id: int
     event_id: int
@@ -294,18 +295,20 @@ class UpdateRemembered(Record, frozen=True, array_like=True, gc=False, tag=55):
 class ChildInherited(Record, frozen=True, array_like=True, gc=False, tag=56):
     """A child that an earlier run of the chain began goes on; it ends with this run, if its policy says so.
 
-    run_id is "" where it had not begun yet.
+    begun_by, initiated_event_id: the run that asked for it, and the event: what the child knows its parent by.
     """
 
     workflow_id: str
-    run_id: str
+    begun_by: str
     parent_close_policy: ParentClosePolicy
+    initiated_event_id: int = 0
 
 
 class InheritedChildOver(Record, frozen=True, array_like=True, gc=False, tag=57):
-    """An inherited child has ended."""
+    """An inherited child has ended, or could not be started."""
 
-    workflow_id: str
+    begun_by: str
+    initiated_event_id: int = 0
 
 
 class RunForked(Record, frozen=True, array_like=True, gc=False, tag=147):
@@ -315,13 +318,6 @@ class RunForked(Record, frozen=True, array_like=True, gc=False, tag=147):
     reason: str
     identity: str
     time: int
-
-
-class RunReset(Record, frozen=True, array_like=True, gc=False, tag=148):
-    """Another run goes on in this one's place, with the same history up to an event."""
-
-    new_run_id: str
-    event_id: int
 
 
 PrivateRecord = (
@@ -354,7 +350,6 @@ PrivateRecord = (
     | ChildInherited
     | InheritedChildOver
     | RunForked
-    | RunReset
 )
 """Every private record there is."""
 

@@ -135,7 +135,7 @@ class State(Struct):
     timers: dict[str, TimerStarted] = {}
     ended_timers: dict[str, int] = {}  # timers whose firing is in the buffer, and the events that started them
     children: dict[int, PendingChild] = {}
-    inherited: dict[str, ChildInherited] = {}  # children of earlier runs of the chain, by workflow id
+    inherited: dict[tuple[str, int], ChildInherited] = {}  # by the run of the chain that asked for it, and the event
     signals_sent: dict[int, SignalExternalWorkflowExecutionInitiated] = {}
     cancels_sent: dict[int, RequestCancelExternalWorkflowExecutionInitiated] = {}
     admitted: dict[str, UpdateAdmitted] = {}
@@ -150,6 +150,4 @@ class State(Struct):
     released_events: int = 0  # how much longer the history may get than the hard limits, by a person's word
     released_bytes: int = 0
     forked_at: int = 0  # when it began as a copy of another run's first part; timeouts begin there
-    reset_run_id: str = ""  # the run that went on in its place
-    reset_event_id: int = 0  # up to where that one has the same history
     start_at: int = 0  # when the first workflow task may be scheduled; 0: it was, or at once

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from perdure.clock import SECOND
 from perdure.engine.core import effects as fx
-from perdure.engine.core.inputs import ChildReported, InheritedChildReported
+from perdure.engine.core.decisions.outbox import Elsewhere
+from perdure.engine.core.inputs import ChildReported, OutboxAnswered
 from perdure.engine.core.queries import update_outcome
 from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure
-from tests.engine.core.harness import Run, effects, payload
+from tests.engine.core.harness import NAMESPACE, RUN, WORKFLOW, Run, effects, payload
 
 NEXT = c.ContinueAsNew("Type", "", ())
 
@@ -88,34 +90,37 @@ def test_answers_of_updates_are_remembered() -> None:
 def test_children_go_on_where_the_code_says_so() -> None:
     run = Run.begin()
     run.complete(c.StartChildWorkflow("kept", "Type", "", ()), c.StartChildWorkflow("left", "Type", "", (), "abandon"))
-    began = run.history[4].id
+    kept, left = run.state.children
     run.signal()
     tx = run.complete(c.ContinueAsNew("Type", "", (), (), None, keep_children=True))
     assert not effects(tx, fx.Send)
+    for entry_id in (1, 2):
+        run.decide(OutboxAnswered(entry_id, run_id="child-run"))
     following = run.continued()
-    assert set(following.state.inherited) == {"kept", "left"}
+    assert set(following.state.inherited) == {(RUN, kept), (RUN, left)}
     following.complete(c.ContinueAsNew("Type", "", (), (), None, keep_children=True))
     last = following.continued()
-    assert (
-        run.decide(ChildReported(began, None, None, "child-run")).reply
-        != last.decide(InheritedChildReported("other")).reply
-    )
+    assert run.decide(ChildReported(RUN, kept, None, None, "child-run")).reply == Elsewhere()
     last.complete()
-    assert set(last.state.inherited) == {"kept", "left"}
+    last.decide(ChildReported("another", kept, None, None, "child-run"))
+    assert set(last.state.inherited) == {(RUN, kept), (RUN, left)}
     last.signal()
     tx = last.complete(c.CompleteWorkflow(payload(None)))
     cancels = [effect.message for effect in effects(tx, fx.Send)]
-    assert cancels == [r.OutboxCancel("kept", "", terminate=True)]
+    assert cancels == [r.OutboxCancel("kept", "", terminate=True, child_of=e.ParentRef(NAMESPACE, WORKFLOW, RUN, kept))]
 
 
 def test_an_inherited_child_that_has_ended_is_forgotten() -> None:
     run = Run.begin()
     run.complete(c.StartChildWorkflow("child", "Type", "", ()))
-    run.signal()
+    (began,) = run.state.children
+    run.decide(OutboxAnswered(1, run_id="child-run"))
     run.complete(c.ContinueAsNew("Type", "", (), (), None, keep_children=True))
     following = run.continued()
-    following.decide(InheritedChildReported("child"))
+    assert not following.state.outbox
+    following.decide(ChildReported(RUN, began, None, None, "child-run"))
     assert not following.state.inherited
+    following.signal()
     assert not effects(following.complete(c.CompleteWorkflow(payload(None))), fx.Send)
 
 
@@ -125,3 +130,28 @@ def test_without_it_children_end_with_their_run_as_before() -> None:
     run.signal()
     assert len(effects(run.complete(NEXT), fx.Send)) == 1
     assert not run.continued().state.inherited
+
+
+def test_a_child_whose_start_is_on_its_way_is_the_next_runs() -> None:
+    """That one sends the start, too, so that its end comes after it; and hears where it is refused."""
+    run = Run.begin()
+    run.complete(*(c.StartChildWorkflow(name, "Type", "", ()) for name in ("slow", "refused")))
+    slow, refused = run.state.children
+    starts = [entry.added for entry in run.state.outbox.values()]
+    run.signal()
+    run.now += SECOND
+    run.complete(c.ContinueAsNew("Type", "", (), (), None, keep_children=True))
+    following = run.continued()
+    assert [(entry.added.message, entry.added.time) for entry in following.state.outbox.values()] == [
+        (added.message, added.time) for added in starts
+    ]
+    following.decide(OutboxAnswered(2, "the id is taken"))
+    assert list(following.state.inherited) == [(RUN, slow)] != [(RUN, refused)]
+    following.complete(c.CompleteWorkflow(payload(None)))
+    (start, end) = following.state.outbox.values()
+    assert isinstance(end.added.message, r.OutboxCancel)
+    following.decide(OutboxAnswered(end.added.entry_id, "there is no such workflow"))
+    assert following.state.outbox[end.added.entry_id].next_attempt_at  # it is tried again, since the start is to come
+    following.decide(OutboxAnswered(start.added.entry_id, run_id="child-run"))
+    following.decide(OutboxAnswered(end.added.entry_id))
+    assert not following.state.outbox

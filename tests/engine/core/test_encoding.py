@@ -42,6 +42,8 @@ def example(info: m.Type, choice: int, depth: int = 0) -> Any:
             return info.values[choice % len(info.values)]
         case m.VarTupleType():
             return () if depth > 3 else (example(info.item_type, choice, depth + 1),) * 2
+        case m.TupleType():
+            return tuple(example(item, choice, depth) for item in info.item_types)
         case m.ListType():
             return [] if depth > 3 else [example(info.item_type, choice, depth + 1)] * 2
         case m.DictType():

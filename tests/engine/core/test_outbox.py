@@ -61,20 +61,20 @@ def test_a_child_reports_its_end_once(how: str) -> None:
     run = with_child()
     result, failure = (payload(1), None) if how == "completed" else (None, FAILURE)
     run.complete()
-    tx = run.decide(i.ChildReported(5, result, failure, "child-run"))
+    tx = run.decide(i.ChildReported(RUN, 5, result, failure, "child-run"))
     over = run.history[-2]
     if how == "completed":
         assert over == e.ChildWorkflowExecutionCompleted(over.id, NOW, 5, 6, payload(1))
     else:
         assert over == e.ChildWorkflowExecutionFailed(over.id, NOW, 5, 6, FAILURE)
     assert effects(tx, fx.OfferWorkflowTask)
-    again = run.decide(i.ChildReported(5, result, failure, "child-run"))
+    again = run.decide(i.ChildReported(RUN, 5, result, failure, "child-run"))
     assert not again.changed and again.reply == tx.reply
 
 
 def test_a_child_that_reports_before_its_start_is_answered_has_started() -> None:
     run = with_child(started=False)
-    run.decide(i.ChildReported(5, payload(1), None, "child-run"))
+    run.decide(i.ChildReported(RUN, 5, payload(1), None, "child-run"))
     started, completed, _ = run.history[-3:]
     assert started == e.ChildWorkflowExecutionStarted(6, NOW, 5, "child", "child-run")
     assert completed == e.ChildWorkflowExecutionCompleted(7, NOW, 5, 6, payload(1))
@@ -93,7 +93,7 @@ def test_a_child_that_starts_and_ends_during_a_task(crash: bool) -> None:
     run.decide(i.OutboxAnswered(1, "", "child-run"))
     if crash:
         run.crash()
-    run.decide(i.ChildReported(5, payload(1), None, "child-run"))
+    run.decide(i.ChildReported(RUN, 5, payload(1), None, "child-run"))
     run.complete()
     started = next(event for event in run.history if isinstance(event, e.ChildWorkflowExecutionStarted))
     completed = next(event for event in run.history if isinstance(event, e.ChildWorkflowExecutionCompleted))
@@ -113,7 +113,8 @@ def test_a_child_is_asked_to_stop_in_whatever_run_it_is() -> None:
     run = with_child()
     tx = run.complete(c.RequestCancelExternalWorkflow("child", "child-run", 5))
     (sent,) = effects(tx, fx.Send)
-    assert sent.message == r.OutboxCancel("child", "", child_of=e.ParentRef(NAMESPACE, WORKFLOW, RUN, 5))
+    own = e.ParentRef(NAMESPACE, WORKFLOW, RUN, 5)
+    assert sent.message == r.OutboxCancel("child", "", child_of=own, request_id=f"{RUN}:{run.last.id}")
     assert run.last == e.RequestCancelExternalWorkflowExecutionInitiated(
         run.last.id, NOW, "child", "child-run", run.last.id - 1, 5
     )

@@ -28,7 +28,7 @@ from perdure.model import tasks as t
 from perdure.model.failures import Failure
 from perdure.model.retry import RetryPolicy
 from perdure.model.state import PendingActivity, State
-from tests.engine.core.harness import FAILURE, KEY, NAMESPACE, WORKFLOW, Run, effects, payload
+from tests.engine.core.harness import FAILURE, KEY, NAMESPACE, RUN, WORKFLOW, Run, effects, payload
 
 Item = TypeVar("Item")
 
@@ -163,7 +163,7 @@ NONSENSE: tuple[object, ...] = (
     i.StartActivity(999, 1, "worker-1"),
     i.OutboxAnswered(999),
     i.OutboxUndelivered(999, "down"),
-    i.ChildReported(999, payload(1), None, "child-run"),
+    i.ChildReported(RUN, 999, payload(1), None, "child-run"),
     i.WakeUp(KEY),
     i.WorkersLost(lambda worker, since: worker in WORKERS),
     i.WorkflowTaskLost(),
@@ -356,7 +356,7 @@ class Lives:
     def hear_of_child(self, picks: Picks) -> None:
         child = pick_from(list(self.state.children), picks[0])
         failure = FAILURE if picks[1] % 2 else None
-        self.must(i.ChildReported(child, None if failure else payload(1), failure, "child-run"))
+        self.must(i.ChildReported(RUN, child, None if failure else payload(1), failure, "child-run"))
 
     # --- What comes too late, or makes no sense ---------------------------------------------------------
     def answer_late(self, picks: Picks) -> None:

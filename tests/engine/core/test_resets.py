@@ -7,11 +7,12 @@ import pytest
 from perdure.clock import HOUR, MINUTE, SECOND
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
-from perdure.engine.core.decisions.outbox import GoesOn
+from perdure.engine.core.decisions import messages
+from perdure.engine.core.decisions.outbox import Elsewhere
 from perdure.engine.core.decisions.resets import Fork, end_for_reset, left_by, point_of
 from perdure.engine.core.transition import Transition
 from perdure.errors import InvalidRequest
-from perdure.limits import DEFAULT_RETENTION
+from perdure.limits import DEFAULT_RETENTION, OUTBOX_RETRY_LIFETIME
 from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model import records as r
@@ -31,13 +32,15 @@ def request(*, reapply: bool = True) -> q.ResetWorkflow:
 def forked(run: Run, to: q.ResetPoint = "last", event_id: int = 0, *, reapply: bool = True, run_id: str = NEW) -> Run:
     """The run that goes on in the place of another, which ends if it is open; all is checked of both."""
     point = point_of(run.history, event_id, to if not event_id else "")
-    fork = Fork(request(reapply=reapply), run.history[:point], run_id, 2, run.now, DEFAULT_RETENTION)
-    left, was_open = left_by(run.state, is_base=True), run.execution.open
-    if was_open:
+    kept, later = run.history[:point], run.history[point:]
+    fork = Fork(request(reapply=reapply), kept, later, run_id, 2, run.now, DEFAULT_RETENTION)
+    left, ended = left_by(run.state, is_base=True), ()
+    if run.execution.open:
         end = Transition(run.execution, run.now)
-        end_for_reset(end, request(), run_id, point, fork.takes(left))
+        end_for_reset(end, request(), run_id, fork.spares(left), fork.takes(left))
         run.keep(end)
-    new = Run(fork.go_on(run.history[point:], left, was_open=was_open), now=run.now)
+        ended = end.events
+    new = Run(fork.go_on(left, ended), now=run.now)
     assert [event.id for event in new.history] == list(range(1, len(new.history) + 1))
     return new
 
@@ -50,7 +53,7 @@ def test_a_run_is_reset_to_its_last_workflow_task() -> None:
     run.now += SECOND
     new = forked(run)
     assert run.last == e.WorkflowExecutionTerminated(run.last.id, run.now, "reset: bad deploy", "ann", NEW)
-    assert (run.state.new_run_id, run.state.reset_run_id) == (NEW, NEW)
+    assert run.state.new_run_id == NEW
     kept = next(event.id for event in reversed(run.history) if isinstance(event, e.WorkflowTaskStarted))
     assert new.history[1:kept] == run.history[1:kept]
     first = new.history[0]
@@ -183,8 +186,6 @@ def test_a_closed_run_is_reset_and_keeps_its_end() -> None:
         "WorkflowExecutionStarted", "WorkflowTaskScheduled", "WorkflowTaskStarted", "WorkflowTaskFailed",
         "WorkflowTaskScheduled",
     ]  # fmt: skip
-    run.decide(i.RunWasReset(NEW, 3))
-    assert run.state.reset_run_id == NEW
 
 
 def test_a_task_that_had_failed_often_can_be_reset_to() -> None:
@@ -225,10 +226,9 @@ def test_children_that_were_asked_for_before_are_the_new_runs() -> None:
     new = forked(run)
     assert ended(run) == [r.OutboxCancel("after", "", terminate=True, child_of=ref(RUN, after))]
     assert list(new.state.children) == [before] and new.state.children[before].run_id == "child-1"
-    tx = run.decide(i.ChildReported(before, payload(1), None, "child-1"))
-    assert tx.reply == GoesOn(NEW)
-    assert run.decide(i.ChildReported(after, payload(1), None, "child-2")).reply != GoesOn(NEW)
-    new.decide(i.ChildReported(before, payload(1), None, "child-1"))
+    report = i.ChildReported(RUN, before, payload(1), None, "child-1")
+    assert run.decide(report).reply == Elsewhere()
+    assert new.decide(report).reply == messages.DONE
     assert not new.state.children
 
 
@@ -248,8 +248,8 @@ def test_children_know_the_run_that_asked_for_them_through_every_reset() -> None
     third.complete(c.RequestCancelExternalWorkflow("first", "", child_initiated_event_id=of_first))
     assert [
         entry.added.message for entry in third.state.outbox.values() if isinstance(entry.added.message, r.OutboxCancel)
-    ] == [r.OutboxCancel("first", "", child_of=ref(RUN, of_first))]
-    report = i.ChildReported(of_second, payload(1), None, "child-2", RUN)
+    ] == [r.OutboxCancel("first", "", child_of=ref(RUN, of_first), request_id=f"run-3:{third.last.id}")]
+    report = i.ChildReported(RUN, of_second, payload(1), None, "child-2")
     third.decide(report)  # of another child with this number, which this run never had
     assert of_second in third.state.children
     third.terminate()
@@ -277,16 +277,18 @@ def test_children_know_the_run_that_asked_for_them_when_the_copy_is_reset_to_bef
 def test_inherited_children_stay_with_the_new_run() -> None:
     first = Run.begin()
     first.complete(*(c.StartChildWorkflow(name, "Leaf", "", (), "terminate") for name in ("over", "child")))
+    first_children = list(first.state.children)
     first.decide(i.OutboxAnswered(1, run_id="child-1"))
     first.decide(i.OutboxAnswered(2, run_id="child-2"))
     first.complete(c.ContinueAsNew("Type", "", (), keep_children=True))
     run = first.continued()
     run.complete()
-    run.decide(i.InheritedChildReported("over"))
+    over, child = first_children
+    run.decide(i.ChildReported(RUN, over, payload(1), None, "child-1"))
     new = forked(run)
-    assert not ended(run) and list(new.state.inherited) == ["child"]
+    assert not ended(run) and list(new.state.inherited) == [(RUN, child)]
     new.terminate()
-    assert ended(new) == [r.OutboxCancel("child", "child-2", terminate=True)]
+    assert ended(new) == [r.OutboxCancel("child", "", terminate=True, child_of=ref(RUN, child))]
 
 
 @pytest.mark.parametrize("reapply", [True, False])
@@ -304,12 +306,13 @@ def test_callers_of_open_updates_wait_for_the_new_run_or_hear_that_it_has_closed
     run.complete(c.AcceptUpdate("after"))
     run.update("admitted")
     left, point = left_by(run.state, is_base=True), point_of(run.history, 0, "last")
-    fork = Fork(request(reapply=reapply), run.history[:point], NEW, 3, run.now, DEFAULT_RETENTION)
+    kept, later = run.history[:point], run.history[point:]
+    fork = Fork(request(reapply=reapply), kept, later, NEW, 3, run.now, DEFAULT_RETENTION)
     end = Transition(run.execution, run.now)
-    end_for_reset(end, request(reapply=reapply), NEW, point, fork.takes(left))
+    end_for_reset(end, request(reapply=reapply), NEW, fork.spares(left), fork.takes(left))
     run.keep(end)
     told = [effect.outcome.update_id for effect in effects(end, fx.UpdateProgressed)]
-    new = Run(fork.go_on(run.history[point:], left), now=run.now)
+    new = Run(fork.go_on(left), now=run.now)
     open = [*new.state.admitted, *new.state.accepted]
     assert (told, open) == (([], ["after", "admitted", "before"]) if reapply else (["admitted", "after"], ["before"]))
     for update_id in ("long ago", *told):  # a repetition hears the same
@@ -322,7 +325,7 @@ def test_what_became_of_a_child_later_is_told_again() -> None:
     run.complete(c.StartChildWorkflow("child", "Leaf", "", ()))
     (initiated,) = run.state.children
     run.decide(i.OutboxAnswered(1, run_id="child-1"))
-    run.decide(i.ChildReported(initiated, payload(1), None, "child-1"))
+    run.decide(i.ChildReported(RUN, initiated, payload(1), None, "child-1"))
     run.signal()
     run.complete()
     new = forked(run, event_id=4)
@@ -332,7 +335,7 @@ def test_what_became_of_a_child_later_is_told_again() -> None:
     run.signal()
     run.complete()
     run.decide(i.OutboxAnswered(1, run_id="child-1"))
-    run.decide(i.ChildReported(initiated, payload(1), None, "child-1"))
+    run.decide(i.ChildReported(RUN, initiated, payload(1), None, "child-1"))
     new = forked(run)
     assert new.names(-3) == [
         "ChildWorkflowExecutionStarted", "ChildWorkflowExecutionCompleted", "WorkflowTaskScheduled",
@@ -345,9 +348,82 @@ def test_a_child_that_is_on_its_way_is_asked_for_under_the_same_request() -> Non
     run.signal()
     run.complete()
     new = forked(run)
-    start, signal = (entry.added.message for entry in new.state.outbox.values())
+    sent, (asked,) = [entry.added.message for entry in run.state.outbox.values()], new.state.signals_sent
+    assert [entry.added.message for entry in new.state.outbox.values()] == sent
+    start, signal = sent
     assert isinstance(start, r.OutboxStart) and isinstance(signal, r.OutboxSignal)
-    assert (start.request_id, signal.request_id, start.parent.run_id) == (f"{RUN}:1", f"{RUN}:2", RUN)
+    assert (signal.request_id, start.parent.run_id) == (f"{RUN}:{asked}", RUN)
+
+
+def test_what_a_closed_run_had_sent_is_sent_again_until_it_may_be_forgotten() -> None:
+    """The run that asked for it has closed before the answer came, and is not told of it any more."""
+    run = Run.begin()
+    run.complete(
+        c.SignalExternalWorkflow("other", "", "s", ()),
+        c.RequestCancelExternalWorkflow("other", ""),
+        c.StartChildWorkflow("child", "Leaf", "", (), "abandon"),
+    )
+    run.signal()
+    run.complete()
+    run.terminate()
+    sent = [(entry.added.message, entry.added.time) for entry in run.state.outbox.values()]
+    for entry_id in list(run.state.outbox):
+        run.decide(i.OutboxAnswered(entry_id))
+    run.now += OUTBOX_RETRY_LIFETIME
+    new = forked(run)
+    added = sorted((entry.added for entry in new.state.outbox.values()), key=lambda entry: entry.event_id)
+    assert [(each.message, each.time) for each in added] == sent
+    run.now += 1
+    late = forked(run, run_id="run-3")
+    assert not late.state.outbox and not late.state.signals_sent and not late.state.cancels_sent
+    assert late.names(-4) == [
+        "StartChildWorkflowExecutionFailed", "SignalExternalWorkflowExecutionFailed",
+        "RequestCancelExternalWorkflowExecutionFailed", "WorkflowTaskScheduled",
+    ]  # fmt: skip
+
+
+def test_what_was_sent_by_the_run_that_was_copied_is_sent_again_in_its_name() -> None:
+    run = Run.begin()
+    run.complete(c.SignalExternalWorkflow("other", "", "s", ()))
+    run.signal()
+    run.complete()
+    second = forked(run)
+    second.complete()
+    second.signal()
+    second.complete(c.CompleteWorkflow(payload(1)))
+    third = forked(second, run_id="run-3")
+    (entry,) = third.state.outbox.values()
+    assert isinstance(entry.added.message, r.OutboxSignal)
+    assert entry.added.message.request_id == f"{RUN}:{entry.added.event_id}"
+
+
+def test_children_that_a_later_run_has_kept_are_the_new_runs_again() -> None:
+    """The run that began them is reset; they have not ended with it, nor do they with the one that has them now."""
+    run = Run.begin()
+    run.complete(*(c.StartChildWorkflow(name, "Leaf", "", ()) for name in ("kept", "over")))
+    kept, over = run.state.children
+    for entry_id, child in enumerate(("child-1", "child-2"), 1):
+        run.decide(i.OutboxAnswered(entry_id, run_id=child))
+    run.complete(c.StartChildWorkflow("later", "Leaf", "", ()))
+    later = max(run.state.children)
+    point, history = point_of(run.history, 0, "last"), list(run.history)
+    run.signal()
+    run.complete(c.ContinueAsNew("Type", "", (), keep_children=True))
+    latest = run.continued()
+    latest.decide(i.ChildReported(RUN, over, payload(1), None, "child-2"))
+    fork = Fork(request(), history[:point], run.history[point:], NEW, 3, run.now, DEFAULT_RETENTION)
+    left = left_by(latest.state, is_base=False)
+    end = Transition(latest.execution, run.now)
+    end_for_reset(end, request(), NEW, fork.spares(left), fork.takes(left))
+    latest.keep(end)
+    new = Run(fork.go_on(left), now=run.now)
+    assert ended(latest)[-1] == r.OutboxCancel("later", "", terminate=True, child_of=ref(RUN, later))
+    assert not any(isinstance(each, r.OutboxCancel) and each.workflow_id == "kept" for each in ended(latest))
+    assert list(new.state.children) == [kept]
+    report = i.ChildReported(RUN, kept, payload(1), None, "child-1")
+    assert latest.decide(report).reply == Elsewhere()
+    new.decide(report)
+    assert not new.state.children
 
 
 def test_children_that_ended_with_their_closed_parent_are_lost() -> None:

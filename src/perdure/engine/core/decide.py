@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from perdure.engine.core import inputs as i
-from perdure.engine.core.decisions import activities, holds, messages, outbox, pauses, resets, wake, workflow_tasks
+from perdure.engine.core.decisions import activities, holds, messages, outbox, pauses, wake, workflow_tasks
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
 from perdure.model import requests as q
@@ -45,9 +45,7 @@ DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
     i.WakeUp: wake.wake_up,
     i.OutboxAnswered: outbox.answered,
     i.OutboxUndelivered: outbox.undelivered,
-    i.RunWasReset: resets.was_reset,
     i.ChildReported: outbox.child_reported,
-    i.InheritedChildReported: outbox.inherited_child_reported,
 }
 """What decides on each input. A start is apart: it makes the execution (`decisions.starts`); so is the taking of a
 workflow task, which changes memory only (`decisions.workflow_tasks.take`)."""

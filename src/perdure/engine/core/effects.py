@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from perdure.model.events import HistoryEvent
 from perdure.model.failures import Failure
-from perdure.model.records import Outgoing, PrivateRecord
+from perdure.model.records import OutboxAdded, Outgoing, PrivateRecord
 from perdure.model.requests import UpdateOutcome
 from perdure.model.tasks import ActivityTask, ActivityToken, Position
 
@@ -90,11 +90,13 @@ class Send(Struct, frozen=True, gc=False):
 class ContinueRun(Struct, frozen=True, gc=False):
     """The next run of the chain begins, in the same commit as the end of this one.
 
-    messages: the events with which it begins, after its first. records: what else goes over to it.
+    messages: the events with which it begins, after its first. records: what else goes over to it. starts: those of
+    its children that are on their way still.
     """
 
     messages: tuple[HistoryEvent, ...] = ()
     records: tuple[PrivateRecord, ...] = ()
+    starts: tuple[OutboxAdded, ...] = ()
 
 
 class EvictCopy(Struct, frozen=True, gc=False):

@@ -316,11 +316,11 @@ def _child_over(state: State, event: Any) -> None:
 
 
 def _child_inherited(state: State, record: r.ChildInherited) -> None:
-    state.inherited[record.workflow_id] = record
+    state.inherited[record.begun_by, record.initiated_event_id] = record
 
 
 def _inherited_child_over(state: State, record: r.InheritedChildOver) -> None:
-    state.inherited.pop(record.workflow_id, None)
+    state.inherited.pop((record.begun_by, record.initiated_event_id), None)
 
 
 def _signal_sent(state: State, event: e.SignalExternalWorkflowExecutionInitiated) -> None:
@@ -428,6 +428,5 @@ RECORDS: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.ChildInherited: _child_inherited,
     r.InheritedChildOver: _inherited_child_over,
     r.RunForked: interventions.run_forked,
-    r.RunReset: interventions.run_reset,
 }
 """What each private record changes."""

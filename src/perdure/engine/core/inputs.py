@@ -86,28 +86,15 @@ class OutboxUndelivered(Struct, frozen=True, gc=False):
     error: str
 
 
-class InheritedChildReported(Struct, frozen=True, gc=False):
-    """A child has ended that an earlier run of the chain began."""
-
-    workflow_id: str
-
-
-class RunWasReset(Struct, frozen=True, gc=False):
-    """Another run goes on in this one's place, with the same history up to an event."""
-
-    new_run_id: str
-    event_id: int
-
-
 class ChildReported(Struct, frozen=True, gc=False):
     """A child has ended; exactly one of `result` and `failure` is set. Idempotent: a child reports once.
 
+    begun_by, initiated_event_id: the run that asked for the child, and the event; it may be another run's by now.
     run_id: the child's run that ended.
-    begun_by: the run that asked for the child, where the report may come to another one; "": it does not.
     """
 
+    begun_by: str
     initiated_event_id: int
     result: Payload | None
     failure: Failure | None
     run_id: str
-    begun_by: str = ""

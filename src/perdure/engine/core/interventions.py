@@ -36,10 +36,6 @@ def run_forked(state: State, record: r.RunForked) -> None:
     _keep(state, Intervention(record.time, record.identity, "", "reset", record.reason))
 
 
-def run_reset(state: State, record: r.RunReset) -> None:
-    state.reset_run_id, state.reset_event_id = record.new_run_id, record.event_id
-
-
 # --- One activity ---------------------------------------------------------------------------------------
 def activity_released(state: State, record: r.ActivityReleased) -> None:
     activity = state.activities[record.scheduled_event_id]

@@ -1,7 +1,7 @@
 """What one execution sends to another: start a child, signal, cancel, report to a parent.
 
 Delivered at least once: the entry stays in the sender's journal until the answer is there. The receiver
-recognises a second delivery by a request id that is made of the sender's run and the entry's number.
+recognises a second delivery by a request id (see `core.decisions.sending`).
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from perdure.engine.core.decisions.outbox import Elsewhere, GoesOn
+from perdure.engine.core.decisions.outbox import Elsewhere
+from perdure.engine.core.decisions.sending import request_id_of
 from perdure.engine.core.execution import Execution
-from perdure.engine.core.inputs import ChildReported, InheritedChildReported, OutboxAnswered, OutboxUndelivered
+from perdure.engine.core.inputs import ChildReported, OutboxAnswered, OutboxUndelivered
 from perdure.engine.core.refusals import class_names
 from perdure.engine.storage.api import ChainKey
 from perdure.errors import InvalidRequest, NotFound, PerdureError, WorkflowAlreadyStarted
@@ -36,30 +37,26 @@ async def deliver(
 
     Raises EngineStopped where the engine is, and it must be delivered by another.
     """
-    request_id = getattr(message, "request_id", "") or f"{sender.ref.run_id}:{entry_id}"
     namespace = sender.ref.namespace
     run_id = ""
     try:
         if isinstance(message, r.OutboxStart):
-            started: Started = await call(_start(namespace, request_id, message))
+            started: Started = await call(_start(namespace, message))
             run_id = started.run_id
         elif isinstance(message, r.OutboxSignal):
             signal = SignalWorkflow(
-                namespace, message.workflow_id, message.run_id, message.name, message.input, request_id,
+                namespace, message.workflow_id, message.run_id, message.name, message.input, message.request_id,
                 sender.ref.workflow_id,
             )  # fmt: skip
             await call(signal)
         elif isinstance(message, r.OutboxCancel):
-            kind = TerminateWorkflow if message.terminate else CancelWorkflowRequest
-            why = f"requested by workflow {sender.ref.workflow_id!r}"
-            target = namespace, message.workflow_id, message.run_id
-            await call(kind(*target, why, sender.ref.workflow_id, child_of=message.child_of))
+            await call(_stop(sender, message))
         else:
             parent = message.parent
             report = ChildReported(
-                parent.initiated_event_id, message.result, message.failure, message.child_run_id, parent.run_id
+                parent.run_id, parent.initiated_event_id, message.result, message.failure, message.child_run_id
             )
-            await _report(sender, ChainKey(parent.namespace, parent.workflow_id), report, tell)
+            await _report(ChainKey(parent.namespace, parent.workflow_id), report, tell)
     except (InvalidRequest, NotFound, WorkflowAlreadyStarted) as error:
         return OutboxAnswered(entry_id, str(error), types=class_names(type(error)))
     except PerdureError as error:  # the engine's own trouble, such as that it stops, is no answer
@@ -67,29 +64,37 @@ async def deliver(
     return OutboxAnswered(entry_id, "", run_id)
 
 
-async def _report(sender: Execution, parent: ChainKey, report: ChildReported, tell: Tell) -> None:
-    """Tell the run that asked for a child, or the one that has the child now."""
-    to, reply = report.begun_by, None
+async def _report(parent: ChainKey, report: ChildReported, tell: Tell) -> None:
+    """Tell the run that asked for a child. Where that has closed, the latest of its chain may have the child: it
+    continues the other one, or goes on in its place."""
     try:
-        while isinstance(reply := await tell(parent, to, report), GoesOn):
-            to = reply.run_id
-    except NotFound:  # its retention is over
-        await tell(parent, "", report)
-        reply = Elsewhere()
-    if isinstance(reply, Elsewhere):
-        await tell(parent, "", InheritedChildReported(sender.ref.workflow_id))
+        if not isinstance(await tell(parent, report.begun_by, report), Elsewhere):
+            return
+    except NotFound:
+        pass  # its retention is over
+    await tell(parent, "", report)
 
 
-def _start(namespace: str, request_id: str, message: r.OutboxStart) -> StartWorkflow:
+def _stop(sender: Execution, message: r.OutboxCancel) -> TerminateWorkflow | CancelWorkflowRequest:
+    ref = sender.ref
+    target = ref.namespace, message.workflow_id, message.run_id
+    why = f"requested by workflow {ref.workflow_id!r}"
+    if message.terminate:
+        return TerminateWorkflow(*target, why, ref.workflow_id, message.child_of)
+    return CancelWorkflowRequest(*target, why, ref.workflow_id, message.request_id, message.child_of)
+
+
+def _start(namespace: str, message: r.OutboxStart) -> StartWorkflow:
+    parent = message.parent
     return StartWorkflow(
         namespace,
         message.workflow_id,
         message.workflow_type,
         message.task_queue,
         message.input,
-        request_id,
-        message.parent.workflow_id,
+        request_id_of(parent.run_id, parent.initiated_event_id),
+        parent.workflow_id,
         message.execution_timeout,
         message.run_timeout,
-        parent=message.parent,
+        parent=parent,
     )

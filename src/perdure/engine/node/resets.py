@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from perdure.engine.core.decide import decide
 from perdure.engine.core.decisions.resets import (
     NOTHING,
     Fork,
@@ -18,7 +17,6 @@ from perdure.engine.core.decisions.resets import (
     point_of,
     shared_by,
 )
-from perdure.engine.core.inputs import RunWasReset
 from perdure.engine.core.transition import Transition
 from perdure.engine.node.chains import begin
 from perdure.engine.node.live import Live, Work
@@ -112,24 +110,20 @@ def begin_again(serving: Serving, live: Live, work: Work) -> None:
     if moved or (live.pending is not None and not execution.open):
         serving.reply(live, work, None)
         return
-    now, point, is_latest = serving.clock.now(), input.kept[-1].id, input.base == input.latest
+    now, is_latest = serving.clock.now(), input.base == input.latest
     run_id, same_chain = serving.ids.new_id(), execution.state.started.first_run_id == base.first_run_id
     left = left_by(execution.state, is_base=is_latest) if same_chain else NOTHING  # else it was another start
-    fork = Fork(request, input.kept, run_id, live.key.run_no + 1, now, serving.retention)
-    later, was_open = list(input.later), execution.open and is_latest
+    fork = Fork(request, input.kept, input.later, run_id, live.key.run_no + 1, now, serving.retention)
+    ended: Sequence[HistoryEvent] = ()
     if execution.open:
         end = Transition(execution, now)
-        end_for_reset(end, request, run_id if same_chain else "", point if is_latest else 0, fork.takes(left))
+        end_for_reset(end, request, run_id if same_chain else "", fork.spares(left), fork.takes(left))
         if same_chain:  # what was in the buffer
-            later += end.events if is_latest else [event for event in end.events if counts(event, input.shared)]
+            ended = end.events if is_latest else [event for event in end.events if counts(event, input.shared)]
         serving.apply(live, Work(None, again=False), end)
-    elif is_latest:
-        serving.apply(live, Work(None, again=False), decide(execution, RunWasReset(run_id, point), now))
-    tx = fork.go_on(later, left, was_open=was_open)
+    tx = fork.go_on(left, ended)
     new = begin(serving, live, tx)
     if live.row is not None:
         live.successor = new
     new.next_row().works.append(work)
     serving.reply(new, work, tx.reply)
-    if not is_latest:
-        serving.submit(live.chain, Work(RunWasReset(run_id, point), None, base.run_id))

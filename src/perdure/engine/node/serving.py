@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.engine")
 
 REMEMBERED: Final = (
-    q.SignalWorkflow, q.PauseWorkflow, q.ResumeWorkflow, q.PauseActivity, q.UnpauseActivity, q.ResetActivity,
-    q.UpdateActivityOptions,
+    q.SignalWorkflow, q.CancelWorkflowRequest, q.PauseWorkflow, q.ResumeWorkflow, q.PauseActivity, q.UnpauseActivity,
+    q.ResetActivity, q.UpdateActivityOptions,
 )  # fmt: skip
 """Requests whose ids are rows of the store, from the commit that carries them."""
 
@@ -143,7 +143,7 @@ class Serving:
         try:
             tx = decide(execution, input, self.clock.now())
         except NotRunning as error:
-            if isinstance(input, q.SignalWorkflow):  # it may have been taken while the run was open
+            if isinstance(input, q.SignalWorkflow | q.CancelWorkflowRequest):  # it may have been taken before
                 self._node.refuse_unless_repeated(live, work, error)
             else:
                 self.reply(live, work, error)

@@ -7,6 +7,9 @@ next run they stand where a signal-with-start has its signal: after the first ev
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from perdure.engine.core.decisions.closing import children_of, send
 from perdure.engine.core.effects import ContinueRun
 from perdure.engine.core.queries import CLOSED
 from perdure.engine.core.transition import Transition
@@ -33,18 +36,30 @@ def carry(state: State, command: c.ContinueAsNew) -> ContinueRun:
         r.UpdateRemembered(id, update.result, update.failure, update.rejected)
         for id, update in list(finished.items())[-MAX_REMEMBERED_UPDATES:]
     ]
-    children = [
-        r.ChildInherited(child.event.workflow_id, child.run_id, child.event.parent_close_policy)
-        for child in state.children.values()
-    ]
-    inherited = (*state.inherited.values(), *children) if command.keep_children else ()
-    return ContinueRun((*signals, *arrived), (*remembered, *inherited, *state.admitted.values()))
+    children = children_of(state) if command.keep_children else ()
+    return ContinueRun(
+        (*signals, *arrived), (*remembered, *children, *state.admitted.values()), starts_of(state, children)
+    )
+
+
+def starts_of(state: State, children: Collection[r.ChildInherited]) -> tuple[r.OutboxAdded, ...]:
+    """The starts of children that are on their way still. Who ends them later must know of it (see `outbox`), and learn
+    of one that is refused."""
+    kept = {(child.begun_by, child.initiated_event_id) for child in children}
+    return tuple(
+        entry.added
+        for entry in state.outbox.values()
+        if isinstance(message := entry.added.message, r.OutboxStart)
+        and (message.parent.run_id, message.parent.initiated_event_id) in kept
+    )
 
 
 def take_over(tx: Transition, carried: ContinueRun) -> None:
     """The next run begins with what was left to it."""
     for record in carried.records:
         tx.note(record)
+    for added in carried.starts:
+        send(tx, 0, added.message, added.time)
     for event in carried.messages:
         tx.arrive(_renewed(event))
 

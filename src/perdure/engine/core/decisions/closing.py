@@ -25,7 +25,9 @@ OUTCOMES: Final[dict[type[e.Event], FailureKind]] = {
 }
 
 
-def close(tx: Transition, event: e.HistoryEvent, *, spared: int = 0, left: Collection[str] = ()) -> None:
+def close(
+    tx: Transition, event: e.HistoryEvent, *, spared: Collection[r.ChildInherited] = (), left: Collection[str] = ()
+) -> None:
     """End the run with this event (its id is set here), and let go of all that it had going, but for what is another
     run's from now on.
 
@@ -33,7 +35,7 @@ def close(tx: Transition, event: e.HistoryEvent, *, spared: int = 0, left: Colle
     `workflow_tasks.unseen`). It came too late, and stays there: only the commands' events follow a task.
 
     Args:
-        spared: children that were asked for up to this event are that run's, and all that were inherited; 0: none.
+        spared: children that are that run's (see `children_of`).
         left: open updates that are that run's.
     """
     execution, state = tx.execution, tx.state
@@ -45,22 +47,29 @@ def close(tx: Transition, event: e.HistoryEvent, *, spared: int = 0, left: Colle
     for update_id in (*state.admitted, *state.accepted):
         if update_id not in left:
             tx.effects.append(UpdateProgressed(UpdateOutcome(update_id, "rejected", None, CLOSED)))
-    children = [(child, parent_of(state, id)) for id, child in state.children.items() if id > spared]
-    ending = [] if spared else list(state.inherited.values())
+    ending = [child for child in children_of(state) if child not in spared]
     execution.taken = None
     execution.beats.clear()
     tx.add(replace(event, id=tx.next_id, time=tx.now))
-    for child, own in children:
-        policy = child.event.parent_close_policy
-        if policy != "abandon":
-            send(tx, 0, r.OutboxCancel(child.event.workflow_id, "", policy == "terminate", own))
-    for inherited in ending:
-        policy = inherited.parent_close_policy
-        if policy != "abandon":
-            send(tx, 0, r.OutboxCancel(inherited.workflow_id, inherited.run_id, policy == "terminate"))
+    for child in ending:
+        policy = child.parent_close_policy
+        if policy != "abandon":  # it may be in a later run than the one that is known here
+            parent = e.ParentRef(state.namespace, state.workflow_id, child.begun_by, child.initiated_event_id)
+            send(tx, 0, r.OutboxCancel(child.workflow_id, "", policy == "terminate", parent))
     report_to_parent(tx, event)
     tx.listed = True
     tx.effects.append(RunClosed())
+
+
+def children_of(state: State) -> tuple[r.ChildInherited, ...]:
+    """All children that have not ended, those that earlier runs began and the run's own, as another run may have
+    them."""
+    run_id = state.started.run_id
+    own = [
+        r.ChildInherited(child.event.workflow_id, child.begun_by or run_id, child.event.parent_close_policy, id)
+        for id, child in state.children.items()
+    ]
+    return (*state.inherited.values(), *own)
 
 
 def parent_of(state: State, initiated_event_id: int) -> e.ParentRef:
@@ -70,10 +79,13 @@ def parent_of(state: State, initiated_event_id: int) -> e.ParentRef:
     return e.ParentRef(state.namespace, state.workflow_id, run_id, initiated_event_id)
 
 
-def send(tx: Transition, event_id: int, message: r.Outgoing) -> None:
-    """Put something for another execution into the outbox; its delivery begins after the commit."""
+def send(tx: Transition, event_id: int, message: r.Outgoing, since: int = 0) -> None:
+    """Put something for another execution into the outbox; its delivery begins after the commit.
+
+    since: when it was sent first, where another run may have done so: it is given up as that is.
+    """
     entry_id = tx.state.next_entry_id
-    tx.note(r.OutboxAdded(entry_id, event_id, message, tx.now))
+    tx.note(r.OutboxAdded(entry_id, event_id, message, since or tx.now))
     tx.effects.append(Send(entry_id, message))
 
 

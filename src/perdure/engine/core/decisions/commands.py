@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from perdure.engine.core.decisions import sending
 from perdure.engine.core.decisions.activities import resolve_cancelled
 from perdure.engine.core.decisions.carrying import carry
 from perdure.engine.core.decisions.chains import end_or_retry, next_run_id
 from perdure.engine.core.decisions.checks import started_timer
-from perdure.engine.core.decisions.closing import close, parent_of, send
+from perdure.engine.core.decisions.closing import children_of, close
 from perdure.engine.core.effects import CancelAttempt, UpdateProgressed
 from perdure.engine.core.transition import Transition
 from perdure.model import commands as c
@@ -87,7 +88,7 @@ def continue_as_new(tx: Transition, command: c.ContinueAsNew, completed: int) ->
     state = tx.state
     queue = command.task_queue or state.started.task_queue
     new_run_id = next_run_id(tx.execution.ref.run_id, completed)
-    carried, kept = carry(state, command), state.last_event_id if command.keep_children else 0
+    carried, kept = carry(state, command), children_of(state) if command.keep_children else ()
     close(
         tx,
         e.WorkflowExecutionContinuedAsNew(
@@ -144,58 +145,39 @@ def complete_update(tx: Transition, command: c.CompleteUpdate, completed: int) -
 
 def start_child(tx: Transition, command: c.StartChildWorkflow, completed: int) -> None:
     """A child, started through the outbox."""
-    state, id = tx.state, tx.next_id
-    queue = command.task_queue or state.started.task_queue
-    tx.add(
-        e.StartChildWorkflowExecutionInitiated(
-            id,
-            tx.now,
-            command.workflow_id,
-            command.workflow_type,
-            queue,
-            command.input,
-            completed,
-            command.parent_close_policy,
-            command.execution_timeout,
-            command.run_timeout,
-        )
-    )
-    parent = e.ParentRef(state.namespace, state.workflow_id, tx.execution.ref.run_id, id)
-    message = r.OutboxStart(
+    event = e.StartChildWorkflowExecutionInitiated(
+        tx.next_id,
+        tx.now,
         command.workflow_id,
         command.workflow_type,
-        queue,
+        command.task_queue or tx.state.started.task_queue,
         command.input,
-        parent,
+        completed,
+        command.parent_close_policy,
         command.execution_timeout,
         command.run_timeout,
     )
-    send(tx, id, message)
+    tx.add(event)
+    sending.start_child(tx, event)
 
 
 def signal_external(tx: Transition, command: c.SignalExternalWorkflow, completed: int) -> None:
     """A signal to another run, sent through the outbox."""
-    id = tx.next_id
-    tx.add(
-        e.SignalExternalWorkflowExecutionInitiated(
-            id, tx.now, command.workflow_id, command.run_id, command.signal_name, command.input, completed
-        )
+    event = e.SignalExternalWorkflowExecutionInitiated(
+        tx.next_id, tx.now, command.workflow_id, command.run_id, command.signal_name, command.input, completed
     )
-    send(tx, id, r.OutboxSignal(command.workflow_id, command.run_id, command.signal_name, command.input))
+    tx.add(event)
+    sending.signal_external(tx, event, tx.execution.ref.run_id)
 
 
 def cancel_external(tx: Transition, command: c.RequestCancelExternalWorkflow, completed: int) -> None:
     """A request to another run to stop, sent through the outbox."""
-    id, state, child = tx.next_id, tx.state, command.child_initiated_event_id
-    tx.add(
-        e.RequestCancelExternalWorkflowExecutionInitiated(
-            id, tx.now, command.workflow_id, command.run_id, completed, child
-        )
+    child = command.child_initiated_event_id
+    event = e.RequestCancelExternalWorkflowExecutionInitiated(
+        tx.next_id, tx.now, command.workflow_id, command.run_id, completed, child
     )
-    if child:  # it may be in a later run than the one that is known here
-        send(tx, id, r.OutboxCancel(command.workflow_id, "", child_of=parent_of(state, child)))
-    else:
-        send(tx, id, r.OutboxCancel(command.workflow_id, command.run_id))
+    tx.add(event)
+    sending.cancel_external(tx, event, tx.execution.ref.run_id)
 
 
 def record_marker(tx: Transition, command: c.RecordMarker, completed: int) -> None:

@@ -93,6 +93,8 @@ def cancel(tx: Transition, request: CancelWorkflowRequest) -> None:
     require_open(tx.execution)
     if not tx.state.cancel_requested:
         tx.arrive(e.WorkflowExecutionCancelRequested(0, tx.now, request.reason, request.identity))
+        if request.request_id:  # a repetition is not for the run that follows
+            tx.dedup.append(request.request_id)
         tx.schedule_task(at_once=True)  # who wants it to stop need not wait for its start
     tx.reply = DONE
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from perdure.engine.core.decisions.messages import DONE
 from perdure.engine.core.effects import Send
-from perdure.engine.core.inputs import ChildReported, InheritedChildReported, OutboxAnswered, OutboxUndelivered
+from perdure.engine.core.inputs import ChildReported, OutboxAnswered, OutboxUndelivered
 from perdure.engine.core.transition import Transition
 from perdure.errors import NotFound
 from perdure.limits import OUTBOX_RETRY_INITIAL, OUTBOX_RETRY_LIFETIME, OUTBOX_RETRY_MAXIMUM
@@ -21,10 +21,8 @@ from perdure.model.payloads import NULL
 from perdure.model.state import OutboxEntry
 
 
-class GoesOn(NamedTuple):
-    """The reply to a report for a run that was reset: the run that goes on in its place."""
-
-    run_id: str
+class Elsewhere(NamedTuple):
+    """The reply to a child's report: the run has not the child any more; the latest of its chain may."""
 
 
 def answered(tx: Transition, answer: OutboxAnswered) -> None:
@@ -37,10 +35,14 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
         return
     tx.note(r.OutboxSettled(answer.entry_id))
     event_id = entry.added.event_id
+    message = entry.added.message
+    if answer.error and isinstance(message, r.OutboxStart):
+        inherited = message.parent.run_id, message.parent.initiated_event_id
+        if inherited in tx.state.inherited:
+            tx.note(r.InheritedChildOver(*inherited))
     if not event_id or not tx.execution.open:
         return
     failure = Failure(answer.error, answer.types, "engine") if answer.error else None
-    message = entry.added.message
     if isinstance(message, r.OutboxStart):
         if event_id not in tx.state.children:
             return  # its report was here before
@@ -71,9 +73,8 @@ def _is_too_early(tx: Transition, entry: OutboxEntry) -> bool:
         return False
     if tx.now - entry.added.time > OUTBOX_RETRY_LIFETIME:
         return False
-    started_by = message.child_of.initiated_event_id
     return any(
-        isinstance(each.added.message, r.OutboxStart) and each.added.event_id == started_by
+        isinstance(each.added.message, r.OutboxStart) and each.added.message.parent == message.child_of
         for each in tx.state.outbox.values()
     )
 
@@ -100,13 +101,15 @@ def resend(tx: Transition, entry: OutboxEntry) -> None:
 def child_reported(tx: Transition, report: ChildReported) -> None:
     """A child has ended, perhaps before the answer to its start was here."""
     state = tx.state
-    if not tx.execution.open and state.reset_run_id and report.initiated_event_id <= state.reset_event_id:
-        tx.reply = GoesOn(state.reset_run_id)
-        return
+    tx.reply = DONE
     child = state.children.get(report.initiated_event_id)
-    if child is not None and report.begun_by not in ("", child.begun_by or state.started.run_id):
-        child = None  # another child, with the same event in another history
-    if child is not None:
+    if child is None or report.begun_by != (child.begun_by or state.started.run_id):
+        # None of its own, which may have the same event in another history.
+        if (report.begun_by, report.initiated_event_id) in state.inherited:
+            tx.note(r.InheritedChildOver(report.begun_by, report.initiated_event_id))
+        elif not tx.execution.open:
+            tx.reply = Elsewhere()
+    else:
         if tx.execution.taken is None:
             tx.flush()  # that it was started may still be in the buffer
         if not child.run_id:
@@ -119,16 +122,3 @@ def child_reported(tx: Transition, report: ChildReported) -> None:
             else e.ChildWorkflowExecutionCompleted(0, tx.now, report.initiated_event_id, started, report.result or NULL)
         )
         tx.schedule_task()
-    # The run that began it may have left it to the next one.
-    tx.reply = Elsewhere() if child is None and state.status == "ContinuedAsNew" else DONE
-
-
-class Elsewhere(NamedTuple):
-    """The reply to a child's report: the latest run of the parent's chain may have it now."""
-
-
-def inherited_child_reported(tx: Transition, report: InheritedChildReported) -> None:
-    """A child that an earlier run began has ended: it need not be ended with this one."""
-    if report.workflow_id in tx.state.inherited:
-        tx.note(r.InheritedChildOver(report.workflow_id))
-    tx.reply = DONE

@@ -11,29 +11,31 @@ were asked for are the new run's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import dropwhile, takewhile
 from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from perdure.clock import DAY
+from perdure.engine.core.decisions import sending
 from perdure.engine.core.decisions.activities import offer
-from perdure.engine.core.decisions.closing import close, send
+from perdure.engine.core.decisions.carrying import starts_of
+from perdure.engine.core.decisions.closing import children_of, close, send
 from perdure.engine.core.effects import EvictCopy
 from perdure.engine.core.evolve import begin
 from perdure.engine.core.execution import Execution
-from perdure.engine.core.inputs import RunWasReset
 from perdure.engine.core.queries import CLOSED
 from perdure.engine.core.transition import Transition
 from perdure.errors import InvalidRequest
-from perdure.limits import MAX_REMEMBERED_UPDATES
+from perdure.limits import MAX_REMEMBERED_UPDATES, OUTBOX_RETRY_LIFETIME
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure
 from perdure.model.journal import encode_event
 from perdure.model.requests import ResetPoint, ResetWorkflow, Started
-from perdure.model.state import FinishedUpdate, OutboxEntry, State
+from perdure.model.state import FinishedUpdate, State
 
 SHOWN: Final = 10
 """Workflow tasks that are named to somebody who has named none."""
@@ -114,13 +116,16 @@ def added_by(
 class Left(Struct, frozen=True):
     """What the latest run, which may be the one that is reset, leaves to the new run; its history does not tell it.
 
-    outbox, inherited: only where it is the one that is reset, and was open.
+    children: those that go on, if the new run has them (see `Fork.children`).
+    inherited: those that it has taken over itself, with the starts that are on their way; only where it is the one that
+    is reset.
     admitted: updates that were not accepted yet; open: the ids of all that were not completed; finished: those that
     were, and what came of them.
     """
 
-    outbox: Sequence[OutboxEntry] = ()
+    children: Collection[r.ChildInherited] = ()
     inherited: Sequence[r.ChildInherited] = ()
+    starts: Sequence[r.OutboxAdded] = ()
     admitted: Sequence[r.UpdateAdmitted] = ()
     open: Sequence[str] = ()
     finished: Mapping[str, FinishedUpdate] = {}
@@ -131,40 +136,36 @@ NOTHING: Final = Left()
 
 def left_by(state: State, *, is_base: bool) -> Left:
     """What a run leaves; to be asked before it ends. It is of the same chain as the one that is reset."""
-    goes_on = is_base and state.status == "Running"
+    inherited = tuple(state.inherited.values()) if is_base else ()
     return Left(
-        tuple(state.outbox.values()) if goes_on else (),
-        tuple(state.inherited.values()) if goes_on else (),
+        frozenset(children_of(state)),
+        inherited,
+        starts_of(state, inherited),
         tuple(state.admitted.values()),
         (*state.admitted, *state.accepted),
         dict(state.finished),
     )
 
 
-def end_for_reset(tx: Transition, request: ResetWorkflow, new_run_id: str, kept: int, left: Collection[str]) -> None:
+def end_for_reset(
+    tx: Transition, request: ResetWorkflow, new_run_id: str, spared: Collection[r.ChildInherited], left: Collection[str]
+) -> None:
     """The open run ends, since another one goes on in its place.
 
     Args:
         new_run_id: that one.
-        kept: the last event that both have; 0: they have none in common.
-        left: open updates that are that one's now (see `Fork.takes`).
+        spared: children that are that one's now (see `Fork.spares`).
+        left: open updates that are (see `Fork.takes`).
     """
-    if kept:
-        tx.note(r.RunReset(new_run_id, kept))
     tx.flush()
     reason = f"reset: {request.reason}" if request.reason else "reset"
     close(
         tx,
         e.WorkflowExecutionTerminated(0, tx.now, reason, request.identity, new_run_id),
-        spared=kept,
+        spared=spared,
         left=left,
     )
     tx.effects.append(EvictCopy())
-
-
-def was_reset(tx: Transition, reset: RunWasReset) -> None:
-    """A closed run knows who goes on in its place: reports for it may come still."""
-    tx.note(r.RunReset(reset.new_run_id, reset.event_id))
 
 
 class Fork:
@@ -173,15 +174,29 @@ class Fork:
     Args:
         request: the reset.
         kept: the events that both have, the last one the start of the workflow task that is run again.
+        later: what came after it in the other run, and in later ones of the chain (see `added_by`).
         run_id, run_no: those of the new run.
     """
 
     def __init__(
-        self, request: ResetWorkflow, kept: Sequence[e.HistoryEvent], run_id: str, run_no: int, now: int, retention: int
+        self,
+        request: ResetWorkflow,
+        kept: Sequence[e.HistoryEvent],
+        later: Sequence[e.HistoryEvent],
+        run_id: str,
+        run_no: int,
+        now: int,
+        retention: int,
     ) -> None:
         first, started = kept[0], kept[-1]
         assert isinstance(first, e.WorkflowExecutionStarted) and isinstance(started, e.WorkflowTaskStarted)
-        self._request, self._base, self._point = request, first.run_id, started
+        self._request, self._base, self._point, self._later = request, first.run_id, started, later
+        # The run that is reset may have been reset to itself: those that wrote its first parts.
+        self._writers = [
+            (event.id, event.base_run_id)
+            for event in (*kept, *later)
+            if isinstance(event, e.WorkflowTaskFailed) and event.base_run_id
+        ]
         own = replace(first, run_id=run_id, original_run_id=first.original_run_id or first.run_id)
         execution = Execution(begin(request.namespace, request.workflow_id, run_no, own), retention)
         self.tx = tx = Transition(execution, max(now, started.time))
@@ -202,20 +217,31 @@ class Fork:
         """Of the updates that were open, those that are open in this run, too: their callers wait for it now."""
         return left.open if self._request.reapply else [id for id in left.open if id in self.tx.state.accepted]
 
-    def go_on(self, later: Sequence[e.HistoryEvent], left: Left = NOTHING, *, was_open: bool = True) -> Transition:
+    @property
+    def children(self) -> list[r.ChildInherited]:
+        """The children that were asked for by what is kept, and have no outcome there."""
+        return [
+            r.ChildInherited(child.event.workflow_id, self._written_by(id), child.event.parent_close_policy, id)
+            for id, child in self.tx.state.children.items()
+        ]
+
+    def spares(self, left: Left) -> Collection[r.ChildInherited]:
+        """The children that do not end with the latest run, since they are this one's now."""
+        return {*self.children, *left.inherited}
+
+    def go_on(self, left: Left = NOTHING, ended: Sequence[e.HistoryEvent] = ()) -> Transition:
         """Fail the workflow task, give the run what came later, and run the task again.
 
         Args:
-            later: the events after the last one that is kept, also those of later runs of the chain.
-            left: what else the latest run has left; what it had on its way, and was asked for before, is on this run's
-                way now.
-            was_open: whether the other run was open until now; else its end has ended its children.
+            left: what else the latest run has left.
+            ended: the events with which that one was ended for this one.
         """
         tx, request, point = self.tx, self._request, self._point
         takes = self.takes(left)
         ref = tx.execution.ref
         tx.note(r.RunForked(self._base, request.reason, request.identity, tx.now))
         text = f"reset to this workflow task: {request.reason}" if request.reason else "reset to this workflow task"
+        children = self.children
         tx.add(
             e.WorkflowTaskFailed(
                 tx.next_id,
@@ -224,22 +250,22 @@ class Fork:
                 point.id,
                 Failure(text, kind="engine"),
                 request.identity,
-                self._written_by(later),
+                self._written_by(point.id),
                 ref.run_id,
             )
         )
         for activity in list(tx.state.activities.values()):
             if activity.cancel_requested:  # nobody works on it any more
                 tx.arrive(e.ActivityTaskCanceled(0, tx.now, activity.event.id, 0))
-        for event in later:
+        for event in (*self._later, *ended):
             again = AGAIN.get(type(event))
             if again is not None and (request.reapply or type(event) not in MESSAGES):
                 again(self, event)
         self._take_over(left, takes)
-        for entry in left.outbox:
-            self._send_again(entry)
-        if not was_open:
-            self._lose_children()
+        for child in children:
+            if child not in left.children:
+                self._lose(child)
+        self._ask_again()
         tx.schedule_task()
         for activity in tx.state.activities.values():
             offer(tx, activity)
@@ -247,21 +273,17 @@ class Fork:
         tx.reply = Started(ref.run_id)
         return tx
 
-    def _written_by(self, later: Iterable[e.HistoryEvent]) -> str:
-        """The run that the last events before the point are from: the one that is reset may have been reset to later
-        ones itself, and children know the run that has asked for them."""
-        for event in later:
-            if isinstance(event, e.WorkflowExecutionStarted):
-                break  # a later run of the chain
-            if isinstance(event, e.WorkflowTaskFailed) and event.base_run_id:
-                return event.base_run_id
-        return self._base
+    def _written_by(self, event_id: int) -> str:
+        """The run that an event is from. What was sent for it, and children, know that one."""
+        return next((run_id for mark, run_id in self._writers if event_id <= mark), self._base)
 
     def _take_over(self, left: Left, takes: Collection[str]) -> None:
         """Whoever repeats an update hears what its first caller has, as far as this run doesn't do it again."""
         tx, state = self.tx, self.tx.state
         for record in left.inherited:
             tx.note(record)
+        for added in left.starts:
+            send(tx, 0, added.message, added.time)
         for update in left.admitted:
             if update.update_id in takes and not self._knows(update.update_id):
                 tx.note(update)
@@ -314,33 +336,48 @@ class Fork:
         initiated = event.initiated_event_id
         return pending.get(initiated) if initiated <= self._point.id else None
 
-    def _lose_children(self) -> None:
-        """Nobody will tell what became of children that ended because their parent had: their code is told so now."""
-        tx = self.tx
-        for id, child in list(tx.state.children.items()):
-            if child.event.parent_close_policy == "abandon":
-                continue  # it may run still, and reports then
-            workflow_id = child.event.workflow_id
-            text = f"child workflow {workflow_id!r} ended with the run that was reset, or was never started"
-            failure = Failure(text, kind="terminated")
-            tx.arrive(
-                e.ChildWorkflowExecutionFailed(0, tx.now, id, child.started_event_id, failure)
-                if child.run_id
-                else e.StartChildWorkflowExecutionFailed(0, tx.now, id, workflow_id, failure)
-            )
+    def _lose(self, child: r.ChildInherited) -> None:
+        """Nobody will tell what became of a child that has ended with its parent: the code is told so now."""
+        tx, id = self.tx, child.initiated_event_id
+        pending = tx.state.children.get(id)
+        if pending is None or child.parent_close_policy == "abandon":
+            return  # it was told; or it may run still, and reports then
+        text = f"child workflow {child.workflow_id!r} ended with the run that was reset, or was never started"
+        failure = Failure(text, kind="terminated")
+        tx.arrive(
+            e.ChildWorkflowExecutionFailed(0, tx.now, id, pending.started_event_id, failure)
+            if pending.run_id
+            else e.StartChildWorkflowExecutionFailed(0, tx.now, id, child.workflow_id, failure)
+        )
 
-    def _send_again(self, entry: OutboxEntry) -> None:
-        """It may have arrived: the receiver knows it by the id that it had."""
-        tx, added = self.tx, entry.added
-        state, message = tx.state, added.message
-        request_id = f"{self._base}:{added.entry_id}"
-        if isinstance(message, r.OutboxStart) and added.event_id in state.children:
-            # Its parent is the run that has asked for it: it may have begun.
-            send(tx, added.event_id, replace(message, request_id=message.request_id or request_id))
-        elif isinstance(message, r.OutboxSignal) and added.event_id in state.signals_sent:
-            send(tx, added.event_id, replace(message, request_id=message.request_id or request_id))
-        elif isinstance(message, r.OutboxCancel) and added.event_id in state.cancels_sent:
-            send(tx, added.event_id, message)
+    def _ask_again(self) -> None:
+        """Send what has no answer yet: the other run may have closed before that came. It may have arrived: then the
+        receiver knows it, for as long as an outbox would try."""
+        tx, state = self.tx, self.tx.state
+        for child in [child for child in state.children.values() if not child.run_id]:
+            if (failure := self._too_old(child.event)) is None:
+                sending.start_child(tx, child.event)
+            else:
+                id, workflow_id = child.event.id, child.event.workflow_id
+                tx.arrive(e.StartChildWorkflowExecutionFailed(0, tx.now, id, workflow_id, failure))
+        for signal in list(state.signals_sent.values()):
+            if (failure := self._too_old(signal)) is None:
+                sending.signal_external(tx, signal, self._written_by(signal.id))
+            else:
+                tx.arrive(e.SignalExternalWorkflowExecutionFailed(0, tx.now, signal.id, failure))
+        for cancel in list(state.cancels_sent.values()):
+            if (failure := self._too_old(cancel)) is None:
+                sending.cancel_external(tx, cancel, self._written_by(cancel.id))
+            else:
+                tx.arrive(e.RequestCancelExternalWorkflowExecutionFailed(0, tx.now, cancel.id, failure))
+
+    def _too_old(self, event: e.Event) -> Failure | None:
+        if self.tx.now - event.time <= OUTBOX_RETRY_LIFETIME:
+            return None
+        days = OUTBOX_RETRY_LIFETIME // DAY
+        return Failure(
+            f"the run that was reset closed before it was answered, more than {days} days ago", kind="engine"
+        )
 
 
 MESSAGES: Final[frozenset[type[Any]]] = frozenset({e.WorkflowExecutionSignaled, e.WorkflowExecutionUpdateAccepted})
