@@ -14,11 +14,12 @@ from perdure import (
     WorkflowTerminated,
     workflow,
 )
+from perdure.clock import MINUTE
 from perdure.engine.node import reading
 from perdure.limits import MAX_ID_LENGTH, MAX_REASON_LENGTH
 from perdure.model.events import WorkflowExecutionTerminated
 from perdure.sdk.client.client import Client
-from tests.integration.engines import Engine, event_names
+from tests.integration.engines import Engine, Simulation, described, event_names
 from tests.integration.work import Gate, echo, wait_at
 
 
@@ -31,6 +32,12 @@ async def waits(n: int) -> int:
 @workflow(name="ids.quick")
 async def quick(n: int) -> int:
     return n
+
+
+@workflow(name="ids.waits_again")
+async def waits_again(n: int) -> int:
+    await workflow.receive("go", object)
+    workflow.continue_as_new(quick(n))
 
 
 @workflow(name="ids.counts_down")
@@ -81,6 +88,39 @@ async def test_a_start_is_idempotent_by_its_request_id(engine: Engine) -> None:
         with pytest.raises(WorkflowAlreadyStarted, match="before"):
             await client.start(quick(1), id="again", request_id="r1")
         assert len([row async for row in client.list()]) == 2
+
+
+async def test_a_start_is_remembered_however_its_run_went_on(client: Client) -> None:
+    """By the run itself while that is the latest; and that a signal has the same request id is no repetition."""
+    await client.start(waits_again(1), id="goes-on", request_id="r1")
+    await client.get("goes-on").options(request_id="r1").signal("go")
+    assert await client.get("goes-on").result() == 1
+    assert await client.run(quick(2), id="goes-on", request_id="r2") == 2
+    for repeated in ("r1", "r2"):
+        handle = client.start(quick(3), id="goes-on", request_id=repeated)
+        if repeated == "r1":
+            with pytest.raises(WorkflowAlreadyStarted, match="before"):
+                await handle
+        else:
+            assert await (await handle).result() == 2
+    assert len([row async for row in client.list()]) == 3
+
+
+def test_a_start_that_is_repeated_when_its_runs_are_deleted_is_another_one(simulation: Simulation) -> None:
+    """Its request id is remembered for longer than they are kept; but it does not hinder the new run's going on."""
+
+    async def twice(client: Client) -> list[int]:
+        results: list[int] = []
+        for n in range(2):
+            handle = await client.start(waits_again(n), id="deleted", request_id="r1")
+            await described(handle, lambda now: now.workflow_task is None)
+            await client.get("deleted").signal("go")
+            results.append(await handle.result())
+            await client.run(quick(1), id="deleted")
+            await asyncio.sleep(3_600)  # simulated time
+        return results
+
+    assert simulation.run(twice, retention=MINUTE) == [0, 1]
 
 
 async def test_many_starts_of_one_id_at_once_make_one_run(client: Client) -> None:

@@ -298,12 +298,17 @@ def test_what_persons_do_is_remembered_by_its_request_id() -> None:
     """A network may deliver a pause again after the run was resumed."""
     run = Run.begin()
     run.schedule()
-    for request in (
-        q.PauseWorkflow(*RUN, request_id="r1"),
-        q.ResumeWorkflow(*RUN, request_id="r2"),
-        q.PauseActivity(*RUN, "a", request_id="r3"),
-        q.UnpauseActivity(*RUN, "a", request_id="r4"),
-        q.ResetActivity(*RUN, "a", request_id="r5"),
-        q.UpdateActivityOptions(*RUN, "a", task_queue="eu", request_id="r6"),
-    ):
-        assert run.decide(request).dedup == [request.request_id]
+    requests = (
+        q.PauseWorkflow(*RUN, request_id="r"),
+        q.ResumeWorkflow(*RUN, request_id="r"),
+        q.PauseActivity(*RUN, "a", request_id="r"),
+        q.UnpauseActivity(*RUN, "a", request_id="r"),
+        q.ResetActivity(*RUN, "a", request_id="r"),
+        q.UpdateActivityOptions(*RUN, "a", task_queue="eu", request_id="r"),
+        q.CancelWorkflowRequest(*RUN, request_id="r"),
+    )
+    ids = [id for request in requests for id in run.decide(request).dedup]
+    assert ids == [
+        "pause:r", "resume:r", "pause_activity:r", "unpause_activity:r", "reset_activity:r",
+        "update_activity_options:r", "cancel:r",
+    ]  # fmt: skip

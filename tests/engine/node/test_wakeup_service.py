@@ -104,7 +104,7 @@ def test_expired_request_ids_are_forgotten_and_no_others() -> None:
         await pass_time((DEDUP_LIFETIME - FORGET_INTERVAL) / SECOND)
         await node.call(SignalWorkflow("default", "w", "", "hello", (), "late"))
         await pass_time(2 * FORGET_INTERVAL / SECOND + 1)
-        assert set(store._dedup[ChainKey("default", "w")]) == {"late"}
+        assert set(store._dedup[ChainKey("default", "w")]) == {"signal:late"}
 
     simulate(body, store)
     assert FORGET_AT_ONCE >= 3

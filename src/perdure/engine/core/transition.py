@@ -12,12 +12,14 @@ from typing import Any, Final
 from msgspec.structs import force_setattr, replace
 
 from perdure.engine.core.deadlines import ACTIVITY, OUTBOX, RUN_KEY, TASK_KEY, TIMER, Key
+from perdure.engine.core.deduplication import dedup_id
 from perdure.engine.core.effects import Effect, OfferWorkflowTask
 from perdure.engine.core.evolve import evolve_event, evolve_record
 from perdure.engine.core.execution import Execution
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.journal import encode_event
+from perdure.model.requests import Request
 from perdure.model.state import State
 
 
@@ -79,6 +81,11 @@ class Transition:
             self.add(event)
         else:
             self.note(r.InputBuffered(event))
+
+    def remember(self, request: Request[object]) -> None:
+        """A repetition of this request, which has a request id or not, has no effect."""
+        if id := dedup_id(request):
+            self.dedup.append(id)
 
     def flush(self) -> bool:
         """Let what was buffered enter the history; whether there was anything."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from perdure.engine.core import effects as fx
 from perdure.engine.core.decisions.starts import Continued
 from perdure.engine.core.decisions.starts import continue_run as next_run
+from perdure.engine.core.deduplication import start_id
 from perdure.engine.core.queries import heir
 from perdure.engine.core.transition import Transition
 from perdure.engine.node.live import Live, Work
@@ -35,6 +36,11 @@ def begin(serving: Serving, live: Live, tx: Transition) -> Live:
     new.home = serving.peers.node
     new.key = RunKey(*live.chain, live.key.run_no + 1)
     serving.apply(new, Work(None, again=False), tx)
+    if live is not new and live.key.run_no == 1:
+        # A start is recognised by its run while that is the latest; those of later ones are remembered at once.
+        remembered = start_id(live.run.state.started.request_id)
+        if remembered not in live.remembered:
+            new.next_row().dedup.append(remembered)
     return new
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Collection
 from typing import Any
 
 from msgspec import Struct
@@ -92,8 +93,9 @@ class Live:
 
     __slots__ = (
         "asked", "below", "chain", "execution", "flight", "gone", "home", "homed", "inbox", "journal_bytes", "key",
-        "known", "loading", "moved", "older", "parked", "queries", "queued", "ready", "recent", "recent_from", "row",
-        "snapshot_bytes", "speculative", "sticky", "successor", "version", "wake_at", "wants_history",
+        "known", "loading", "moved", "older", "parked", "queries", "queued", "ready", "recent", "recent_from",
+        "remembered", "row", "snapshot_bytes", "speculative", "sticky", "successor", "version", "wake_at",
+        "wants_history",
     )  # fmt: skip
 
     def __init__(self, chain: ChainKey, older: str = "") -> None:
@@ -127,6 +129,7 @@ class Live:
         self.sticky = ""  # the worker that holds the workflow in memory
         self.queued = False  # its open workflow task is in the backlog, and will be claimed from there
         self.wants_history = False
+        self.remembered: Collection[str] = ()  # requests that earlier runs have taken, which are deleted by now
         self.successor: Live | None = None  # the run that continues this one, to go into the same commit
 
     @property

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 from perdure.clock import Clock
 from perdure.engine.core import inputs as i
+from perdure.engine.core.deduplication import dedup_id
 from perdure.engine.node.committer import Committer
 from perdure.engine.node.dispatch import AttachedWorker, Dispatcher
 from perdure.engine.node.hearing import HEARD
@@ -29,7 +30,7 @@ from perdure.engine.node.patience import patiently
 from perdure.engine.node.peers import Alone, Peers
 from perdure.engine.node.performing import Performing
 from perdure.engine.node.reading import Reading
-from perdure.engine.node.resets import reset
+from perdure.engine.node.resets import ResetRun, reset
 from perdure.engine.node.serving import Serving
 from perdure.engine.node.stalls import Stalls
 from perdure.engine.node.wakeups import Wakeups
@@ -265,7 +266,7 @@ class Node:
         works = self.serving.discard(live)
         repeated: list[Work] = []
         if verdict == "duplicate":
-            repeated = [work for work in works if getattr(work.input, "request_id", None) in row.dedup]
+            repeated = [work for work in works if _remembered_by(work) in row.dedup]
             self.spawn(self._without_repeats(live.chain, row.dedup, repeated))
         # The others don't wait for it: without its heartbeats, an attempt that is alive would time out meanwhile.
         aside = {id(work) for work in repeated}
@@ -285,19 +286,19 @@ class Node:
         taken = await self.reading.taken(chain, request_ids)
         again: list[Work] = []
         for work in works:
-            if getattr(work.input, "request_id", None) in taken:
+            if _remembered_by(work) in taken:
                 self.performing.answer_repeat(work)
             else:
                 again.append(work)
         self.serving.decide_again(chain, again)
+        self.serving.lives[chain].remembered = taken - {_remembered_by(work) for work in works}
 
     def refuse_unless_repeated(self, live: Live, work: Work, error: PerdureError) -> None:
         """A request can't be carried out now. If it was before, that is the answer."""
         self.spawn(self._refuse_unless_repeated(live, work, error))
 
     async def _refuse_unless_repeated(self, live: Live, work: Work, error: PerdureError) -> None:
-        request_id = getattr(work.input, "request_id", "")
-        if request_id in await self.reading.taken(live.chain, [request_id]):
+        if await self.reading.taken(live.chain, [_remembered_by(work)]):
             self.performing.answer_repeat(work)
         else:
             self.serving.reply(live, work, error)
@@ -307,6 +308,12 @@ class Node:
         if self.peers.shared and live is not None and live.key == due.key and live.wake_at != due.wake_at:
             self.serving.moved(due.key.chain)  # another node has written, and this one was not told
         self.serving.submit(due.key.chain, Work(i.WakeUp(due.key, self.stalls.known()), None, due.run_id))
+
+
+def _remembered_by(work: Work) -> str:
+    """What the request of an input is remembered by; "" if it is none."""
+    request = work.input.request if isinstance(work.input, ResetRun) else work.input
+    return dedup_id(cast(q.Request[object], request)) if isinstance(request, q.Request) else ""
 
 
 class Link:

@@ -17,6 +17,7 @@ from perdure.engine.core.decisions.resets import (
     point_of,
     shared_by,
 )
+from perdure.engine.core.deduplication import dedup_id
 from perdure.engine.core.transition import Transition
 from perdure.engine.node.chains import begin
 from perdure.engine.node.live import Live, Work
@@ -43,7 +44,6 @@ class ResetRun(Struct, frozen=True, gc=False):
     """
 
     request: ResetWorkflow
-    request_id: str
     base: RunKey
     kept: Sequence[HistoryEvent]
     later: Sequence[HistoryEvent]
@@ -57,7 +57,7 @@ async def reset(node: Node, request: ResetWorkflow) -> Started:
     if not request.request_id:
         raise InvalidRequest("a reset needs a request_id, so that a retry is recognised")
     chain = ChainKey(request.namespace, request.workflow_id)
-    if await node.reading.taken(chain, [request.request_id]):
+    if await node.reading.taken(chain, [dedup_id(request)]):
         latest = await node.tell(chain, "", Locate())
         assert isinstance(latest, Location)
         return Started(latest.run_id)
@@ -84,7 +84,6 @@ async def _read(node: Node, chain: ChainKey, request: ResetWorkflow) -> ResetRun
             before = following
     return ResetRun(
         request,
-        request.request_id,
         base.key,
         events[:point],
         later,

@@ -17,6 +17,7 @@ from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
 from perdure.engine.core.decisions.activities import keep_beats
 from perdure.engine.core.decisions.starts import begin_run, check_start
+from perdure.engine.core.deduplication import dedup_id
 from perdure.engine.core.transition import Transition
 from perdure.engine.node.answers import ANSWERS, LookAgain
 from perdure.engine.node.chains import begin, continue_run
@@ -130,7 +131,7 @@ class Serving:
         if work.run_id and work.run_id != execution.ref.run_id:
             self._forward(live, work)
             return
-        if isinstance(input, REMEMBERED) and self._under_way(live, input.request_id):
+        if isinstance(input, REMEMBERED) and self._under_way(live, input):
             self.reply(live, work, q.Done())
             return
         answer = ANSWERS.get(type(input))
@@ -225,9 +226,9 @@ class Serving:
         else:
             self.peers.answer(live, work, value)
 
-    def _under_way(self, live: Live, request_id: str) -> bool:
+    def _under_way(self, live: Live, request: q.Request[object]) -> bool:
         """Whether the same request came before, and is not on disk yet."""
-        return any(row is not None and request_id in row.dedup for row in (live.flight, live.row))
+        return any(row is not None and dedup_id(request) in row.dedup for row in (live.flight, live.row))
 
     def depends(self, live: Live, work: Work) -> None:
         """If the last row that it saw is refused, it is decided again."""
@@ -269,15 +270,12 @@ class Serving:
         row = new.next_row()
         row.works.append(work)
         if before is not None:
-            # A repeated start is recognised by its run while that is the latest, by this afterwards.
-            row.dedup.append(request.request_id)
-            if live.key.run_no == 1:
-                row.dedup.append(before.state.started.request_id)
+            row.dedup.append(dedup_id(request))  # that of the first run is remembered when another follows
         self.reply(new, work, started.reply)
 
     def _message_with_start(self, live: Live, work: Work, request: StartWorkflow, known: q.Started) -> None:
         """The message of a start goes to the run that is there."""
-        if self._under_way(live, request.request_id):
+        if self._under_way(live, request):
             self.reply(live, work, known)
             return
         try:

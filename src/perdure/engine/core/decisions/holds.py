@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perdure.engine.core.decisions.activities import begin_outcome, offer, resolve_completed
 from perdure.engine.core.decisions.messages import DONE, require_open
-from perdure.engine.core.decisions.pauses import release_run, remember
+from perdure.engine.core.decisions.pauses import release_run
 from perdure.engine.core.effects import CancelAttempt
 from perdure.engine.core.retries import wrong_policy
 from perdure.engine.core.transition import Transition
@@ -106,7 +106,7 @@ def pause_activity(tx: Transition, request: PauseActivity) -> None:
     activity = pending(tx, request.activity_id)
     if activity.paused is None:
         tx.note(r.ActivityPaused(activity.event.id, request.reason, request.identity, tx.now))
-        remember(tx, request.request_id)
+        tx.remember(request)
     tx.reply = DONE
 
 
@@ -115,7 +115,7 @@ def unpause_activity(tx: Transition, request: UnpauseActivity) -> None:
     activity = pending(tx, request.activity_id)
     if activity.paused is not None:
         tx.note(r.ActivityUnpaused(activity.event.id, request.note, request.identity, tx.now))
-        remember(tx, request.request_id)
+        tx.remember(request)
         offer_waiting(tx, activity)
     tx.reply = DONE
 
@@ -127,7 +127,7 @@ def reset_activity(tx: Transition, request: ResetActivity) -> None:
     waited = activity.status == "scheduled"
     scheduled = activity.event.id
     tx.note(r.ActivityReset(scheduled, request.note, request.identity, tx.now, request.keep_heartbeat))
-    remember(tx, request.request_id)
+    tx.remember(request)
     if not waited:
         offer_waiting(tx, activity)
     tx.reply = DONE
@@ -149,7 +149,7 @@ def change_options(tx: Transition, request: UpdateActivityOptions) -> None:
         raise InvalidRequest("no option is given that is to be changed")
     activity = pending(tx, request.activity_id)
     tx.note(r.ActivityOptionsChanged(activity.event.id, request.note, request.identity, tx.now, *options))
-    remember(tx, request.request_id)
+    tx.remember(request)
     if request.task_queue is not None:
         offer_waiting(tx, activity)  # in the other queue; where it waited, it is found not to wait any more
     tx.reply = DONE

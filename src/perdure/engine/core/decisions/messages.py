@@ -18,6 +18,7 @@ from perdure.limits import (
 )
 from perdure.model import events as e
 from perdure.model import records as r
+from perdure.model.payloads import Payloads
 from perdure.model.requests import (
     CancelWorkflowRequest,
     Done,
@@ -79,12 +80,16 @@ def signal(tx: Transition, request: SignalWorkflow) -> None:
     """A message: into the history, or into the buffer."""
     if not request.request_id:
         raise InvalidRequest("a signal needs a request_id, so that a retry is recognised")
-    require_open(tx.execution)
-    require_room(tx.execution)
-    tx.arrive(e.WorkflowExecutionSignaled(0, tx.now, request.name, request.input, request.identity))
-    tx.dedup.append(request.request_id)
+    _signal(tx, request.name, request.input, request.identity)
+    tx.remember(request)
     tx.schedule_task()
     tx.reply = DONE
+
+
+def _signal(tx: Transition, name: str, input: Payloads, identity: str) -> None:
+    require_open(tx.execution)
+    require_room(tx.execution)
+    tx.arrive(e.WorkflowExecutionSignaled(0, tx.now, name, input, identity))
 
 
 def cancel(tx: Transition, request: CancelWorkflowRequest) -> None:
@@ -93,8 +98,7 @@ def cancel(tx: Transition, request: CancelWorkflowRequest) -> None:
     require_open(tx.execution)
     if not tx.state.cancel_requested:
         tx.arrive(e.WorkflowExecutionCancelRequested(0, tx.now, request.reason, request.identity))
-        if request.request_id:  # a repetition is not for the run that follows
-            tx.dedup.append(request.request_id)
+        tx.remember(request)  # a repetition is not for the run that follows
         tx.schedule_task(at_once=True)  # who wants it to stop need not wait for its start
     tx.reply = DONE
 
@@ -134,11 +138,10 @@ def with_start(tx: Transition, input: MessageWithStart) -> None:
     assert message is not None
     chain = request.namespace, request.workflow_id
     if isinstance(message, StartSignal):
-        signal(tx, SignalWorkflow(*chain, "", message.name, message.input, request.request_id, request.identity))
+        _signal(tx, message.name, message.input, request.identity)
     else:
         update(tx, UpdateWorkflow(*chain, "", message.update_id, message.name, message.input, request.identity))
-        if tx.changed:
-            tx.dedup.append(request.request_id)  # or a repetition would start a run, once this one is closed
     if tx.changed:
+        tx.remember(request)  # or a repetition would start a run, once this one is closed
         tx.schedule_task(at_once=True)
     tx.reply = Started(tx.execution.ref.run_id, existing=True)

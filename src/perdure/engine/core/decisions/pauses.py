@@ -21,7 +21,7 @@ def pause(tx: Transition, request: PauseWorkflow) -> None:
     require_open(tx.execution)
     if tx.state.paused is None:
         tx.note(r.RunPaused(request.reason, request.identity, tx.now))
-        remember(tx, request.request_id)
+        tx.remember(request)
     tx.reply = DONE
 
 
@@ -30,19 +30,13 @@ def resume(tx: Transition, request: ResumeWorkflow) -> None:
     require_open(tx.execution)
     if tx.state.paused is not None:
         tx.note(r.RunResumed(request.note, request.identity, tx.now))
-        remember(tx, request.request_id)
+        tx.remember(request)
         for scheduled, activity in tx.state.activities.items():
             if activity.status == "scheduled":
                 tx.execution.deadlines.watch((ACTIVITY, scheduled, ""))
                 offer(tx, activity)
         offer_task(tx)
     tx.reply = DONE
-
-
-def remember(tx: Transition, request_id: str) -> None:
-    """A repetition of this request changes nothing, also after the opposite of it was asked for."""
-    if request_id:
-        tx.dedup.append(request_id)
 
 
 def offer_task(tx: Transition) -> None:

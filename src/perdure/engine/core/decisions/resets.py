@@ -269,7 +269,7 @@ class Fork:
         tx.schedule_task()
         for activity in tx.state.activities.values():
             offer(tx, activity)
-        tx.dedup.append(request.request_id)
+        tx.remember(request)
         tx.reply = Started(ref.run_id)
         return tx
 
