@@ -139,8 +139,12 @@ OUTBOX_RETRY_INITIAL: Final = 1 * SECOND
 OUTBOX_RETRY_MAXIMUM: Final = 5 * MINUTE
 
 RESET_TRIES: Final = 10
-"""How often a run is read again that is to be reset, and has moved on meanwhile. One that is never still is to be
-paused first."""
+"""How often a run is looked at that is to be reset, and has moved on meanwhile. One that is never still is to be paused
+first."""
+
+MAX_RESET_BYTES: Final = 32 * 1024 * 1024
+"""What a reset may write: the history that it keeps, and the messages that it gives again, are one row of the journal.
+A run that continues as new when it is suggested is far below."""
 
 DEFAULT_RETENTION: Final = 30 * DAY
 """How long a closed run can still be read."""

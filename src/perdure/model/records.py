@@ -312,12 +312,17 @@ class InheritedChildOver(Record, frozen=True, array_like=True, gc=False, tag=57)
 
 
 class RunForked(Record, frozen=True, array_like=True, gc=False, tag=147):
-    """The events up to here are from another run, which a person reset to the workflow task that is open."""
+    """The events up to here are from another run, which a person reset to the workflow task that is open.
+
+    events, bytes: how much longer its history might get than the hard limits, by a person's word.
+    """
 
     base_run_id: str
     reason: str
     identity: str
     time: int
+    events: int = 0
+    bytes: int = 0
 
 
 PrivateRecord = (

@@ -439,6 +439,22 @@ def test_children_that_ended_with_their_closed_parent_are_lost() -> None:
     ]  # fmt: skip
 
 
+def test_the_room_that_a_person_gave_a_full_history_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the run would be held again at once, by events that both have."""
+    monkeypatch.setattr(messages, "MAX_HISTORY_EVENTS", 8)
+    run = Run.begin()
+    for _ in range(2):
+        run.signal()
+        run.complete()
+    run.decide(q.ReleaseActivity(NAMESPACE, WORKFLOW, ""))
+    run.signal()
+    run.complete()
+    assert not run.state.held
+    new = forked(run)
+    new.complete()
+    assert not new.state.held
+
+
 def test_a_parent_does_not_hear_of_a_reset() -> None:
     run = Run.begin(parent=e.ParentRef("default", "boss", "run-0", 5))
     run.complete()

@@ -30,6 +30,7 @@ def run_released(state: State, record: r.RunReleased) -> None:
 
 def run_forked(state: State, record: r.RunForked) -> None:
     state.forked_at = record.time
+    state.released_events, state.released_bytes = record.events, record.bytes
     for activity in state.activities.values():  # as if they had been asked for now
         activity.queued_at = record.time
         activity.held_for = max(0, record.time - activity.event.time)

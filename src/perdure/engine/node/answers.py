@@ -11,7 +11,6 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core.queries import CLOSED, describe, heir, outcome, update_outcome
 from perdure.engine.node.live import Live, Work
 from perdure.engine.node.places import Locate, Location
-from perdure.engine.node.resets import ResetRun, begin_again
 from perdure.engine.storage.api import BacklogItem
 from perdure.model import requests as q
 
@@ -79,6 +78,5 @@ ANSWERS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
     LookAgain: tell_news,
     q.QueryWorkflow: ask_code,
     BacklogItem: claim,
-    ResetRun: begin_again,
 }
 """What answers each of them."""

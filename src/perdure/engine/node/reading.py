@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from perdure.engine.node.node import Node
 
 
+class Told:
+    """A history, as far as it was read. version: of the last row that was."""
+
+    __slots__ = ("events", "version")
+
+    def __init__(self) -> None:
+        self.events: list[HistoryEvent] = []
+        self.version = 0
+
+
 class Reading:
     """Reads for clients and workers, beside the turns."""
 
@@ -46,17 +56,20 @@ class Reading:
         return await patiently("request ids", lambda: self._store.taken(chain, request_ids, self._node.clock.now()))
 
     async def whole(self, run: RunKey, until: int) -> list[HistoryEvent]:
-        """All events of a run up to an id, read page by page."""
-        events: list[HistoryEvent] = []
-        after = 0
+        """All events of a run up to an id."""
+        told = Told()
+        await self.read_on(run, told, until)
+        return [event for event in told.events if event.id <= until]
+
+    async def read_on(self, run: RunKey, told: Told, until: int | None = None) -> None:
+        """Read what a history has beyond what was read: all of it, or as far as an event's id; page by page."""
         while True:
-            page = await patiently("a history", partial(self._store.journal, run, after, HISTORY_PAGE_BYTES))
-            for _, history in page.rows:
+            page = await patiently("a history", partial(self._store.journal, run, told.version, HISTORY_PAGE_BYTES))
+            for told.version, history in page.rows:
                 if history:
-                    events += decode_events(history)
-            after = page.next
-            if not after or (events and events[-1].id >= until):
-                return [event for event in events if event.id <= until]
+                    told.events += decode_events(history)
+            if not page.next or (until is not None and told.events and told.events[-1].id >= until):
+                return
 
     # --- Whole histories for workflow tasks -------------------------------------------------------------
     def history_wanted(self, worker: AttachedWorker, message: HistoryWanted) -> None:

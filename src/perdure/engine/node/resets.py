@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from perdure.engine.core.decisions.resets import (
+    MESSAGES,
     NOTHING,
     Fork,
     added_by,
@@ -22,18 +23,17 @@ from perdure.engine.core.transition import Transition
 from perdure.engine.node.chains import begin
 from perdure.engine.node.live import Live, Work
 from perdure.engine.node.places import Locate, Location
+from perdure.engine.node.reading import Reading, Told
 from perdure.engine.storage.api import ChainKey, RunKey
-from perdure.errors import InvalidRequest, Unavailable
-from perdure.limits import RESET_TRIES
+from perdure.errors import InvalidRequest, LimitExceeded, Unavailable
+from perdure.limits import MAX_RESET_BYTES, RESET_TRIES
 from perdure.model.events import HistoryEvent, WorkflowExecutionStarted
+from perdure.model.journal import encode_event
 from perdure.model.requests import ResetWorkflow, Started
 
 if TYPE_CHECKING:
     from perdure.engine.node.node import Node
     from perdure.engine.node.serving import Serving
-
-_WHOLE: Final = 2**62
-"""An event's id that no history reaches."""
 
 
 class ResetRun(Struct, frozen=True, gc=False):
@@ -61,36 +61,68 @@ async def reset(node: Node, request: ResetWorkflow) -> Started:
         latest = await node.tell(chain, "", Locate())
         assert isinstance(latest, Location)
         return Started(latest.run_id)
+    base = await node.tell(chain, request.run_id, Locate())
+    assert isinstance(base, Location)
+    past = Past(node.reading, base.key)
     for _ in range(RESET_TRIES):
-        reply = await node.tell(chain, "", await _read(node, chain, request))
+        latest = await node.tell(chain, "", Locate())
+        assert isinstance(latest, Location)
+        if not request.run_id and latest != base:  # it has continued as another, which is meant now
+            base, past = latest, Past(node.reading, latest.key)
+        await past.read(latest.key)
+        reply = await node.tell(chain, "", past.reset_by(request))
         if isinstance(reply, Started):
             return reply
     raise Unavailable(f"workflow {request.workflow_id!r} moved on while it was to be reset; pause it, or try again")
 
 
-async def _read(node: Node, chain: ChainKey, request: ResetWorkflow) -> ResetRun:
-    latest = base = await node.tell(chain, "", Locate())
-    if request.run_id:
-        base = await node.tell(chain, request.run_id, Locate())
-    assert isinstance(base, Location) and isinstance(latest, Location)
-    events = await node.reading.whole(base.key, _WHOLE)
-    point = point_of(events, request.event_id, request.to)
-    later, before = events[point:], events
-    for run_no in range(base.key.run_no + 1, latest.key.run_no + 1):
-        following = await node.reading.whole(RunKey(*chain, run_no), _WHOLE)
-        if following:
-            if _first_run(following) == _first_run(events):  # else it was another start
-                later += added_by(following, before, events)
-            before = following
-    return ResetRun(
-        request,
-        base.key,
-        events[:point],
-        later,
-        latest.key,
-        before[-1].id,
-        shared_by(before, events),
-    )
+class Past:
+    """What the runs of a chain have told, from the one that is reset to the latest; read on when there is more."""
+
+    def __init__(self, reading: Reading, base: RunKey) -> None:
+        self._reading, self._base_key = reading, base
+        self._base = self._before = self._latest = Told()
+        self._latest_key = base
+        self._between: list[HistoryEvent] = []  # what those beyond the base have added that are closed
+
+    async def read(self, latest: RunKey) -> None:
+        """Read to the present end of what is the latest run."""
+        await self._reading.read_on(self._latest_key, self._latest)
+        while self._latest_key.run_no < latest.run_no:
+            self._between += self._added()
+            if self._latest.events:  # else it is deleted
+                self._before = self._latest
+            self._latest, self._latest_key = Told(), self._latest_key._replace(run_no=self._latest_key.run_no + 1)
+            await self._reading.read_on(self._latest_key, self._latest)
+
+    def _added(self) -> list[HistoryEvent]:
+        """What the latest run tells beyond the others; nothing if it belongs to another start."""
+        run, base = self._latest.events, self._base.events
+        if self._latest is self._base or not run or _first_run(run) != _first_run(base):
+            return []
+        return added_by(run, self._before.events, base)
+
+    def reset_by(self, request: ResetWorkflow) -> ResetRun:
+        """The reset, with what it needs. Raises LimitExceeded where that is too much for one commit."""
+        base, latest = self._base.events, self._latest.events or self._before.events
+        point = point_of(base, request.event_id, request.to)
+        later = [*base[point:], *self._between, *self._added()]
+        written = [*base[:point], *(event for event in later if request.reapply and type(event) in MESSAGES)]
+        if (size := sum(len(encode_event(event)) for event in written)) > MAX_RESET_BYTES:
+            raise LimitExceeded(
+                f"a reset of workflow {request.workflow_id!r} would write {size} bytes at once, the history up to event"
+                f" {point} and the messages that came later; limits.MAX_RESET_BYTES is {MAX_RESET_BYTES}. Reset it to "
+                "an earlier event, leave the messages out (reapply=False), or start it anew"
+            )
+        return ResetRun(
+            request,
+            self._base_key,
+            base[:point],
+            later,
+            self._latest_key,
+            latest[-1].id,
+            shared_by(latest, base),
+        )
 
 
 def _first_run(events: Sequence[HistoryEvent]) -> str:
@@ -101,8 +133,12 @@ def _first_run(events: Sequence[HistoryEvent]) -> str:
 
 def begin_again(serving: Serving, live: Live, work: Work) -> None:
     """End the latest run, if it is open, and begin the one that goes on in its place, by one commit."""
-    input, execution = work.input, live.run
+    input = work.input
     assert isinstance(input, ResetRun)
+    if live.execution is None:
+        serving.missing(live, work)
+        return
+    execution = live.execution
     request, base = input.request, input.kept[0]
     assert isinstance(base, WorkflowExecutionStarted)
     moved = (live.key, execution.state.last_event_id) != (input.latest, input.last_event_id)

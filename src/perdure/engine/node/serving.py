@@ -25,6 +25,7 @@ from perdure.engine.node.dispatch import AttachedWorker, Backlog
 from perdure.engine.node.live import Live, Work, heartbeats_of, settle
 from perdure.engine.node.offers import Offers
 from perdure.engine.node.queries import Queries
+from perdure.engine.node.resets import ResetRun, begin_again
 from perdure.engine.node.waiting import Waiting
 from perdure.engine.storage.api import BacklogItem, ChainKey, QueueKey, RunKey
 from perdure.errors import NotFound, NotRunning, PerdureError, WorkflowAlreadyStarted
@@ -116,8 +117,9 @@ class Serving:
     def step(self, live: Live, work: Work) -> None:
         """Take one input."""
         try:
-            if isinstance(work.input, StartWorkflow):
-                self._start(live, work, work.input)
+            begins = BEGINNINGS.get(type(work.input))
+            if begins is not None:
+                begins(self, live, work)
             elif work.input is not None:  # None: it was only meant to be loaded
                 self._take(live, work)
         except Exception as error:
@@ -126,7 +128,7 @@ class Serving:
     def _take(self, live: Live, work: Work) -> None:
         input, execution = work.input, live.execution
         if execution is None:
-            self._missing(live, work)
+            self.missing(live, work)
             return
         if work.run_id and work.run_id != execution.ref.run_id:
             self._forward(live, work)
@@ -242,7 +244,10 @@ class Serving:
         return isinstance(outcome, q.UpdateOutcome) and (outcome.stage != "accepted" or request.wait_for == "accepted")
 
     # --- Starting ---------------------------------------------------------------------------------------
-    def _start(self, live: Live, work: Work, request: StartWorkflow) -> None:
+    def start(self, live: Live, work: Work) -> None:
+        """A start: a run begins, or there is one already."""
+        request = work.input
+        assert isinstance(request, StartWorkflow)
         try:
             known = check_start(live.execution, request)
         except PerdureError as error:
@@ -289,7 +294,7 @@ class Serving:
     def _forward(self, live: Live, work: Work) -> None:
         """The input is for a run that is not the latest."""
         if live.older:
-            self._missing(live, work)
+            self.missing(live, work)
             return
         key = live.chain, work.run_id
         older = self.older.get(key)
@@ -424,7 +429,7 @@ class Serving:
         self.make_ready(live)
 
     # --- What went wrong --------------------------------------------------------------------------------
-    def _missing(self, live: Live, work: Work) -> None:
+    def missing(self, live: Live, work: Work) -> None:
         """There is no such run (any more)."""
         id = live.chain.workflow_id
         text = f"workflow {id!r} has no run {work.run_id}" if live.older else f"there is no workflow with the id {id!r}"
@@ -555,6 +560,12 @@ def probably_first(input: object) -> bool:
     """Whether this is probably the first that is heard of a workflow id."""
     return isinstance(input, StartWorkflow) and input.message is None
 
+
+BEGINNINGS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
+    StartWorkflow: Serving.start,
+    ResetRun: begin_again,
+}
+"""Inputs with which a run begins, or they are refused."""
 
 AT_ONCE: Final[dict[type[Any], Callable[[Serving, Live, Any], None]]] = {
     fx.OfferActivity: Serving.offer_activity,

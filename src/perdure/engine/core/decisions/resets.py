@@ -23,9 +23,8 @@ from perdure.engine.core.decisions import sending
 from perdure.engine.core.decisions.activities import offer
 from perdure.engine.core.decisions.carrying import starts_of
 from perdure.engine.core.decisions.closing import children_of, close, send
+from perdure.engine.core.decisions.starts import first_event
 from perdure.engine.core.effects import EvictCopy
-from perdure.engine.core.evolve import begin
-from perdure.engine.core.execution import Execution
 from perdure.engine.core.queries import CLOSED
 from perdure.engine.core.transition import Transition
 from perdure.errors import InvalidRequest
@@ -33,7 +32,6 @@ from perdure.limits import MAX_REMEMBERED_UPDATES, OUTBOX_RETRY_LIFETIME
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure
-from perdure.model.journal import encode_event
 from perdure.model.requests import ResetPoint, ResetWorkflow, Started
 from perdure.model.state import FinishedUpdate, State
 
@@ -121,6 +119,7 @@ class Left(Struct, frozen=True):
     is reset.
     admitted: updates that were not accepted yet; open: the ids of all that were not completed; finished: those that
     were, and what came of them.
+    released: how much longer the history may get (see `records.RunForked`); only where it is the one that is reset.
     """
 
     children: Collection[r.ChildInherited] = ()
@@ -129,6 +128,7 @@ class Left(Struct, frozen=True):
     admitted: Sequence[r.UpdateAdmitted] = ()
     open: Sequence[str] = ()
     finished: Mapping[str, FinishedUpdate] = {}
+    released: tuple[int, int] = (0, 0)
 
 
 NOTHING: Final = Left()
@@ -144,6 +144,7 @@ def left_by(state: State, *, is_base: bool) -> Left:
         tuple(state.admitted.values()),
         (*state.admitted, *state.accepted),
         dict(state.finished),
+        (state.released_events, state.released_bytes) if is_base else (0, 0),
     )
 
 
@@ -198,11 +199,8 @@ class Fork:
             if isinstance(event, e.WorkflowTaskFailed) and event.base_run_id
         ]
         own = replace(first, run_id=run_id, original_run_id=first.original_run_id or first.run_id)
-        execution = Execution(begin(request.namespace, request.workflow_id, run_no, own), retention)
-        self.tx = tx = Transition(execution, max(now, started.time))
-        tx.events.append(own)
-        tx.encoded.append(encode_event(own))
-        tx.listed = True
+        self.tx = first_event(request.namespace, request.workflow_id, run_no, own, retention)
+        self.tx.now = max(now, started.time)
         for event in kept[1:]:
             self._keep(event)
 
@@ -239,7 +237,7 @@ class Fork:
         tx, request, point = self.tx, self._request, self._point
         takes = self.takes(left)
         ref = tx.execution.ref
-        tx.note(r.RunForked(self._base, request.reason, request.identity, tx.now))
+        tx.note(r.RunForked(self._base, request.reason, request.identity, tx.now, *left.released))
         text = f"reset to this workflow task: {request.reason}" if request.reason else "reset to this workflow task"
         children = self.children
         tx.add(

@@ -100,11 +100,7 @@ def _begin(
     pause: Pause | None = None,
     carried: ContinueRun = _NOTHING,
 ) -> Transition:
-    execution = Execution(begin(namespace, workflow_id, run_no, event), retention)
-    tx = Transition(execution, event.time)
-    tx.events.append(event)
-    tx.encoded.append(encode_event(event))
-    tx.listed = True
+    tx = first_event(namespace, workflow_id, run_no, event, retention)
     if pause is not None:  # it was meant for the workflow; the last run was just at work
         tx.note(r.RunPaused(pause.reason, pause.identity, pause.time))
     take_over(tx, carried)
@@ -114,6 +110,17 @@ def _begin(
         tx.note(r.UpdateAdmitted(message.update_id, message.name, message.input, event.identity, tx.now))
     tx.schedule_task()
     tx.reply = Started(event.run_id)
+    return tx
+
+
+def first_event(
+    namespace: str, workflow_id: str, run_no: int, event: e.WorkflowExecutionStarted, retention: int
+) -> Transition:
+    """A new run, of which there is nothing yet but its first event."""
+    tx = Transition(Execution(begin(namespace, workflow_id, run_no, event), retention), event.time)
+    tx.events.append(event)
+    tx.encoded.append(encode_event(event))
+    tx.listed = True
     return tx
 
 
