@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -10,8 +11,9 @@ from perdure.engine.core import decide as decide_module
 from perdure.engine.core.transition import Transition
 from perdure.engine.node import performing
 from perdure.engine.node.node import Node
+from perdure.engine.storage.api import BacklogItem, QueueKey
 from perdure.engine.storage.memory import MemoryStore
-from perdure.errors import Unavailable
+from perdure.errors import StoreError, Unavailable
 from perdure.limits import SECOND, WAKE_BACKOFF_INITIAL
 from perdure.model import tasks as t
 from perdure.model.commands import ScheduleActivity, StartChildWorkflow
@@ -137,3 +139,35 @@ def test_a_delivery_that_meets_an_error_is_tried_again(monkeypatch: pytest.Monke
         assert (await call(DescribeWorkflow("default", "child", ""))).status == "Running"
 
     simulate(body, store)
+
+
+class Unreadable(MemoryStore):
+    """Once, its backlogs can't be read, and nothing is said to be won by trying again."""
+
+    broken = False
+
+    async def backlog(self, queue: QueueKey, after: BacklogItem | None, limit: int) -> Sequence[BacklogItem]:
+        if self.broken:
+            self.broken = False
+            raise StoreError("a page is damaged")
+        return await super().backlog(queue, after, limit)
+
+
+def test_a_backlog_that_could_not_be_read_is_read_again(caplog: pytest.LogCaptureFixture) -> None:
+    store = Unreadable()
+
+    async def leave(node: Node) -> None:
+        await node.call(start("w"))
+
+    async def take_up(node: Node) -> None:
+        store.broken = True
+        hand = await Hand("hand").attach(node)
+        await pass_time(1.0)
+        assert not store.broken
+        assert "could not finish" in caplog.text
+        await node.call(start("another"))  # the next thing to do
+        await pass_time(1.0)
+        assert {task.run.workflow_id for task in hand.all(t.WorkflowTask)} == {"w", "another"}
+
+    simulate(leave, store)
+    simulate(take_up, store, seconds=60.0)

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from perdure.errors import PerdureError
+from collections.abc import Mapping
+from typing import Final
+
+from perdure import errors
+from perdure.errors import (
+    EngineStopped,
+    InvalidRequest,
+    NotFound,
+    PerdureError,
+    StoreError,
+    Unavailable,
+    WorkflowAlreadyStarted,
+)
 from perdure.model.failures import Failure
+
+REFUSALS: Final = (InvalidRequest, NotFound, WorkflowAlreadyStarted, Unavailable, EngineStopped, StoreError)
+"""What the engine refuses with; the other errors are of code."""
 
 
 def class_names(cls: type[PerdureError]) -> tuple[str, ...]:
@@ -14,3 +29,16 @@ def class_names(cls: type[PerdureError]) -> tuple[str, ...]:
 def refusal(error: PerdureError) -> Failure:
     """An error as a failure of its class."""
     return Failure(str(error), class_names(type(error)), "engine")
+
+
+def refused(failure: Failure) -> PerdureError:
+    """The error that a failure was made of; one of the engine's, whatever its names say."""
+    kind = next((kind for name in failure.types if (kind := _CLASSES.get(name)) is not None), PerdureError)
+    return kind.__new__(kind, failure.message)
+
+
+_CLASSES: Final[Mapping[str, type[PerdureError]]] = {
+    class_names(kind)[0]: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, REFUSALS)
+}

@@ -391,7 +391,15 @@ class Serving:
 
     def read_backlogs(self, backlogs: dict[QueueKey, Backlog], room: int) -> None:
         """The heads of some backlogs of one line run low; there are slots for so many tasks."""
-        self.spawn(self.peers.fetch(backlogs, room))
+        self.spawn(self._read_backlogs(backlogs, room))
+
+    async def _read_backlogs(self, backlogs: dict[QueueKey, Backlog], room: int) -> None:
+        try:
+            await self.peers.fetch(backlogs, room)
+        except BaseException:
+            for backlog in backlogs.values():
+                backlog.fill((), more=True)  # to be read again, when there is something to do next
+            raise
 
     async def whole_history(self, run: RunKey, until: int) -> list[HistoryEvent]:
         """All events of a run up to an id, as they are on disk."""

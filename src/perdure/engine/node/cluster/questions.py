@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from perdure.engine.core.refusals import refusal, refused
 from perdure.engine.node.live import Answer, Work, settle
 from perdure.engine.node.patience import patiently
 from perdure.engine.storage.api import Question, QueueKey, Shared
-from perdure.errors import EngineStopped, InvalidRequest, NotFound, PerdureError, StoreLost
+from perdure.errors import EngineStopped, NotFound, PerdureError, StoreLost
 from perdure.limits import ANSWER_LEASE, POLL_INTERVAL, QUERY_ELSEWHERE, SECOND
+from perdure.model.failures import Failure
 from perdure.model.requests import QueryResult, QueryWorkflow
 
 if TYPE_CHECKING:
@@ -29,23 +31,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.engine")
 
 
-class Refusal(msgspec.Struct, tag=True, frozen=True, gc=False):
-    """Why a query can't be answered."""
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """The answer of the code, or why there can be none: exactly one of the two is set."""
 
-    kind: str
-    text: str
-
-
-class Reply(msgspec.Struct, tag=True, frozen=True, gc=False):
-    """The answer of the code."""
-
-    result: QueryResult
+    result: QueryResult | None = None
+    refusal: Failure | None = None
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _query: Final = msgspec.msgpack.Decoder(QueryWorkflow)
-_reply: Final = msgspec.msgpack.Decoder(Refusal | Reply)
-_REFUSALS: Final = {kind.__name__: kind for kind in (NotFound, InvalidRequest)}
+_reply: Final = msgspec.msgpack.Decoder(Reply)
 
 
 class Asked:
@@ -132,16 +127,16 @@ class Questions:
     async def _answer(self, question: Question) -> None:
         """Answer a question of another node, unless this one can't now: then somebody else is given it soon."""
         try:
-            reply = _encode(Reply(await self._node.call(_query.decode(question.request))))
+            reply = Reply(await self._node.call(_query.decode(question.request)))
         except EngineStopped:
             return
         except PerdureError as error:
             if error.retryable:
                 return
-            reply = _encode(Refusal(type(error).__name__, str(error)))
+            reply = Reply(refusal=refusal(error))
         finally:
             self._answering.discard(question.id)
-        await patiently("an answer", partial(self._store.answer, question, reply))
+        await patiently("an answer", partial(self._store.answer, question, _encode(reply)))
 
 
 def _nobody(queue: QueueKey) -> NotFound:
@@ -151,8 +146,6 @@ def _nobody(queue: QueueKey) -> NotFound:
     )
 
 
-def _decoded(reply: bytes) -> QueryResult | PerdureError:
-    answer = _reply.decode(reply)
-    if isinstance(answer, Reply):
-        return answer.result
-    return _REFUSALS.get(answer.kind, PerdureError)(answer.text)
+def _decoded(encoded: bytes) -> QueryResult | PerdureError:
+    reply = _reply.decode(encoded)
+    return reply.result or refused(reply.refusal or Failure("the node that was asked gave an empty answer"))
