@@ -67,10 +67,12 @@ from perdure.sdk.workflow.saga import Saga
 
 if TYPE_CHECKING:
     from perdure.embedded import embedded
+    from perdure.model.requests import AttemptState
     from perdure.sdk.activity.context import ActivityInfo
     from perdure.sdk.activity.processes import ProcessResult
     from perdure.sdk.client.client import Client
     from perdure.sdk.client.description import ActivityDescription, WorkflowDescription, WorkflowRow
+    from perdure.sdk.client.elsewhere import AsyncActivityHandle
     from perdure.sdk.client.handle import WorkflowHandle
     from perdure.sdk.client.starts import StartOptions, WithStart
 
@@ -84,6 +86,8 @@ __all__ = [
     "ActivityInfo",
     "ActivityTimedOut",
     "ApplicationError",
+    "AsyncActivityHandle",
+    "AttemptState",
     "ChildHandle",
     "Client",
     "DecodeError",
@@ -136,6 +140,8 @@ __all__ = [
 _LAZY: Final = {
     "ActivityDescription": "perdure.sdk.client.description",
     "ActivityInfo": "perdure.sdk.activity.context",
+    "AsyncActivityHandle": "perdure.sdk.client.elsewhere",
+    "AttemptState": "perdure.model.requests",
     "Client": "perdure.sdk.client.client",
     "ProcessResult": "perdure.sdk.activity.processes",
     "StartOptions": "perdure.sdk.client.starts",

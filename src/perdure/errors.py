@@ -26,6 +26,7 @@
     ├── GuardError               workflow code did what can't be repeated
     └── NondeterminismError      the code and the recorded history disagree
     Evicted (BaseException)      thrown into a workflow that is being taken out of memory
+    CompleteLater (BaseException) raised by an activity that is completed from elsewhere
 """
 
 from __future__ import annotations
@@ -232,6 +233,13 @@ class Hold(PerdureError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class CompleteLater(BaseException):
+    """Raised by an activity whose attempt goes on elsewhere. Its outcome is reported by `Client.activity`.
+
+    Not an `Exception`, so that an activity's own `except Exception` can't swallow it.
+    """
 
 
 class GuardError(PerdureError):

@@ -20,6 +20,8 @@ PUBLIC = [
     "ActivityInfo",
     "ActivityTimedOut",
     "ApplicationError",
+    "AsyncActivityHandle",
+    "AttemptState",
     "ChildHandle",
     "Client",
     "DecodeError",

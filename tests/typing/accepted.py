@@ -14,6 +14,8 @@ from typing import TypeVar, assert_type
 import perdure
 from perdure import (
     ApplicationError,
+    AsyncActivityHandle,
+    AttemptState,
     Client,
     ExternalHandle,
     Hold,
@@ -415,6 +417,24 @@ async def starts(client: Client) -> None:
 
 
 def anything(handle: WorkflowHandle[object]) -> None: ...
+
+
+async def completes_elsewhere(client: Client, token: str) -> None:
+    attempt = client.activity(token)
+    assert_type(attempt, AsyncActivityHandle)
+    assert_type(client.get("onboard-ann").activity("5"), AsyncActivityHandle)
+    assert_type(await attempt.complete({"vpc": "a"}), None)
+    assert_type(await attempt.fail("it is gone"), None)
+    assert_type(await attempt.fail(QuotaExceeded()), None)
+    assert_type(await attempt.heartbeat(3, "more"), AttemptState)
+    assert_type((await attempt.heartbeat()).cancel_requested, bool)
+    assert_type(await attempt.cancelled(), None)
+
+
+@activity
+async def ask_somebody(change: str) -> int:
+    assert_type(activity.info().task_token, str)
+    raise activity.CompleteLater()
 
 
 async def main() -> None:

@@ -234,6 +234,12 @@ async def starts(client: Client) -> None:
     use(result, number, account)
 
 
+async def completes_elsewhere(client: Client) -> None:
+    client.activity(5)  # expect error
+    await client.activity("token").fail(5)  # expect error
+    await client.activity("token").fail(KeyboardInterrupt())  # expect error
+
+
 async def messages(client: Client) -> None:
     handle = await client.start(Onboarding(Request("ann")), id="x")
     await handle.signal(Onboarding.approve, 3)  # expect error

@@ -325,6 +325,14 @@ class RunForked(Record, frozen=True, array_like=True, gc=False, tag=147):
     bytes: int = 0
 
 
+class ActivityAttemptDetached(Record, frozen=True, array_like=True, gc=False, tag=160):
+    """The worker has let an attempt go that is completed from elsewhere. It goes on (started)."""
+
+    scheduled_event_id: int
+    attempt: int
+    time: int
+
+
 PrivateRecord = (
     InputBuffered
     | BufferFlushed
@@ -355,6 +363,7 @@ PrivateRecord = (
     | ChildInherited
     | InheritedChildOver
     | RunForked
+    | ActivityAttemptDetached
 )
 """Every private record there is."""
 

@@ -114,6 +114,7 @@ class PendingActivityInfo(Struct, frozen=True, gc=False):
     worker: str = ""
     cancel_requested: bool = False
     paused: Pause | None = None
+    detached: bool = False
 
 
 Action = Literal["released", "completed", "failed", "paused", "resumed", "reset", "changed"]
@@ -199,6 +200,15 @@ class ListPage(Struct, frozen=True, gc=False):
 
     rows: tuple[ListedWorkflow, ...]
     next: str = ""
+
+
+class AttemptState(Struct, frozen=True, gc=False):
+    """What somebody who works on an attempt should know: it is not wanted any more (cancel_requested); no other one is
+    to follow for now (paused); or the policy has begun to count with it (reset)."""
+
+    cancel_requested: bool = False
+    paused: bool = False
+    reset: bool = False
 
 
 # --- Requests -------------------------------------------------------------------------------------------
@@ -343,6 +353,33 @@ class FailActivity(Request[Done], frozen=True, gc=False, tag="fail_activity"):
     identity: str = ""
 
 
+class SettleAttempt(Request[Done], frozen=True, gc=False, tag="settle_attempt"):
+    """How an attempt has ended that is completed from elsewhere: its result, or its failure, which its policy judges;
+    with neither, it has stopped as it was told to.
+
+    Which attempt: the scheduled event and the number, or (activity_id) the one that is running.
+    """
+
+    run_id: str
+    request_id: str
+    result: Payload | None = None
+    failure: Failure | None = None
+    activity_id: str = ""
+    scheduled_event_id: int = 0
+    attempt: int = 0
+    identity: str = ""
+
+
+class HeartbeatAttempt(Request[AttemptState], frozen=True, gc=False, tag="heartbeat_attempt"):
+    """An attempt that is completed from elsewhere is alive, and this is how far it came. Named as by SettleAttempt."""
+
+    run_id: str
+    details: Payloads
+    activity_id: str = ""
+    scheduled_event_id: int = 0
+    attempt: int = 0
+
+
 # What persons do is remembered by its request_id, where there is one: a network may repeat a pause after it was over.
 class PauseWorkflow(Request[Done], frozen=True, gc=False, tag="pause"):
     """Give the run's code nothing more, and start no attempts of its activities. Repeated, it changes nothing."""
@@ -450,6 +487,8 @@ AnyRequest = (
     | ReleaseActivity
     | CompleteActivity
     | FailActivity
+    | SettleAttempt
+    | HeartbeatAttempt
     | PauseWorkflow
     | ResumeWorkflow
     | PauseActivity

@@ -54,6 +54,8 @@ class PendingActivity(Struct, array_like=True):
     paused: Pause | None = None
     schedule_to_start_timeout: int | None = None
     task_queue: str = ""  # set by a person, instead of the event's
+    detached: bool = False  # no worker has the attempt that is started: it is completed from elsewhere
+    was_reset: bool = False  # a person has reset it while this attempt ran
 
 
 class OpenTask(Struct, array_like=True):
@@ -144,7 +146,7 @@ class State(Struct):
     outbox: dict[int, OutboxEntry] = {}
     next_entry_id: int = 1
     interventions: list[Intervention] = []  # the latest, what persons did; kept when the run closes
-    running: int = 0  # activities in status "started"
+    running: int = 0  # activities in status "started" that a worker has
     cancel_reason: str = ""
     paused: Pause | None = None
     released_events: int = 0  # how much longer the history may get than the hard limits, by a person's word

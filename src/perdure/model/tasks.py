@@ -7,6 +7,7 @@ A worker says `WorkerHello` when it attaches, with the slots that it has.
 
     node → WorkflowTask → worker → WorkflowTaskCompletion | WorkflowTaskFailure | HistoryWanted → node
     node → ActivityTask → worker → Heartbeat* → ActivityCompletion | ActivityFailure | ActivityCancelled → node
+                                            → ActivityDetached → node; how it ends, a client reports
     node → QueryTask    → worker → QueryAnswer | HistoryWanted → node
                           worker → WorkerServes | WorkerLeaving → node
 """
@@ -224,6 +225,12 @@ class ActivityEvicted(Struct, frozen=True, array_like=True, gc=False, tag=9):
     token: ActivityToken
 
 
+class ActivityDetached(Struct, frozen=True, array_like=True, gc=False, tag=20):
+    """The worker let the attempt go, which goes on elsewhere: a client reports how it ends."""
+
+    token: ActivityToken
+
+
 class WorkerLeaving(Struct, frozen=True, array_like=True, gc=False, tag=10):
     """The worker is shutting down: it takes no more attempts, and finishes or lets go those that it has."""
 
@@ -235,7 +242,9 @@ class WorkerServes(Struct, frozen=True, array_like=True, gc=False, tag=11):
     activities: tuple[str, ...]
 
 
-AboutAttempt = ActivityCompletion | ActivityFailure | ActivityCancellation | ActivityHeartbeat | ActivityEvicted
+AboutAttempt = (
+    ActivityCompletion | ActivityFailure | ActivityCancellation | ActivityHeartbeat | ActivityEvicted | ActivityDetached
+)
 
 FromWorker = (
     WorkflowTaskCompletion

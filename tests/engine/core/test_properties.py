@@ -330,16 +330,23 @@ class Lives:
         token = pick_from(self.tokens[-4:] if picks[0] % 4 else self.tokens, picks[1])
         activity = self.state.activities.get(token.scheduled_event_id)
         runs = activity is not None and activity.status == "started" and activity.attempt == token.attempt
+        chain = NAMESPACE, WORKFLOW, ""
+        place = token.scheduled_event_id, token.attempt
         messages: tuple[object, ...] = (
             t.ActivityCompletion(token, payload(1)),
             *(t.ActivityFailure(token, failure) for failure in FAILURES),
             t.ActivityHeartbeat(token, (payload(self.named),)),
             t.ActivityCancellation(token),
             t.ActivityEvicted(token),
+            t.ActivityDetached(token),
+            q.SettleAttempt(*chain, str(picks[2]), payload(1), None, "", *place),
+            q.SettleAttempt(*chain, str(picks[2]), None, FAILURE, "", *place),
+            q.HeartbeatAttempt(*chain, (payload(self.named),), "", *place),
         )
         message = pick_from(messages, picks[2])
         assert (self.send(message) is not None) == runs
-        if runs and isinstance(message, t.ActivityCompletion):
+        returned = isinstance(message, q.SettleAttempt) and message.result is not None
+        if runs and (returned or isinstance(message, t.ActivityCompletion)):
             self.completed.add(token.scheduled_event_id)
 
     def lose_workers(self, picks: Picks) -> None:

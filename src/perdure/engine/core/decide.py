@@ -9,7 +9,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from perdure.engine.core import inputs as i
-from perdure.engine.core.decisions import activities, holds, messages, outbox, pauses, wake, workflow_tasks
+from perdure.engine.core.decisions import (
+    activities,
+    elsewhere,
+    holds,
+    messages,
+    outbox,
+    pauses,
+    wake,
+    workflow_tasks,
+)
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
 from perdure.model import requests as q
@@ -23,6 +32,8 @@ DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
     q.ReleaseActivity: holds.release,
     q.CompleteActivity: holds.complete,
     q.FailActivity: holds.fail,
+    q.SettleAttempt: elsewhere.settle,
+    q.HeartbeatAttempt: elsewhere.heartbeat,
     q.PauseWorkflow: pauses.pause,
     q.ResumeWorkflow: pauses.resume,
     q.PauseActivity: holds.pause_activity,
@@ -36,6 +47,7 @@ DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
     t.ActivityCancellation: activities.cancelled,
     t.ActivityHeartbeat: activities.heartbeat,
     t.ActivityEvicted: activities.evicted,
+    t.ActivityDetached: elsewhere.detach,
     i.MessageWithStart: messages.with_start,
     i.WorkflowTaskLost: workflow_tasks.lost,
     i.WorkflowTaskUndecided: workflow_tasks.undecided,

@@ -203,7 +203,13 @@ def _attempt_started(state: State, record: r.ActivityAttemptStarted) -> None:
     activity.attempt = record.attempt
     activity.worker = record.worker
     activity.started_at = activity.heartbeat_at = record.time
+    activity.detached = activity.was_reset = False
     state.running += 1
+
+
+def _attempt_detached(state: State, record: r.ActivityAttemptDetached) -> None:
+    state.activities[record.scheduled_event_id].detached = True
+    state.running -= 1
 
 
 def _attempt_failed(state: State, record: r.ActivityAttemptFailed) -> None:
@@ -255,7 +261,7 @@ def _activity_over(state: State, event: Any) -> None:
 
 
 def _stop_running(state: State, activity: PendingActivity) -> None:
-    if activity.status == "started":
+    if activity.status == "started" and not activity.detached:
         state.running -= 1
 
 
@@ -428,5 +434,6 @@ RECORDS: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.ChildInherited: _child_inherited,
     r.InheritedChildOver: _inherited_child_over,
     r.RunForked: interventions.run_forked,
+    r.ActivityAttemptDetached: _attempt_detached,
 }
 """What each private record changes."""

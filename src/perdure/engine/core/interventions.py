@@ -73,7 +73,9 @@ def activity_reset(state: State, record: r.ActivityReset) -> None:
         _begin_anew(activity, record.time)
     else:
         activity.attempts_before = activity.attempt - 1
-    if activity.status != "started":
+    if activity.status == "started":
+        activity.was_reset = True
+    else:
         _wait_for_worker(activity, record.time)
     if not record.keep_heartbeat:
         activity.heartbeat = ()

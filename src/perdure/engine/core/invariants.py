@@ -53,7 +53,7 @@ def check_state(state: State) -> None:
     hold(all(event.id == 0 for event in state.buffered), "an event in the buffer has an id")
     hold(all(id < state.next_entry_id for id in state.outbox), "an outbox entry's id will be used again")
     hold(all(id == entry.added.entry_id for id, entry in state.outbox.items()), "an outbox entry is misfiled")
-    running = sum(activity.status == "started" for activity in state.activities.values())
+    running = sum(activity.status == "started" and not activity.detached for activity in state.activities.values())
     hold(state.running == running, f"running is {state.running}, but {running} activities are started")
     if state.status == "Running":
         _check_open(state, hold)

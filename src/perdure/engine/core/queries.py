@@ -103,7 +103,8 @@ def _activity(activity: PendingActivity) -> PendingActivityInfo:
         activity.hold_reason,
         activity.held_at,
         activity.heartbeat,
-        activity.worker if started else "",
+        activity.worker if started and not activity.detached else "",
         activity.cancel_requested,
         activity.paused,
+        started and activity.detached,
     )

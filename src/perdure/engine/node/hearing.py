@@ -67,6 +67,7 @@ HEARD: Final[dict[type[t.FromWorker], Callable[[Node, AttachedWorker, Any], None
     t.ActivityFailure: attempt_ended,
     t.ActivityCancellation: attempt_ended,
     t.ActivityEvicted: attempt_ended,
+    t.ActivityDetached: attempt_ended,
     t.ActivityHeartbeat: heartbeat,
     t.WorkerServes: serves,
     t.WorkerLeaving: leaving,

@@ -108,7 +108,7 @@ _LIMITS: Final[Mapping[str, Check]] = {
     "task_timeout": _check_task_timeout,
     "message": _check_message,
     **dict.fromkeys(ACTIVITY_TIMEOUTS, _check_duration),
-    "input": _check_payloads,
+    **dict.fromkeys(("input", "details"), _check_payloads),
     "result": _check_payload,
     "memo": _check_memo,
 }

@@ -28,7 +28,7 @@ from perdure.engine.node.queries import Queries
 from perdure.engine.node.resets import ResetRun, begin_again
 from perdure.engine.node.waiting import Waiting
 from perdure.engine.storage.api import BacklogItem, ChainKey, QueueKey, RunKey
-from perdure.errors import NotFound, NotRunning, PerdureError, WorkflowAlreadyStarted
+from perdure.errors import NotFound, PerdureError, WorkflowAlreadyStarted
 from perdure.limits import MAX_CACHED_EXECUTIONS, MAX_GROUP, NODES_TOLD_APART, SECOND, WAKE_BACKOFF_INITIAL
 from perdure.model import requests as q
 from perdure.model.events import HistoryEvent
@@ -43,9 +43,12 @@ logger = logging.getLogger("perdure.engine")
 
 REMEMBERED: Final = (
     q.SignalWorkflow, q.CancelWorkflowRequest, q.PauseWorkflow, q.ResumeWorkflow, q.PauseActivity, q.UnpauseActivity,
-    q.ResetActivity, q.UpdateActivityOptions,
+    q.ResetActivity, q.UpdateActivityOptions, q.SettleAttempt,
 )  # fmt: skip
 """Requests whose ids are rows of the store, from the commit that carries them."""
+
+ONCE: Final = (q.SignalWorkflow, q.CancelWorkflowRequest, q.SettleAttempt)
+"""Those that may end what they are about, or come just before its end."""
 
 
 class Serving:
@@ -145,8 +148,8 @@ class Serving:
             self.offers.workflow_task(live)
         try:
             tx = decide(execution, input, self.clock.now())
-        except NotRunning as error:
-            if isinstance(input, q.SignalWorkflow | q.CancelWorkflowRequest):  # it may have been taken before
+        except NotFound as error:
+            if isinstance(input, ONCE):  # it may have been taken while the run was open, or the attempt running
                 self._node.refuse_unless_repeated(live, work, error)
             else:
                 self.reply(live, work, error)

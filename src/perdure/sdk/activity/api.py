@@ -48,6 +48,10 @@ class ActivityNamespace:
     Hold: ClassVar[type[errors.Hold]] = errors.Hold
     """Raise it to wait for a person: `raise activity.Hold("the quota is used up")`."""
 
+    CompleteLater: ClassVar[type[errors.CompleteLater]] = errors.CompleteLater
+    """Raise it when the attempt goes on elsewhere, with `activity.info().task_token`: `raise activity.CompleteLater()`.
+    Then `client.activity(token)` completes it, in whatever process."""
+
     @overload
     def __call__(self, function: Callable[P, Coro[R]], /) -> AsyncActivity[P, R]: ...  # type: ignore[overload-overlap]  # pyright: ignore[reportOverlappingOverload]
     @overload

@@ -19,6 +19,7 @@ from perdure.clock import to_datetime
 from perdure.errors import DecodeError
 from perdure.model.payloads import Payloads
 from perdure.model.tasks import ActivityTask
+from perdure.sdk.activity.tokens import encode_token
 from perdure.sdk.converter import decode, encode
 
 
@@ -40,6 +41,9 @@ class ActivityInfo:
     heartbeat_timeout: timedelta | None
     last_failure: str | None
     """What the attempt before this one failed with, as "type: message"."""
+    task_token: str
+    """Names this attempt, for `Client.activity`, when it is completed from elsewhere. It names, and proves nothing: who
+    has it can't do more than who has a client."""
 
 
 class ActivityContext(ABC):
@@ -149,6 +153,7 @@ def _info_of(task: ActivityTask) -> ActivityInfo:
         start_to_close_timeout=_duration(task.start_to_close_timeout),
         heartbeat_timeout=_duration(task.heartbeat_timeout),
         last_failure=None if failure is None else failure.text,
+        task_token=encode_token(task.token, task.activity_type),
     )
 
 

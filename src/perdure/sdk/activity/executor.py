@@ -5,6 +5,7 @@
     ActivityTask → start → running → ActivityCompletion | ActivityFailure    it returned, or raised
                                    → ActivityCancellation                    it stopped because it was told to
                                    → ActivityEvicted                         it stopped without an outcome
+                                   → ActivityDetached                        it goes on elsewhere
 
 Exactly one of these leaves for each attempt, when it really ends: its slot is taken until then, also if the engine
 has given it up long before (it timed out, or its workflow is closed).
@@ -23,13 +24,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from perdure.clock import SECOND
-from perdure.errors import ApplicationError, InvalidRequest, NotFound
+from perdure.errors import ApplicationError, CompleteLater, InvalidRequest, NotFound
 from perdure.limits import HEARTBEAT_INTERVAL_MINIMUM, HEARTBEAT_JOURNAL_INTERVAL, MAX_THREADS, SHUTDOWN_GRACE
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payloads
 from perdure.model.tasks import (
     ActivityCancellation,
     ActivityCompletion,
+    ActivityDetached,
     ActivityEvicted,
     ActivityFailure,
     ActivityHeartbeat,
@@ -46,7 +48,7 @@ from perdure.sdk.unknown import unknown_name
 
 _log = logging.getLogger(__name__)
 
-Outcome = ActivityCompletion | ActivityFailure | ActivityCancellation | ActivityEvicted
+Outcome = ActivityCompletion | ActivityFailure | ActivityCancellation | ActivityEvicted | ActivityDetached
 
 
 class Attempt(ActivityContext):
@@ -130,6 +132,8 @@ class Attempt(ActivityContext):
 
     def raised(self, error: BaseException) -> Outcome:
         """The outcome of an attempt that raised."""
+        if isinstance(error, CompleteLater):
+            return ActivityDetached(self.task.token)
         if isinstance(error, asyncio.CancelledError):
             if self.reason == "cancel_requested":
                 return ActivityCancellation(self.task.token)
@@ -267,7 +271,7 @@ class ActivityExecutor:
         if attempt.ended:
             return
         del self._attempts[attempt.task.token]
-        if attempt.unsent and isinstance(outcome, (ActivityFailure, ActivityEvicted)):
+        if attempt.unsent and isinstance(outcome, (ActivityFailure, ActivityEvicted, ActivityDetached)):
             attempt.send_beat()  # how far it came, for the next attempt
         if attempt.timer is not None:
             attempt.timer.cancel()

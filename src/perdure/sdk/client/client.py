@@ -11,6 +11,7 @@ from typing_extensions import TypeVar, Unpack
 from perdure.ids import IdSource, RandomIds
 from perdure.model.requests import ListWorkflows, Service
 from perdure.sdk.client.description import WorkflowRow, row
+from perdure.sdk.client.elsewhere import AsyncActivityHandle, attempt_of
 from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.client.requests import send
 from perdure.sdk.client.starts import StartOptions, WithStart, start_request
@@ -156,6 +157,17 @@ class Client:
         definition = None if workflow is None else definition_of(workflow)
         run = optional_text(run_id, "run_id")
         return WorkflowHandle(self, text(id, "id"), run or None, definition, messages_to=run)
+
+    def activity(self, task_token: str) -> AsyncActivityHandle:
+        """An attempt of an activity that has raised `activity.CompleteLater`, to report how it ends. Asks nobody.
+
+        Args:
+            task_token: what `activity.info().task_token` was there.
+
+        Raises:
+            TypeError, ValueError: it is no such token, or of another namespace than this client's.
+        """
+        return attempt_of(self, task_token)
 
     async def list(self, query: str = "") -> AsyncIterator[WorkflowRow]:
         """Workflows, the latest started first.

@@ -65,6 +65,8 @@ class ActivityDescription(Struct, frozen=True, kw_only=True):
     cancel_requested: bool
     paused: PauseDescription | None
     """Since when, by whom and why no other attempt is started."""
+    detached: bool
+    """Whether the attempt that runs is in no worker's hands: it is completed from elsewhere."""
 
 
 class WorkflowTaskDescription(Struct, frozen=True, kw_only=True):
@@ -211,6 +213,7 @@ def _activity(info: PendingActivityInfo) -> ActivityDescription:
         worker=info.worker or None,
         cancel_requested=info.cancel_requested,
         paused=_pause(info.paused),
+        detached=info.detached,
     )
 
 

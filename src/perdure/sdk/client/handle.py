@@ -12,7 +12,6 @@ from typing_extensions import ParamSpec, TypeVar
 from perdure.clock import SECOND
 from perdure.durations import Duration, microseconds, optional_microseconds
 from perdure.errors import (
-    ApplicationError,
     QueryFailed,
     WorkflowCancelled,
     WorkflowFailed,
@@ -40,15 +39,14 @@ from perdure.model.requests import (
     TerminateWorkflow,
     UpdateWorkflow,
 )
-from perdure.sdk.activity.definition import ActivityDefinition
 from perdure.sdk.client.description import WorkflowDescription, describe
+from perdure.sdk.client.elsewhere import AsyncActivityHandle, encoded_result, reported_failure
 from perdure.sdk.client.interventions import Interventions
 from perdure.sdk.client.requests import send
-from perdure.sdk.converter import decode, encode
-from perdure.sdk.failures import exception_of, failure_of
+from perdure.sdk.converter import decode
+from perdure.sdk.failures import exception_of
 from perdure.sdk.options import name as checked_name
 from perdure.sdk.options import one_of, text, whole_number
-from perdure.sdk.registry import REGISTRY
 from perdure.sdk.retry import RetryPolicy, optional_policy
 from perdure.sdk.workflow.definition import HandlerDefinition, WorkflowDefinition
 from perdure.sdk.workflow.handlers import Query, Signal, Update
@@ -335,6 +333,14 @@ class WorkflowHandle(Interventions, Generic[R_co]):
             )
         )
 
+    def activity(self, activity_id: str) -> AsyncActivityHandle:
+        """An activity of this workflow whose running attempt is completed from elsewhere. Asks nobody.
+
+        Args:
+            activity_id: which one; `describe` tells them, and `activity.info()` its own.
+        """
+        return AsyncActivityHandle(self._client, self.id, self._messages_to, text(activity_id, "activity_id"))
+
     async def complete_activity(self, activity_id: str, result: object = None, *, note: str = "") -> None:
         """Give an activity its result, in place of whatever it is doing.
 
@@ -349,8 +355,7 @@ class WorkflowHandle(Interventions, Generic[R_co]):
         """
         client = self._client
         activity_id, note = text(activity_id, "activity_id"), text(note, "note")
-        definition = await self._pending_activity(activity_id)
-        payload = encode(result, "the result") if definition is None else definition.signature.encode_result(result)
+        payload = encoded_result(result, await self.activity(activity_id).definition())
         await self._call(
             CompleteActivity(client.namespace, self.id, self._messages_to, activity_id, payload, note, client.identity)
         )
@@ -364,21 +369,11 @@ class WorkflowHandle(Interventions, Generic[R_co]):
             note: why; it stands in the journal, with who and when.
         """
         client = self._client
-        if not isinstance(cast(object, error), Exception | str):
-            raise TypeError(f"error must be an exception or a text, not {type(error).__name__}")
+        failure = reported_failure(error)
         activity_id, note = text(activity_id, "activity_id"), text(note, "note")
-        failure = failure_of(ApplicationError(error) if isinstance(error, str) else error)
         await self._call(
             FailActivity(client.namespace, self.id, self._messages_to, activity_id, failure, note, client.identity)
         )
-
-    async def _pending_activity(self, activity_id: str) -> ActivityDefinition | None:
-        """What a pending activity is here; None where that isn't known."""
-        reply = await self._call(DescribeWorkflow(self._client.namespace, self.id, self._messages_to))
-        for each in reply.activities:
-            if each.activity_id == activity_id:
-                return REGISTRY.activities.get(each.activity_type)
-        return None
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle {self.id!r}>"

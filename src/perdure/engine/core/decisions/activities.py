@@ -238,7 +238,11 @@ def evicted(tx: Transition, message: ActivityEvicted) -> None:
 def workers_lost(tx: Transition, lost: WorkersLost) -> None:
     """Attempts on workers that are gone are over."""
     for activity in list(tx.state.activities.values()):
-        if activity.status == "started" and not lost.alive(activity.worker, activity.started_at):
+        if (
+            activity.status == "started"
+            and not activity.detached
+            and not lost.alive(activity.worker, activity.started_at)
+        ):
             lose(tx, activity, f"its worker {activity.worker} is gone")
 
 
