@@ -20,6 +20,7 @@ from perdure.engine.storage.sqlite import SqliteStore
 from perdure.errors import StoreError
 from perdure.ids import IdSource, RandomIds
 from perdure.limits import DEFAULT_CONCURRENT_ACTIVITIES, DEFAULT_RETENTION, NODE_GRACE
+from perdure.sdk.activity.spawned import refuse_while_importing
 from perdure.sdk.client.client import Client
 from perdure.sdk.worker.worker import Worker
 from perdure.sdk.workflow.context import current
@@ -41,6 +42,7 @@ class Embedded:
             raise RuntimeError("embedded() can't be used inside a workflow, which an engine runs already")
         if self._entered:
             raise RuntimeError("this embedded() was entered already: it can be used once, so call embedded() again")
+        refuse_while_importing("open an engine")
         self._entered = True
         await self.node.start()
         try:
@@ -81,6 +83,7 @@ def embedded(
     namespace: str = "default",
     task_queue: str = "default",
     max_concurrent_activities: int = DEFAULT_CONCURRENT_ACTIVITIES,
+    max_activity_processes: int | None = None,
     workflows: Iterable[object] | None = None,
     activities: Iterable[object] | None = None,
     build_id: str = "",
@@ -102,6 +105,8 @@ def embedded(
         namespace: the namespace that the client uses.
         task_queue: the queue that the client starts workflows on, and that the worker serves.
         max_concurrent_activities: how many activities run at once at most.
+        max_activity_processes: how many of them in processes (`@activity(executor="process")`) at most; by default as
+            many as there are processors.
         workflows, activities: what this process serves; by default all that is imported.
         build_id: names the version of the code; it stands in the histories of what this process runs.
         retention: how long a closed run can still be read; by default 30 days.
@@ -123,20 +128,14 @@ def embedded(
         async with embedded("platform.db") as client:
             await client.run(provision("payments"), id="env-payments")
     """
-    time, ids = clock or SystemClock(), ids or RandomIds()
-    where = _place(location)
-    kept = DEFAULT_RETENTION if retention is None else microseconds(retention, "retention")
-    given_up = NODE_GRACE if grace is None else microseconds(grace, "grace")
-    if where.startswith(POSTGRES):
-        node = _shared_node(where, time, ids, kept, given_up)
-    else:
-        store: Store = MemoryStore() if where == IN_MEMORY else SqliteStore(where)
-        node = Node(store, time, ids, retention=kept)
+    ids = ids or RandomIds()
+    node = _node(location, clock or SystemClock(), ids, retention, grace)
     client = Client(node, namespace=namespace, task_queue=task_queue, ids=ids)
     worker = Worker(
         client,
         task_queue=task_queue,
         max_concurrent_activities=max_concurrent_activities,
+        max_activity_processes=max_activity_processes,
         workflows=workflows,
         activities=activities,
         build_id=build_id,
@@ -145,6 +144,19 @@ def embedded(
     # In another time than the machine's, it can't be told how long the loop was blocked.
     watchdog = Watchdog(node.clock, node.stalls.add) if clock is None else None
     return Embedded(node, worker, client, watchdog)
+
+
+def _node(
+    location: str | os.PathLike[str], time: Clock, ids: IdSource, retention: Duration | None, grace: Duration | None
+) -> Node:
+    """The engine that serves a location."""
+    where = _place(location)
+    kept = DEFAULT_RETENTION if retention is None else microseconds(retention, "retention")
+    given_up = NODE_GRACE if grace is None else microseconds(grace, "grace")
+    if where.startswith(POSTGRES):
+        return _shared_node(where, time, ids, kept, given_up)
+    store: Store = MemoryStore() if where == IN_MEMORY else SqliteStore(where)
+    return Node(store, time, ids, retention=kept)
 
 
 def _place(location: str | os.PathLike[str]) -> str:

@@ -336,6 +336,12 @@ PROCESS_POLL: Final = 50 * MILLISECOND
 MAX_THREADS: Final = 64
 """Threads for plain `def` activities: they mostly wait for other systems."""
 
+MAX_ACTIVITY_PROCESSES: Final = 1_000
+"""The most processes for CPU-bound activities that a worker may be told: more than any machine has cores for."""
+
+PROCESS_LAST_WORDS: Final = 1 * SECOND
+"""How long a process of the pool that has closed its end is given to end, before it is ended: then it is known why."""
+
 BLOCKED_LOOP_WARNING: Final = 1 * SECOND
 """A loop that was blocked for longer than this is named in a warning."""
 

@@ -431,6 +431,18 @@ async def completes_elsewhere(client: Client, token: str) -> None:
     assert_type(await attempt.cancelled(), None)
 
 
+@activity(executor="process", heartbeat_timeout="30s")
+def crunch(n: int) -> float:
+    return n / 2
+
+
+@workflow
+async def crunches(n: int) -> float:
+    assert_type(crunch(3), float)
+    assert_type(await crunch.start(n), float)
+    return 0.0
+
+
 @activity
 async def ask_somebody(change: str) -> int:
     assert_type(activity.info().task_token, str)

@@ -234,6 +234,10 @@ async def starts(client: Client) -> None:
     use(result, number, account)
 
 
+@activity(executor="fiber")  # expect error
+def in_a_fiber() -> None: ...
+
+
 async def completes_elsewhere(client: Client) -> None:
     client.activity(5)  # expect error
     await client.activity("token").fail(5)  # expect error

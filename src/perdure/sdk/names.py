@@ -9,14 +9,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import ModuleType
-from typing import cast
+from typing import Final, cast
+
+SPAWNED_MAIN: Final = "__mp_main__"
+"""What a worker's `__main__` is called in the processes of its pool, as multiprocessing calls it."""
 
 
 def real_module(module: str) -> str:
     """A module's name as other processes know it."""
-    return _main_module() if module == "__main__" else module
+    return _main_module() if module in ("__main__", SPAWNED_MAIN) else module
+
+
+def main_place() -> tuple[str, str] | None:
+    """Where another process finds this one's `__main__`: its name, as `python -m` takes it, or else its file ("": the
+    other one). None where it can't."""
+    main = sys.modules.get("__main__")
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:
+        return cast(str, spec.name), ""
+    return ("", str(Path(file).absolute())) if file else None
 
 
 def class_name(cls: type[object]) -> str:

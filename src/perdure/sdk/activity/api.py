@@ -6,16 +6,17 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, get_args, overload
 
 from typing_extensions import ParamSpec
 
 from perdure import errors
 from perdure.durations import Duration, optional_microseconds
-from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
+from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType, Executor
 from perdure.sdk.calls import Activity, AsyncActivity, PlainActivity, options_from
 from perdure.sdk.coroutines import Coro
-from perdure.sdk.options import optional_name
+from perdure.sdk.names import main_place
+from perdure.sdk.options import one_of, optional_name
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.signatures import Signature
@@ -69,6 +70,7 @@ class ActivityNamespace:
         retry_policy: RetryPolicy | None = None,
         priority: int | None = None,
         cancellation_type: CancellationType | None = None,
+        executor: Executor | None = None,
     ) -> _Decorator: ...
     def __call__(
         self,
@@ -83,6 +85,7 @@ class ActivityNamespace:
         retry_policy: RetryPolicy | None = None,
         priority: int | None = None,
         cancellation_type: CancellationType | None = None,
+        executor: Executor | None = None,
     ) -> _Decorated | Callable[[Callable[..., object]], _Decorated]:
         """Make a function an activity: called from a workflow it is retried, timed and recorded.
 
@@ -100,6 +103,9 @@ class ActivityNamespace:
                 `CancelledError` is raised at once. "wait": it is asked to stop, and waited for; if it ends otherwise
                 all the same, that is what the call gives, and `CancelledError` comes at the next wait. "abandon": it
                 is not asked, and goes on unheard.
+            executor: where a plain function runs: "thread", the default, or "process", for what keeps a processor busy:
+                in a process of its own, of a pool that the worker has. Such a function is one of a module, which is
+                imported there.
 
         Raises:
             TypeError, ValueError: it can't be an activity, an option is not what it should be, or the name is taken.
@@ -117,7 +123,7 @@ class ActivityNamespace:
         )
 
         def decorate(function: Callable[..., object]) -> _Decorated:
-            return _define(function, name, options)
+            return _define(function, name, options, executor)
 
         return decorate if function is None else decorate(function)
 
@@ -237,7 +243,9 @@ def definition_of(decorated: object) -> ActivityDefinition:
     raise TypeError(f"{decorated!r} is not an activity: decorate the function with @activity")
 
 
-def _define(function: Callable[..., object], name: str | None, options: ActivityOptions) -> _Decorated:
+def _define(
+    function: Callable[..., object], name: str | None, options: ActivityOptions, executor: Executor | None
+) -> _Decorated:
     function_name = getattr(function, "__name__", None)
     if isinstance(function, type | Activity) or not callable(cast(object, function)) or function_name is None:
         raise TypeError(f"@activity is for functions, not for {function!r}")
@@ -246,16 +254,38 @@ def _define(function: Callable[..., object], name: str | None, options: Activity
     if isinstance(getattr(function, "definition", None), WorkflowDefinition):
         raise TypeError(f"{function_name} is a workflow: a function is either that or an activity")
     name = optional_name(name, "name") or cast(str, function_name)
+    is_async = inspect.iscoroutinefunction(function)
     definition = ActivityDefinition(
         name=name,
         function=function,
-        is_async=inspect.iscoroutinefunction(function),
+        is_async=is_async,
         signature=Signature(function, f"activity {name}"),
         options=options,
+        executor=_executor(executor, function, is_async=is_async),
     )
     REGISTRY.add_activity(definition)
     kind = AsyncActivity[..., object] if definition.is_async else PlainActivity[..., object]
     return kind(definition)
+
+
+def _executor(executor: Executor | None, function: Callable[..., object], *, is_async: bool) -> Executor:
+    """Where it runs. Raises TypeError, ValueError where it can't run there."""
+    if executor is None:
+        return "thread"
+    name, where = function.__qualname__, one_of(executor, "executor", get_args(Executor))
+    if is_async:
+        raise TypeError(f"activity {name}: executor is for plain functions; an `async def` runs on the worker's loop")
+    if where == "process" and "<" in name:
+        raise TypeError(
+            f'activity {name}: executor="process" is for functions of a module, since another process has to find them '
+            f"there: move it out of the function that it is in"
+        )
+    if where == "process" and function.__module__ == "__main__" and main_place() is None:
+        raise TypeError(
+            f'activity {name}: executor="process" needs a file that another process can import, and there is none of '
+            f"this program: put the function into a module"
+        )
+    return where
 
 
 def _program(

@@ -13,6 +13,10 @@ CancellationType = Literal["try", "wait", "abandon"]
 """What cancelling a call means: see `perdure.sdk.workflow.futures`."""
 
 
+Executor = Literal["thread", "process"]
+"""Where a plain function runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class ActivityOptions:
     """How an activity is run. Durations are microseconds; 0: none. An empty queue is the workflow's own."""
@@ -40,3 +44,4 @@ class ActivityDefinition:
     is_async: bool
     signature: Signature
     options: ActivityOptions
+    executor: Executor = "thread"

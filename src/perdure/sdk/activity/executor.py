@@ -1,4 +1,4 @@
-"""Runs attempts of activities: `async def` on the loop, each in a task; plain `def` in threads.
+"""Runs attempts of activities: `async def` on the loop, each in a task; plain `def` in threads, or in processes.
 
 ::
 
@@ -16,21 +16,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from threading import get_ident
-from typing import Any
-
-from msgspec.structs import replace
+from typing import TYPE_CHECKING, Any
 
 from perdure.clock import SECOND
-from perdure.errors import ApplicationError, CompleteLater, InvalidRequest, NotFound
+from perdure.errors import InvalidRequest, NotFound
 from perdure.limits import HEARTBEAT_INTERVAL_MINIMUM, HEARTBEAT_JOURNAL_INTERVAL, MAX_THREADS, SHUTDOWN_GRACE
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payloads
 from perdure.model.tasks import (
-    ActivityCancellation,
-    ActivityCompletion,
     ActivityDetached,
     ActivityEvicted,
     ActivityFailure,
@@ -42,13 +39,15 @@ from perdure.model.tasks import (
 )
 from perdure.sdk.activity.context import ActivityContext, current_context
 from perdure.sdk.activity.definition import ActivityDefinition
+from perdure.sdk.activity.outcomes import Outcome, encoding_failure, raised, returned
 from perdure.sdk.activity.threads import Job, ThreadPool
 from perdure.sdk.failures import failure_of
 from perdure.sdk.unknown import unknown_name
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from perdure.sdk.activity.pool import ProcessPool
 
-Outcome = ActivityCompletion | ActivityFailure | ActivityCancellation | ActivityEvicted | ActivityDetached
+_log = logging.getLogger(__name__)
 
 
 class Attempt(ActivityContext):
@@ -124,26 +123,12 @@ class Attempt(ActivityContext):
     # --- Outcomes -----------------------------------------------------------------------------------
     def returned(self, result: object) -> Outcome:
         """The outcome of an attempt that returned."""
-        try:
-            payload = self.definition.signature.encode_result(result)
-        except InvalidRequest as error:
-            return ActivityFailure(self.task.token, _encoding_failure(error))
-        return ActivityCompletion(self.task.token, payload)
+        return returned(self.task, self.definition, result)
 
     def raised(self, error: BaseException) -> Outcome:
         """The outcome of an attempt that raised."""
-        if isinstance(error, CompleteLater):
-            return ActivityDetached(self.task.token)
-        if isinstance(error, asyncio.CancelledError):
-            if self.reason == "cancel_requested":
-                return ActivityCancellation(self.task.token)
-            if self.cancelled or (self.running is not None and self.running.cancelling()):
-                return ActivityEvicted(self.task.token)  # it timed out, or the worker or the loop stops
-            message = f"activity {self.task.activity_type!r} raised CancelledError, but nobody asked it to stop"
-            unasked = ApplicationError(message, type="CancelledError")
-            unasked.__cause__ = error
-            error = unasked
-        return ActivityFailure(self.task.token, failure_of(error))
+        asked = self.cancelled or (self.running is not None and self.running.cancelling() > 0)
+        return raised(self.task, error, asked=asked, reason=self.reason)
 
 
 class ActivityExecutor:
@@ -153,10 +138,16 @@ class ActivityExecutor:
         activities: the definitions that it has, by name; looked at for each attempt, so that it may grow.
         send: takes the messages for the node, in order.
         slots: attempts that run at once at most; the node sees to it.
+        processes: how many of them in processes of their own at most; by default as many as there are processors.
     """
 
     def __init__(
-        self, activities: Mapping[str, ActivityDefinition], send: Callable[[FromWorker], None], *, slots: int
+        self,
+        activities: Mapping[str, ActivityDefinition],
+        send: Callable[[FromWorker], None],
+        *,
+        slots: int,
+        processes: int | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.thread = get_ident()
@@ -164,6 +155,8 @@ class ActivityExecutor:
         self._activities = activities
         self._attempts: dict[ActivityToken, Attempt] = {}
         self._threads = ThreadPool[Outcome | BaseException](self.loop, min(slots, MAX_THREADS))
+        self._processes = processes or os.cpu_count() or 1
+        self._pool: ProcessPool | None = None
         # Attempts begin in a copy of this context, not in that of whoever happened to cause their start.
         self._context = contextvars.copy_context()
         self._stopping: asyncio.Future[None] | None = None
@@ -180,10 +173,14 @@ class ActivityExecutor:
         if definition is None:
             self.send(ActivityFailure(token, self._unknown(task.activity_type)))
             return
+        if definition.executor == "process":  # which decodes its arguments there
+            self._attempts[token] = attempt = Attempt(self, task, definition)
+            attempt.running = self.loop.create_task(self._run_in_process(attempt), context=self._context.copy())
+            return
         try:
             args, kwargs = definition.signature.decode(task.input)
         except InvalidRequest as error:
-            self.send(ActivityFailure(token, _encoding_failure(error)))
+            self.send(ActivityFailure(token, encoding_failure(error)))
             return
         except Exception as error:  # a bug of the definition, such as an annotation that can't be read
             self.send(ActivityFailure(token, failure_of(error)))
@@ -218,6 +215,8 @@ class ActivityExecutor:
                 _log.warning("activity %r did not stop within %g s and is left behind; it will run again", name, grace)
                 self._end(attempt, ActivityEvicted(attempt.task.token))
             self._threads.close()
+            if self._pool is not None:
+                await self._pool.stop()
 
     def call_soon_threadsafe(self, callback: Callable[[], None]) -> None:
         """Call something on the loop, from a thread; nothing happens if the loop is closed."""
@@ -241,6 +240,24 @@ class ActivityExecutor:
         except BaseException as error:
             outcome = attempt.raised(error)
         self._end(attempt, outcome)
+
+    async def _run_in_process(self, attempt: Attempt) -> None:
+        attempt.begun = True
+        current_context.set(attempt)
+        try:
+            outcome = await self._process_pool().run(attempt, attempt.definition)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            outcome = attempt.raised(error)
+        self._end(attempt, outcome)
+
+    def _process_pool(self) -> ProcessPool:
+        if self._pool is None:
+            from perdure.sdk.activity.pool import ProcessPool
+
+            self._pool = ProcessPool(self._processes)
+        return self._pool
 
     def _run_plain(self, attempt: Attempt, args: list[object], kwargs: dict[str, object]) -> Outcome | BaseException:
         current_context.set(attempt)
@@ -284,7 +301,3 @@ class ActivityExecutor:
     def _unknown(self, name: str) -> Failure:
         # Retried as any failure is: the next deploy may have it.
         return failure_of(NotFound(unknown_name("this worker", "activity", name, self._activities)))
-
-
-def _encoding_failure(error: InvalidRequest) -> Failure:
-    return replace(failure_of(error), kind="encoding", non_retryable=True)

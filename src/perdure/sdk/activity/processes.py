@@ -1,13 +1,9 @@
 """Programs that activities run: `activity.run_process`. Whatever ends an attempt, ends all of what it has started.
 
-A program runs in a process group of its own, which it shares with a watcher: a shell that does nothing but wait for
-the end of a pipe from this process. The pipe ends with this process, however that dies, and then the watcher ends the
-group. It is there before the program is, so there is no moment at which the program could be left alone::
+A program runs in a process group of its own, which it shares with a watcher (see `groups`). ::
 
-    worker ──pipe──▶ watcher (leads the group)      the pipe ends: SIGTERM to the group, a grace, SIGKILL
+    worker ──pipe──▶ watcher (leads the group)
        └───────────▶ program (is in the group) ──▶ its own children
-
-What leaves the group by itself (a daemon, by setsid or setpgid) is out of reach.
 """
 
 from __future__ import annotations
@@ -39,13 +35,19 @@ from perdure.limits import (
     PROCESS_POLL,
 )
 from perdure.sdk.activity.context import ActivityContext, current
+from perdure.sdk.activity.groups import (
+    SECOND_WATCHER,
+    WATCHER,
+    end_group,
+    how_it_ended,
+    reap,
+    signal_group,
+    watch,
+)
 from perdure.sdk.activity.logs import OUTSIDE, ActivityLogger
 
-_WATCHER: Final = "trap '' HUP INT TERM; echo; read -r _; kill -TERM 0; sleep \"$1\"; kill -KILL 0"
-_SECOND_WATCHER: Final = "trap '' HUP INT TERM; echo; read -r _; kill -KILL -- \"-$1\""
 _READ: Final = 64 * 1024
 _LAST_READS: Final = 64  # after the end: more than any pipe holds
-_GONE: Final = (ProcessLookupError, PermissionError)  # the latter on some systems, of a group of the dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +157,10 @@ def _checked(program: Program, result: ProcessResult) -> ProcessResult:
     if program.check and result.returncode:
         # Not the arguments: secrets stand there.
         code = result.returncode
-        how = f"exited with code {code}" if code > 0 else f"was ended by {_signal(-code)}"
+        how = how_it_ended(code)
         output = (result.stderr.strip() or result.stdout.strip())[-PROCESS_ERROR_OUTPUT:]
         raise ProcessFailed(f"{_name(program)} {how}" + (f": {output}" if output else ""), code, output)
     return result
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class _Output:
@@ -220,7 +215,7 @@ class _Running:
     def run(self) -> ProcessResult:
         """Run it to its end. Raises OSError where it can't be started."""
         program = self._program
-        watcher = _watch(_WATCHER, f"{program.grace:.3f}")
+        watcher = watch(WATCHER, f"{program.grace:.3f}")
         self._group = watcher.pid
         try:
             process = subprocess.Popen(
@@ -233,7 +228,7 @@ class _Running:
                 process_group=watcher.pid,
             )
         except BaseException:
-            _end_group(watcher)
+            end_group(watcher)
             raise
         with process:
             try:
@@ -241,7 +236,7 @@ class _Running:
                 if self.stopping:
                     self._await_group(watcher)
             finally:
-                _end_group(watcher)
+                end_group(watcher)
                 process.kill()
         out, err = self._outputs
         stdout, stderr = out.text(), err.text()
@@ -283,65 +278,29 @@ class _Running:
         if not self.stopping and self._stop():
             self.stopping = True
             self._deadline = time.monotonic() + self._program.grace
-            _signal_group(self._group, signal.SIGTERM)
+            signal_group(self._group, signal.SIGTERM)
         elif self.stopping and time.monotonic() >= self._deadline:
             process.kill()
 
     def _await_group(self, watcher: subprocess.Popen[bytes]) -> None:
         """The program was told to end, and has: what it had started is given the rest of the grace."""
-        second = _watch(_SECOND_WATCHER, str(watcher.pid))
+        second = watch(SECOND_WATCHER, str(watcher.pid))
         try:
             watcher.kill()
             watcher.wait()  # now the group is empty when all others have ended
             pause = 0.001
-            while _signal_group(watcher.pid, 0) and time.monotonic() < self._deadline:
+            while signal_group(watcher.pid, 0) and time.monotonic() < self._deadline:
                 time.sleep(pause)
                 pause = min(2 * pause, PROCESS_POLL / SECOND)
         finally:
-            _end_group(watcher)
+            end_group(watcher)
             second.kill()
-            _reap(second)
+            reap(second)
 
 
 def _to_log(logger: logging.LoggerAdapter[logging.Logger], program: Program, stream: str) -> Callable[[str], None]:
     name = _name(program)
     return lambda line: logger.log(program.log_level, "%s: %s", name, line, extra={"stream": stream})
-
-
-def _watch(script: str, argument: str) -> subprocess.Popen[bytes]:
-    watcher = subprocess.Popen(
-        ["/bin/sh", "-c", script, "perdure-watcher", argument],
-        cwd="/",
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        process_group=0,
-    )
-    assert watcher.stdout is not None
-    with watcher.stdout:
-        watcher.stdout.readline()  # from now on it ignores what is sent to its group, but SIGKILL
-    return watcher
-
-
-def _signal_group(group: int, number: int) -> bool:
-    """Whether there was anybody to be sent a signal."""
-    try:
-        os.killpg(group, number)
-    except _GONE:
-        return False
-    return True
-
-
-def _end_group(watcher: subprocess.Popen[bytes]) -> None:
-    """All of the group end now, the watcher, too."""
-    _signal_group(watcher.pid, signal.SIGKILL)
-    _reap(watcher)
-
-
-def _reap(watcher: subprocess.Popen[bytes]) -> None:
-    watcher.wait()
-    if watcher.stdin is not None:
-        watcher.stdin.close()
 
 
 def _serve(selector: selectors.BaseSelector, timeout: float, *, write: bool = True) -> bool:

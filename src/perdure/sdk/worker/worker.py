@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from perdure.ids import IdSource, RandomIds
-from perdure.limits import DEFAULT_CONCURRENT_ACTIVITIES, MAX_CONCURRENT_ACTIVITIES
+from perdure.limits import DEFAULT_CONCURRENT_ACTIVITIES, MAX_ACTIVITY_PROCESSES, MAX_CONCURRENT_ACTIVITIES
 from perdure.model.requests import Service, WorkerLink
 from perdure.model.tasks import (
     ActivityTask,
@@ -31,6 +31,7 @@ from perdure.model.tasks import (
 )
 from perdure.sdk.activity.api import definition_of as activity_definition
 from perdure.sdk.activity.executor import ActivityExecutor
+from perdure.sdk.activity.spawned import refuse_while_importing
 from perdure.sdk.client.client import Client
 from perdure.sdk.identity import identity
 from perdure.sdk.options import name, whole_number
@@ -50,6 +51,8 @@ class Worker:
         client: whose Service and namespace it serves; or a Service.
         task_queue: the queue that it takes its work from.
         max_concurrent_activities: how many activities run at once at most.
+        max_activity_processes: how many of them in processes (`@activity(executor="process")`) at most; by default as
+            many as there are processors. They are started when they are needed, and end with the worker.
         workflows: functions and classes decorated with `@workflow`; by default all that have been imported, also
             later ones.
         activities: functions decorated with `@activity`; by default all, in the same way.
@@ -68,6 +71,7 @@ class Worker:
         *,
         task_queue: str = "default",
         max_concurrent_activities: int = DEFAULT_CONCURRENT_ACTIVITIES,
+        max_activity_processes: int | None = None,
         workflows: Iterable[object] | None = None,
         activities: Iterable[object] | None = None,
         build_id: str = "",
@@ -75,6 +79,9 @@ class Worker:
         ids: IdSource | None = None,
     ) -> None:
         slots = whole_number(max_concurrent_activities, "max_concurrent_activities", 1, MAX_CONCURRENT_ACTIVITIES)
+        self._processes = max_activity_processes
+        if max_activity_processes is not None:
+            whole_number(max_activity_processes, "max_activity_processes", 1, MAX_ACTIVITY_PROCESSES)
         if isinstance(client, Client):
             self._service, self._namespace = client.service, client.namespace
         else:
@@ -102,10 +109,13 @@ class Worker:
         """
         if self._executor is not None:
             raise RuntimeError("this worker was started already; make another one")
+        refuse_while_importing("start a worker")
         determinism.install()
         for definition in self._registry.workflows.values():
             scanning.check(definition)
-        self._executor = executor = ActivityExecutor(self._registry.activities, self._send, slots=self._slots)
+        self._executor = executor = ActivityExecutor(
+            self._registry.activities, self._send, slots=self._slots, processes=self._processes
+        )
         self._tasks = tasks = WorkflowTasks(self._registry.workflows, self._send)
         self._handlers = {
             WorkflowTask: tasks.activate,
