@@ -26,6 +26,7 @@ from perdure.errors import (
     ActivityError,
     ActivityTimedOut,
     ApplicationError,
+    CodecError,
     DecodeError,
     EncodeError,
     EngineStopped,
@@ -56,6 +57,7 @@ from perdure.errors import (
     WorkflowTerminated,
     WorkflowTimedOut,
 )
+from perdure.model.payloads import Payload
 from perdure.sdk.activity.api import activity
 from perdure.sdk.calls import ActivityHandle
 from perdure.sdk.retry import RetryPolicy
@@ -75,6 +77,9 @@ if TYPE_CHECKING:
     from perdure.sdk.client.elsewhere import AsyncActivityHandle
     from perdure.sdk.client.handle import WorkflowHandle
     from perdure.sdk.client.starts import StartOptions, WithStart
+    from perdure.sdk.codecs.aes_gcm import AesGcm
+    from perdure.sdk.codecs.api import PayloadCodec
+    from perdure.sdk.codecs.zstd import Zstd
 
     __version__: str
 
@@ -85,11 +90,13 @@ __all__ = [
     "ActivityHandle",
     "ActivityInfo",
     "ActivityTimedOut",
+    "AesGcm",
     "ApplicationError",
     "AsyncActivityHandle",
     "AttemptState",
     "ChildHandle",
     "Client",
+    "CodecError",
     "DecodeError",
     "Duration",
     "EncodeError",
@@ -102,6 +109,8 @@ __all__ = [
     "NondeterminismError",
     "NotFound",
     "NotRunning",
+    "Payload",
+    "PayloadCodec",
     "PayloadTooLarge",
     "PerdureError",
     "ProcessFailed",
@@ -132,6 +141,7 @@ __all__ = [
     "WorkflowRow",
     "WorkflowTerminated",
     "WorkflowTimedOut",
+    "Zstd",
     "activity",
     "embedded",
     "workflow",
@@ -142,13 +152,16 @@ _LAZY: Final = {
     "ActivityInfo": "perdure.sdk.activity.context",
     "AsyncActivityHandle": "perdure.sdk.client.elsewhere",
     "AttemptState": "perdure.model.requests",
+    "AesGcm": "perdure.sdk.codecs.aes_gcm",
     "Client": "perdure.sdk.client.client",
+    "PayloadCodec": "perdure.sdk.codecs.api",
     "ProcessResult": "perdure.sdk.activity.processes",
     "StartOptions": "perdure.sdk.client.starts",
     "WithStart": "perdure.sdk.client.starts",
     "WorkflowDescription": "perdure.sdk.client.description",
     "WorkflowHandle": "perdure.sdk.client.handle",
     "WorkflowRow": "perdure.sdk.client.description",
+    "Zstd": "perdure.sdk.codecs.zstd",
     "embedded": "perdure.embedded",
 }
 """Names that are imported when they are first asked for: what only defines workflows needs no engine."""

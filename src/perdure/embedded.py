@@ -22,6 +22,7 @@ from perdure.ids import IdSource, RandomIds
 from perdure.limits import DEFAULT_CONCURRENT_ACTIVITIES, DEFAULT_RETENTION, NODE_GRACE
 from perdure.sdk.activity.spawned import refuse_while_importing
 from perdure.sdk.client.client import Client
+from perdure.sdk.codecs.api import PayloadCodec
 from perdure.sdk.worker.worker import Worker
 from perdure.sdk.workflow.context import current
 
@@ -89,6 +90,8 @@ def embedded(
     build_id: str = "",
     retention: Duration | None = None,
     grace: Duration | None = None,
+    codecs: Iterable[PayloadCodec] = (),
+    encode_failures: bool = False,
     clock: Clock | None = None,
     ids: IdSource | None = None,
 ) -> Embedded:
@@ -112,6 +115,9 @@ def embedded(
         retention: how long a closed run can still be read; by default 30 days.
         grace: how long a process that says nothing counts as alive; by default 10 seconds. Then others begin again
             what its activities were doing. Only where processes share a database, and the same in all of them.
+        codecs: what becomes of payloads before they are stored, in this order, such as
+            ``[Zstd(), AesGcm(key="env:PERDURE_KEY")]``.
+        encode_failures: whether messages and tracebacks of failures go through the codecs, too.
         clock, ids: other sources of time and identifiers, for tests.
 
     Raises:
@@ -130,7 +136,9 @@ def embedded(
     """
     ids = ids or RandomIds()
     node = _node(location, clock or SystemClock(), ids, retention, grace)
-    client = Client(node, namespace=namespace, task_queue=task_queue, ids=ids)
+    client = Client(
+        node, namespace=namespace, task_queue=task_queue, ids=ids, codecs=codecs, encode_failures=encode_failures
+    )
     worker = Worker(
         client,
         task_queue=task_queue,
@@ -164,6 +172,16 @@ def _place(location: str | os.PathLike[str]) -> str:
         return str.__str__(os.fspath(location))  # which may be bytes: SQLite's paths are text
     except TypeError:
         raise TypeError(f"location must be text or a path, not {type(location).__name__}") from None
+
+
+def _node(where: str, time: Clock, ids: IdSource, retention: Duration | None, grace: Duration | None) -> Node:
+    """The engine over what is at a place."""
+    kept = DEFAULT_RETENTION if retention is None else microseconds(retention, "retention")
+    given_up = NODE_GRACE if grace is None else microseconds(grace, "grace")
+    if where.startswith(POSTGRES):
+        return _shared_node(where, time, ids, kept, given_up)
+    store: Store = MemoryStore() if where == IN_MEMORY else SqliteStore(where)
+    return Node(store, time, ids, retention=kept)
 
 
 def _shared_node(dsn: str, time: Clock, ids: IdSource, retention: int, grace: int) -> Node:

@@ -8,6 +8,7 @@
     │   ├── EncodeError          a value can't be turned into a payload
     │   ├── DecodeError          a payload doesn't fit the hinted type
     │   └── LimitExceeded        a named bound was reached
+    ├── CodecError               a codec, its key or its library is missing, or what it is given is damaged
     ├── NotFound                 there is no such execution, activity or update
     │   └── NotRunning           there is one, but it is closed
     ├── WorkflowAlreadyStarted   the workflow id is taken
@@ -57,6 +58,10 @@ class EncodeError(InvalidRequest):
 
 class DecodeError(InvalidRequest):
     """A payload doesn't fit the hinted type; the message names the field."""
+
+
+class CodecError(PerdureError):
+    """A payload can't be encoded or decoded by its codecs: the message says what is missing or damaged."""
 
 
 class LimitExceeded(InvalidRequest):

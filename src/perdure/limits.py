@@ -17,6 +17,16 @@ rebuilt, so what is in it must stay small; larger things belong in a file or an 
 MAX_MESSAGE: Final = 8 * 1024 * 1024
 """All payloads of one request together: what one commit should carry for one execution."""
 
+MAX_BLOB: Final = 64 * 1024 * 1024
+"""One encoded value where codecs make it smaller, before they do. It is in memory several times at once."""
+
+MAX_CODED: Final = 16
+"""How often a payload may be encoded by codecs, one after another: what is encoded endlessly is an attack."""
+
+CODEC_ON_LOOP: Final = 64 * 1024
+"""Bytes of a message's payloads up to which codecs run on the event loop: some tenths of a millisecond, while a thread
+costs half as much. Larger ones are encoded and decoded in a thread."""
+
 MAX_ID_LENGTH: Final = 1_000
 """Characters of a workflow id, type, queue, signal, query or update name: they stand in database keys."""
 

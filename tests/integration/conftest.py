@@ -15,7 +15,7 @@ from perdure.sdk.worker.workflows import WorkflowTasks
 from tests.integration.engines import Engine, Simulation
 
 
-@pytest.fixture(params=["memory", "sqlite", "transport", "tiny", "nodes", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", "transport", "codecs", "tiny", "nodes", "postgres"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     """An engine that can be opened again and again. "tiny" keeps nothing in memory: all is always replayed."""
     kind = str(request.param)

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final, TypeVar
@@ -22,11 +23,13 @@ from perdure.engine.storage.postgres import PostgresStore
 from perdure.engine.storage.sqlite import SqliteStore
 from perdure.ids import RandomIds, SeededIds
 from perdure.limits import DEFAULT_RETENTION, NODE_GRACE
-from perdure.model.requests import Reply, Request, WorkerLink
+from perdure.model.requests import Reply, Request, Service, WorkerLink
 from perdure.model.tasks import ToWorker, WorkerHello
 from perdure.sdk.client.client import Client
 from perdure.sdk.client.description import ActivityDescription, WorkflowDescription
 from perdure.sdk.client.handle import WorkflowHandle
+from perdure.sdk.codecs.aes_gcm import AesGcm
+from perdure.sdk.codecs.api import PayloadCodec
 from perdure.sdk.worker.worker import Worker
 from perdure.testing.simulation.loop import SimulatedClock, SimulatedLoop
 from perdure.testing.transport import InProcessTransport
@@ -63,7 +66,8 @@ class HandedClock:
 class Engine:
     """A store that outlives the engines that a test opens over it, one after another.
 
-    kind: "memory", "sqlite" (through `embedded`), "transport" (SQLite, every message encoded), or two nodes, each with
+    kind: "memory", "sqlite" (through `embedded`), "transport" (SQLite, every message encoded), "codecs" (the same, and
+    every payload and failure encrypted), or two nodes, each with
     a worker, to which requests go in turn: "nodes" over one memory, "postgres" in one database.
     """
 
@@ -81,41 +85,61 @@ class Engine:
         clock: Clock | None = None,
         max_concurrent_activities: int = 100,
         retention: timedelta | None = None,
+        codecs: Sequence[PayloadCodec] = (),
+        encode_failures: bool = False,
     ) -> AsyncGenerator[Client]:
         """An engine, a worker and a client, as `embedded` puts them together."""
+        if self.kind == "codecs" and not codecs:
+            codecs, encode_failures = [AesGcm(key=f"file:{key_file(self.path.parent)}")], True
         if self.kind == "sqlite":
             async with embedded(
-                self.path, clock=clock, max_concurrent_activities=max_concurrent_activities, retention=retention
+                self.path,
+                clock=clock,
+                max_concurrent_activities=max_concurrent_activities,
+                retention=retention,
+                codecs=codecs,
+                encode_failures=encode_failures,
             ) as client:
                 yield client
             return
         kept = DEFAULT_RETENTION if retention is None else int(retention.total_seconds() * 1_000_000)
         if self.kind in ("nodes", "postgres"):
-            async with self._nodes(clock or SystemClock(), max_concurrent_activities, kept) as client:
+            coded = partial(Client, codecs=codecs, encode_failures=encode_failures)
+            async with self._nodes(clock or SystemClock(), max_concurrent_activities, kept, coded) as client:
                 yield client
             return
         store = self._memory if self.kind == "memory" else SqliteStore(self.path)
         node = Node(store, clock or SystemClock(), RandomIds(), retention=kept)
-        service = InProcessTransport(node) if self.kind == "transport" else node
-        client = Client(service)
+        service = InProcessTransport(node) if self.kind in ("transport", "codecs") else node
+        client = Client(service, codecs=codecs, encode_failures=encode_failures)
         worker = Worker(client, max_concurrent_activities=max_concurrent_activities)
         async with Embedded(node, worker, client) as opened:
             yield opened
 
     @asynccontextmanager
-    async def _nodes(self, clock: Clock, slots: int, retention: int) -> AsyncGenerator[Client]:
+    async def _nodes(
+        self, clock: Clock, slots: int, retention: int, client_of: Callable[[Service], Client]
+    ) -> AsyncGenerator[Client]:
         self._time.clock = clock  # the nodes follow the store's clock; but nobody sets the database's
         async with AsyncExitStack() as stack:
             nodes = [member(self._shared(), clock, retention) for _ in range(2)]
             for node in nodes:
-                client = Client(node)
+                client = client_of(node)
                 await stack.enter_async_context(Embedded(node, Worker(client, max_concurrent_activities=slots), client))
-            yield Client(InTurn(nodes))
+            yield client_of(InTurn(nodes))
 
     def _shared(self) -> Shared:
         if self.kind == "nodes":
             return self._memory.another()
         return PostgresStore(shared_server("postgres").dsn(), schema=self._schema)
+
+
+def key_file(folder: Path) -> Path:
+    """A file with a key, made if need be."""
+    file = folder / "key"
+    if not file.exists():
+        file.write_text("5a" * 32)
+    return file
 
 
 def member(store: Shared, clock: Clock, retention: int = DEFAULT_RETENTION) -> Node:

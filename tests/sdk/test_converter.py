@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.errors import DecodeError, EncodeError, PayloadTooLarge
+from perdure.errors import CodecError, DecodeError, EncodeError, PayloadTooLarge
 from perdure.limits import MAX_PAYLOAD
 from perdure.model.payloads import NULL, Payload
 from perdure.sdk.converter import BINARY, codec, decode, encode, encode_all
@@ -215,7 +215,6 @@ def test_a_value_that_would_not_fit_is_not_sent(hint: object, value: object, mes
         (int, Payload(b""), "truncated"),
         (str, Payload(b'"\xff"'), "doesn't fit `str`"),
         (int, Payload(b"x", {"encoding": BINARY}), "expected `int`, got `bytes`"),
-        (int, Payload(b"1", {"encoding": "zstd"}), "encoded as 'zstd'"),
         (Any, Payload(b"[" * 100_000), "doesn't fit"),
     ],
 )
@@ -224,6 +223,19 @@ def test_a_payload_that_does_not_fit(hint: object, payload: Payload, message: st
         decode(payload, hint, HERE)
     assert str(caught.value).startswith(HERE)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (Payload(b"1", {"encoding": "zstd"}), f"{HERE} can't be decoded: it is encoded as 'zstd': give the codecs"),
+        (Payload(b"1", {"encoding": "zstd", "unreadable": "no key"}), f"{HERE} can't be decoded: no key"),
+    ],
+)
+def test_a_payload_that_a_codec_has_left_as_it_was_is_no_misfit(payload: Payload, message: str) -> None:
+    with pytest.raises(CodecError) as caught:
+        decode(payload, int, HERE)
+    assert str(caught.value).startswith(message)
 
 
 def test_the_limit_of_a_payload_is_exact() -> None:

@@ -12,6 +12,9 @@ from perdure.model.payloads import ENCODING, Payload
 GROUP: Final = "failures"
 """Value of the `encoding` metadata of an exception group's args: its message, and its members as failures."""
 
+HIDDEN: Final = "(encoded)"
+"""The message of a failure whose own one is in `encoded`."""
+
 _FRAME: Final = re.compile(r'File "(.+?)", line (\d+)')
 _NOT_USER_CODE: Final = re.compile(r"^<frozen |[/\\](perdure[/\\]sdk|lib[/\\]python3\.\d+)[/\\]")
 _WELL_KNOWN: Final = re.compile(r"^(builtins|perdure\.errors)\.")
@@ -24,6 +27,7 @@ FailureKind = Literal[
     "terminated",
     "worker_lost",
     "encoding",  # a value that could not be encoded or decoded
+    "unread",  # a worker could not decode what it was given, and so has not begun
     "nondeterminism",
     "engine",  # a refusal of the engine, such as a bound that was reached
 ]
@@ -35,6 +39,7 @@ class Failure(Struct, frozen=True, array_like=True, gc=False):
     types: names of the exception's class and all its bases, "module.qualname", most derived first.
     args, state: the exception's `args` and `__dict__`, encoded; None where they could not be.
     next_retry_delay: microseconds until the next attempt, instead of the policy's backoff; -1: unset.
+    encoded: message and traceback, where they are to be read only with the right codecs.
     """
 
     message: str
@@ -46,6 +51,7 @@ class Failure(Struct, frozen=True, array_like=True, gc=False):
     cause: Failure | None = None
     non_retryable: bool = False
     next_retry_delay: int = -1
+    encoded: Payload | None = None
 
     @property
     def type(self) -> str:

@@ -10,6 +10,9 @@ KEYWORD = "keyword"
 ENCODING = "encoding"
 """Metadata key: how `data` is encoded; absent for plain JSON."""
 
+UNREADABLE = "unreadable"
+"""Metadata key: why the payload could not be decoded on its way. It is as it was stored."""
+
 
 class Payload(Struct, frozen=True, array_like=True, gc=False):
     """One encoded value. Without metadata it is plain JSON."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import Context, ContextVar
 from functools import lru_cache
 from pathlib import PurePath
 from types import GenericAlias, NoneType, UnionType
@@ -20,12 +22,19 @@ from typing import Any, Final, Never, NoReturn, Union, cast, get_args, get_origi
 
 import msgspec
 
-from perdure.errors import DecodeError, EncodeError, PayloadTooLarge
+from perdure.errors import CodecError, DecodeError, EncodeError, PayloadTooLarge
 from perdure.limits import MAX_PAYLOAD
-from perdure.model.payloads import ENCODING, NULL, Payload, Payloads
+from perdure.model.failures import GROUP
+from perdure.model.payloads import ENCODING, NULL, UNREADABLE, Payload, Payloads
 
 BINARY: Final = "binary"
 """Value of the `encoding` metadata: `data` is the bytes themselves."""
+
+MSGPACK: Final = "msgpack"
+"""The same where `data` is MessagePack, since some of it is bytes."""
+
+ENCODINGS: Final = frozenset({BINARY, MSGPACK, GROUP})
+"""What a payload may be encoded as when no codec has changed it, beside plain JSON."""
 
 _BINARY_METADATA: Final = {ENCODING: BINARY}
 _MAX_DEPTH: Final = 100  # of the search for what can't be encoded; msgspec gives up on deep values before
@@ -63,7 +72,7 @@ class Codec:
 
         Raises:
             EncodeError: it has no encoding, or doesn't fit the hint.
-            PayloadTooLarge: it is over `limits.MAX_PAYLOAD`.
+            PayloadTooLarge: it is over `limits.MAX_PAYLOAD`, or over `limits.MAX_BLOB` where codecs are in use.
         """
         kind = type(value)
         if kind is bytes:
@@ -73,15 +82,22 @@ class Codec:
         except Exception as error:
             raise _encode_error(value, where, error) from None
         if len(data) > MAX_PAYLOAD:
-            raise _too_large(len(data), where)
+            _check_room(len(data), where)
         if kind not in self._fits:
             self._check(value, data, where)
         return Payload(data)
 
     def decode(self, payload: Payload, where: str) -> object:
-        """A payload as a value of the hinted type. Raises DecodeError naming `where` and the field."""
+        """A payload as a value of the hinted type.
+
+        Raises:
+            DecodeError: it doesn't fit; the message names `where` and the field.
+            CodecError: it is still as a codec has left it.
+        """
         try:
             if payload.metadata is not None and ENCODING in payload.metadata:
+                if payload.metadata[ENCODING] not in ENCODINGS:
+                    raise _unread(payload, where)
                 return self._decode_binary(payload)
             return self._decode(payload.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -89,7 +105,7 @@ class Codec:
 
     def _encode_binary(self, value: bytes, where: str) -> Payload:
         if len(value) > MAX_PAYLOAD:
-            raise _too_large(len(value), where)
+            _check_room(len(value), where)
         payload = Payload(value, _BINARY_METADATA)
         if bytes not in self._fits:
             try:
@@ -101,7 +117,7 @@ class Codec:
     def _decode_binary(self, payload: Payload) -> object:
         encoding = (payload.metadata or {})[ENCODING]
         if encoding != BINARY:
-            raise msgspec.DecodeError(f"it is encoded as {encoding!r}, which this version can't read")
+            raise msgspec.DecodeError(f"it is encoded as {encoding!r}")
         if bytes in self._fits:
             return payload.data
         hint = cast("type[object]", self._hint)
@@ -245,11 +261,40 @@ def _encode_error(value: object, where: str, error: Exception) -> EncodeError:
     )
 
 
-def _too_large(size: int, where: str) -> PayloadTooLarge:
-    return PayloadTooLarge(
-        f"{where} is {size:,} bytes when encoded; the limit is {MAX_PAYLOAD:,}. Put it into a file or an object "
-        f"store, and pass its name"
-    )
+_room: Final[ContextVar[int]] = ContextVar("room", default=MAX_PAYLOAD)
+
+
+@contextmanager
+def roomy(size: int) -> Generator[None]:
+    """Values may be so large here: what they go through makes them smaller, and looks again."""
+    token = _room.set(size)
+    try:
+        yield
+    finally:
+        _room.reset(token)
+
+
+def hand_on_room(context: Context) -> None:
+    """Values may be as large in another context as they may be here."""
+    if (size := _room.get()) != MAX_PAYLOAD:
+        context.run(_room.set, size)
+
+
+def _check_room(size: int, where: str) -> None:
+    limit = _room.get()
+    if size > limit:
+        raise PayloadTooLarge(
+            f"{where} is {size:,} bytes when encoded; the limit is {limit:,}. Put it into a file or an object "
+            f"store, and pass its name"
+        )
+
+
+def _unread(payload: Payload, where: str) -> CodecError:
+    metadata = payload.metadata or {}
+    why = metadata.get(UNREADABLE)
+    if why is None:
+        why = f"it is encoded as {metadata.get(ENCODING)!r}: give the codecs that it was sent with, as `codecs=[…]`"
+    return CodecError(f"{where} can't be decoded: {why}")
 
 
 def _reason(error: Exception) -> str:

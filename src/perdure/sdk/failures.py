@@ -28,6 +28,7 @@ from perdure.errors import (
     ActivityError,
     ActivityTimedOut,
     ApplicationError,
+    CodecError,
     DecodeError,
     EncodeError,
     Hold,
@@ -43,7 +44,7 @@ from perdure.errors import (
 from perdure.limits import MAX_FAILURE_CAUSES, MAX_FAILURE_MESSAGE, MAX_ID_LENGTH, MAX_PAYLOAD, MAX_TRACEBACK
 from perdure.model.failures import GROUP, Failure, FailureKind
 from perdure.model.payloads import ENCODING, Payload
-from perdure.sdk.converter import decode, encode
+from perdure.sdk.converter import MSGPACK, decode, encode
 from perdure.sdk.names import class_name, find_exception, mro_names
 
 Ended = Literal["activity", "workflow"]
@@ -56,9 +57,6 @@ _ORIGIN: Final = "__perdure_failure__"
 
 _NOTE: Final = "Raised at:\n"
 """How the note begins that shows where a rebuilt exception was raised."""
-
-_MSGPACK: Final = "msgpack"
-"""The same where args are MessagePack, since some are bytes."""
 
 _KINDS: Final[tuple[tuple[tuple[type[BaseException], ...], FailureKind], ...]] = (
     ((Hold,), "hold"),
@@ -246,7 +244,7 @@ def _encoded(value: object) -> Payload | None:
 
 def _encoded_binary(value: object) -> Payload | None:
     try:
-        return Payload(msgspec.msgpack.encode(value), {ENCODING: _MSGPACK})
+        return Payload(msgspec.msgpack.encode(value), {ENCODING: MSGPACK})
     except Exception:
         return None
 
@@ -377,7 +375,7 @@ def _rebuilt(failure: Failure, resolver: ExceptionResolver) -> Exception | None:
                 _attributes(exception)[name] = value
         if isinstance(exception, ApplicationError):
             _fill(exception, failure)
-    except ClassNotImported:
+    except (ClassNotImported, CodecError):
         raise
     except Exception:  # such arguments make no such exception
         return None
@@ -405,7 +403,7 @@ def _bare(cls: type[Exception], failure: Failure, resolver: ExceptionResolver) -
 
 
 def _plain(payload: Payload) -> list[object]:
-    if payload.metadata is not None and payload.metadata.get(ENCODING) == _MSGPACK:
+    if payload.metadata is not None and payload.metadata.get(ENCODING) == MSGPACK:
         return msgspec.msgpack.decode(payload.data, type=list[object])
     return cast("list[object]", decode(payload, list[object], "the arguments of the exception"))
 

@@ -7,6 +7,7 @@ import pytest
 from perdure.clock import HOUR, MINUTE, SECOND
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
+from perdure.engine.core.deduplication import dedup_id
 from perdure.errors import InvalidRequest, NotFound, NotRunning
 from perdure.limits import HEARTBEAT_JOURNAL_INTERVAL
 from perdure.model import commands as c
@@ -50,8 +51,9 @@ def test_nobody_s_death_ends_it() -> None:
     run.decide(i.WorkersLost(lambda worker, since: False))
     assert run.activity().status == "started"
     run.now = NOW + HOUR
-    tx = run.decide(settle(token, payload("vpc")))
-    assert tx.dedup == ["r"]
+    report = settle(token, payload("vpc"))
+    tx = run.decide(report)
+    assert tx.dedup == [dedup_id(report)]
     scheduled = token.scheduled_event_id
     id = run.state.last_event_id
     assert run.history[-3:-1] == [

@@ -192,3 +192,27 @@ def test_a_failed_attempt_is_no_news_for_the_code() -> None:
     run.fail_activity(run.running())
     assert run.state.task is None
     assert run.activity().last_failure == FAILURE
+
+
+def test_what_a_worker_could_not_read_costs_no_attempts() -> None:
+    unread = Failure("no key", ("perdure.errors.CodecError", "builtins.Exception"), "unread")
+    run = Run.begin()
+    policy = RetryPolicy(maximum_attempts=1, non_retryable=("Exception",), initial_interval=10 * SECOND)
+    token = run.running(retry_policy=policy)
+    for interval in (10, 20, 40):
+        run.fail_activity(token, unread)
+        assert run.activity().status == "backing_off"
+        wait = run.activity().next_attempt_at - run.now
+        assert interval * SECOND * (1 - RETRY_JITTER) <= wait <= interval * SECOND
+        run.wake(run.activity().next_attempt_at)
+        token = run.start()
+    run.fail_activity(token, FAILURE)
+    assert isinstance(run.history[-2], e.ActivityTaskFailed)
+
+
+def test_what_a_worker_can_t_read_is_given_up_when_its_time_is_over() -> None:
+    run = Run.begin()
+    token = run.running(schedule_to_close_timeout=SECOND // 2)
+    run.fail_activity(token, Failure("no key", kind="unread"))
+    assert isinstance(run.history[-2], e.ActivityTaskFailed)
+    assert run.history[-2].retry_state == "timeout"

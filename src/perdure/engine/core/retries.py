@@ -38,6 +38,8 @@ def after_failure(run_id: str, activity: PendingActivity, failure: Failure, now:
     policy = activity.retry_policy or activity.event.retry_policy
     if activity.cancel_requested:
         return GiveUp("cancel_requested")
+    if failure.kind == "unread":
+        return _until_read(run_id, activity, now)
     if failure.kind == "hold":
         return HoldFor(failure.message)
     if matches(policy.hold_on, failure):
@@ -56,6 +58,15 @@ def after_failure(run_id: str, activity: PendingActivity, failure: Failure, now:
     if limit and at >= activity.event.time + limit + activity.held_for:
         return _exhausted(policy, failure, "timeout", "no time is left for another attempt")
     return Retry(at)
+
+
+def _until_read(run_id: str, activity: PendingActivity, now: int) -> Retry | GiveUp:
+    """The attempt has not begun, since its worker could not decode what it was given: it costs none of the attempts
+    that the policy gives. Only its time may end."""
+    policy = activity.retry_policy or activity.event.retry_policy
+    at = now + backoff(policy, activity.attempt, f"{run_id}/{activity.event.id}/{activity.attempt}")
+    limit, *_ = limits_of(activity)
+    return GiveUp("timeout") if limit and at >= activity.event.time + limit + activity.held_for else Retry(at)
 
 
 def told(verdict: Retry | HoldFor | GiveUp, now: int) -> str:

@@ -22,8 +22,10 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from perdure.clock import SECOND
-from perdure.errors import InvalidRequest, NotFound
+from perdure.errors import CodecError, InvalidRequest, NotFound
 from perdure.limits import HEARTBEAT_INTERVAL_MINIMUM, HEARTBEAT_JOURNAL_INTERVAL, MAX_THREADS, SHUTDOWN_GRACE
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payloads
@@ -41,6 +43,7 @@ from perdure.sdk.activity.context import ActivityContext, current_context
 from perdure.sdk.activity.definition import ActivityDefinition
 from perdure.sdk.activity.outcomes import Outcome, encoding_failure, raised, returned
 from perdure.sdk.activity.threads import Job, ThreadPool
+from perdure.sdk.converter import hand_on_room
 from perdure.sdk.failures import failure_of
 from perdure.sdk.unknown import unknown_name
 
@@ -182,11 +185,15 @@ class ActivityExecutor:
         except InvalidRequest as error:
             self.send(ActivityFailure(token, encoding_failure(error)))
             return
+        except CodecError as error:
+            self.send(ActivityFailure(token, replace(failure_of(error), kind="unread")))
+            return
         except Exception as error:  # a bug of the definition, such as an annotation that can't be read
             self.send(ActivityFailure(token, failure_of(error)))
             return
         self._attempts[token] = attempt = Attempt(self, task, definition)
         context = self._context.copy()
+        hand_on_room(context)
         if definition.is_async:
             attempt.running = self.loop.create_task(self._run(attempt, args, kwargs), context=context)
         else:

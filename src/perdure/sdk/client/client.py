@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import overload
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, overload
 
 from msgspec.structs import replace
 from typing_extensions import TypeVar, Unpack
@@ -20,6 +22,9 @@ from perdure.sdk.options import name, optional_text, text
 from perdure.sdk.workflow.api import ClassWorkflow, PlainClassWorkflow
 from perdure.sdk.workflow.calls import WorkflowCall, WorkflowFunction, definition_of
 
+if TYPE_CHECKING:
+    from perdure.sdk.codecs.api import PayloadCodec
+
 R = TypeVar("R")
 
 
@@ -32,6 +37,13 @@ class Client:
         task_queue: the queue of workflows that name none themselves.
         identity: who asks; it stands in histories. By default "pid@host".
         ids: where workflow ids and request ids come from.
+        codecs: what becomes of payloads on their way to the engine, in this order, such as
+            ``[Zstd(), AesGcm(key="env:PERDURE_KEY")]``; undone on their way back. Workers made with this client have
+            them, too.
+        encode_failures: whether messages and tracebacks of failures go through the codecs, too.
+
+    Raises:
+        TypeError, ValueError: an option is not what it should be.
     """
 
     def __init__(
@@ -42,8 +54,10 @@ class Client:
         task_queue: str = "default",
         identity: str | None = None,
         ids: IdSource | None = None,
+        codecs: Iterable[PayloadCodec] = (),
+        encode_failures: bool = False,
     ) -> None:
-        self.service = service
+        self.service, self.room = _through(service, codecs, encode_failures=encode_failures)
         self.namespace = name(namespace, "namespace")
         self.task_queue = name(task_queue, "task_queue")
         self.identity = default_identity() if identity is None else name(identity, "identity")
@@ -85,7 +99,8 @@ class Client:
             PayloadTooLarge: an argument is over its limit.
             Unavailable: the engine could not be reached for an hour.
         """
-        request, definition = start_request(self, call, options)
+        with self.room():
+            request, definition = start_request(self, call, options)
         if not request.request_id:
             request = replace(request, request_id=self.ids.new_id())
         started = await send(self.service, request, self.ids)
@@ -128,7 +143,8 @@ class Client:
             EncodeError, PayloadTooLarge: an argument can't be stored.
         """
         options.setdefault("id_conflict_policy", "use_existing")
-        request, definition = start_request(self, call, options)
+        with self.room():
+            request, definition = start_request(self, call, options)
         return WithStart(self, request, definition)
 
     @overload
@@ -188,3 +204,20 @@ class Client:
             if not reply.next:
                 return
             page = reply.next
+
+
+def _through(
+    service: Service, codecs: Iterable[PayloadCodec], *, encode_failures: bool
+) -> tuple[Service, Callable[[], AbstractContextManager[None]]]:
+    """A Service seen through codecs; and what to encode values in, which may be larger then."""
+    listed = list(codecs)
+    if not listed:
+        if encode_failures:
+            raise ValueError("encode_failures=True needs codecs=[…] to encode them with")
+        return service, nullcontext
+    from perdure.sdk.codecs.chain import Chain
+    from perdure.sdk.codecs.service import EncodedService
+    from perdure.sdk.converter import roomy
+
+    chain = Chain(listed, encode_failures=encode_failures)
+    return EncodedService(service, chain), partial(roomy, chain.room)

@@ -7,8 +7,10 @@ from datetime import datetime
 from msgspec import Struct
 
 from perdure.clock import to_datetime
+from perdure.errors import CodecError
 from perdure.model.events import SearchValue
-from perdure.model.failures import Failure
+from perdure.model.failures import HIDDEN, Failure
+from perdure.model.payloads import Payload
 from perdure.model.requests import (
     Action,
     ActivityStatus,
@@ -164,7 +166,7 @@ def describe(reply: Description) -> WorkflowDescription:
         buffered=reply.buffered,
         hold_reason=reply.held or None,
         parent_id=None if reply.parent is None else reply.parent.workflow_id,
-        memo={name: decode(payload, object, f"memo {name!r}") for name, payload in (reply.memo or {}).items()},
+        memo={name: _value(payload, f"memo {name!r}") for name, payload in (reply.memo or {}).items()},
         search_attributes=reply.search_attributes or {},
         interventions=tuple([_intervention(each) for each in reply.interventions]),
         paused=_pause(reply.paused),
@@ -207,14 +209,20 @@ def _activity(info: PendingActivityInfo) -> ActivityDescription:
         started_time=_time_or_none(info.started_at),
         next_attempt_time=_time_or_none(info.next_attempt_at),
         last_failure=_text(info.last_failure),
-        hold_reason=info.hold_reason or None,
+        hold_reason=_hold_reason(info) or None,
         held_since=_time_or_none(info.held_at),
-        heartbeat_details=tuple([decode(each, object, "a heartbeat detail") for each in info.heartbeat_details]),
+        heartbeat_details=tuple([_value(each, "a heartbeat detail") for each in info.heartbeat_details]),
         worker=info.worker or None,
         cancel_requested=info.cancel_requested,
         paused=_pause(info.paused),
         detached=info.detached,
     )
+
+
+def _hold_reason(info: PendingActivityInfo) -> str:
+    """Why it is held. The engine made that of a message that it may not have been able to read."""
+    failure = info.last_failure
+    return info.hold_reason if failure is None else info.hold_reason.replace(HIDDEN, failure.message)
 
 
 def _pause(pause: Pause | None) -> PauseDescription | None:
@@ -237,6 +245,14 @@ def _workflow_task(info: WorkflowTaskInfo) -> WorkflowTaskDescription:
 
 def _text(failure: Failure | None) -> str | None:
     return None if failure is None else failure.text
+
+
+def _value(payload: Payload, what: str) -> object:
+    """A value; why it can't be decoded, where its codec or its key is missing: the rest can be told."""
+    try:
+        return decode(payload, object, what)
+    except CodecError as error:
+        return f"({error})"
 
 
 def _time_or_none(microseconds: int) -> datetime | None:

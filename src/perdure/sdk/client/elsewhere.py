@@ -52,7 +52,10 @@ class AsyncActivityHandle:
             EncodeError, PayloadTooLarge: the result can't be stored, or is none that the activity could have, as far
                 as its definition is known in this process. Elsewhere the workflow's code sees a `DecodeError`.
         """
-        await self._settle(encoded_result(result, await self.definition()), None)
+        definition = await self.definition()
+        with self._client.room():
+            payload = encoded_result(result, definition)
+        await self._settle(payload, None)
 
     async def fail(self, error: Exception | str) -> None:
         """The attempt has raised. The activity's retry policy decides what follows, as after any failed attempt.
@@ -61,7 +64,9 @@ class AsyncActivityHandle:
         Args:
             error: what it raised; a text becomes an `ApplicationError`. `activity.Hold` makes it wait for a person.
         """
-        await self._settle(None, reported_failure(error))
+        with self._client.room():
+            failure = reported_failure(error)
+        await self._settle(None, failure)
 
     async def cancelled(self) -> None:
         """The attempt has stopped, since a heartbeat's answer said that it should. Where its cancellation was asked
@@ -87,7 +92,8 @@ class AsyncActivityHandle:
         Raises:
             EncodeError, PayloadTooLarge: the details can't be stored.
         """
-        payloads = encode_all(details, "a heartbeat detail")
+        with self._client.room():
+            payloads = encode_all(details, "a heartbeat detail")
         client, id, event, attempt = self._client, *self._place()
         request = HeartbeatAttempt(client.namespace, self.workflow_id, self._run_id, payloads, id, event, attempt)
         return await send(client.service, request, client.ids)

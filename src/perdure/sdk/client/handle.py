@@ -159,7 +159,8 @@ class WorkflowHandle(Interventions, Generic[R_co]):
             TypeError: the handler is not of this workflow, or doesn't take these arguments.
             EncodeError, PayloadTooLarge: an argument can't be stored.
         """
-        name, input, _ = message_of("signal", signal, args, kwargs, self._definition)
+        with self._client.room():
+            name, input, _ = message_of("signal", signal, args, kwargs, self._definition)
         client = self._client
         await self._call(
             SignalWorkflow(
@@ -182,7 +183,8 @@ class WorkflowHandle(Interventions, Generic[R_co]):
             TypeError: the handler is not of this workflow, or doesn't take these arguments.
             EncodeError, PayloadTooLarge: an argument can't be sent.
         """
-        name, input, handler = message_of("query", query, args, kwargs, self._definition)
+        with self._client.room():
+            name, input, handler = message_of("query", query, args, kwargs, self._definition)
         reply = await self._call(QueryWorkflow(self._client.namespace, self.id, self._messages_to, name, input))
         if reply.failure is not None:
             error = exception_of(reply.failure, of="workflow")
@@ -207,7 +209,8 @@ class WorkflowHandle(Interventions, Generic[R_co]):
             TypeError: the handler is not of this workflow, or doesn't take these arguments.
             EncodeError, PayloadTooLarge: an argument can't be stored.
         """
-        name, input, handler = message_of("update", update, args, kwargs, self._definition)
+        with self._client.room():
+            name, input, handler = message_of("update", update, args, kwargs, self._definition)
         return await self.answer(self._new_request_id(), name, input, handler)
 
     async def answer(
@@ -355,7 +358,9 @@ class WorkflowHandle(Interventions, Generic[R_co]):
         """
         client = self._client
         activity_id, note = text(activity_id, "activity_id"), text(note, "note")
-        payload = encoded_result(result, await self.activity(activity_id).definition())
+        definition = await self.activity(activity_id).definition()
+        with client.room():
+            payload = encoded_result(result, definition)
         await self._call(
             CompleteActivity(client.namespace, self.id, self._messages_to, activity_id, payload, note, client.identity)
         )

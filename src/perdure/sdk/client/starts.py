@@ -125,7 +125,8 @@ class WithStart(Generic[R_co]):
             EncodeError, PayloadTooLarge: an argument can't be stored.
             Unavailable: the engine could not be reached for an hour.
         """
-        name, input, _ = message_of("signal", signal, args, kwargs, self._definition)
+        with self._client.room():
+            name, input, _ = message_of("signal", signal, args, kwargs, self._definition)
         if self._request.id_conflict_policy == "fail":
             raise ValueError('a start with a signal takes id_conflict_policy="use_existing" or "terminate_existing"')
         return await self._send(StartSignal(name, input))
@@ -151,7 +152,8 @@ class WithStart(Generic[R_co]):
             EncodeError, PayloadTooLarge: an argument can't be stored.
             Unavailable: the engine could not be reached for an hour.
         """
-        name, input, handler = message_of("update", update, args, kwargs, self._definition)
+        with self._client.room():
+            name, input, handler = message_of("update", update, args, kwargs, self._definition)
         if self._request.start_delay:
             raise ValueError("a start with an update can't have a start_delay: nobody could answer before it is over")
         update_id = self._request.request_id or self._client.ids.new_id()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any, Final
 
-from perdure.errors import Evicted
+from perdure.errors import CodecError, Evicted
 from perdure.limits import EVICTION_REFUSALS
 from perdure.model import events as e
 from perdure.model import flags
@@ -275,6 +275,8 @@ class Ledger:
         if isinstance(future, Outcome):
             try:
                 value = future.decode(result)
+            except CodecError:
+                raise  # no other worker may have this trouble, so the code must not hear of it
             except Exception as error:
                 future.set_exception(error)
             else:

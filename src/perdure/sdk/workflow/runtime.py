@@ -58,6 +58,7 @@ from perdure.model.tasks import (
     WorkflowTaskFailure,
 )
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.sdk.converter import hand_on_room
 from perdure.sdk.failures import ExceptionResolver, failure_of
 from perdure.sdk.workflow import determinism
 from perdure.sdk.workflow.activation import Activation
@@ -115,6 +116,7 @@ class WorkflowRun:
         self._patches = Patches(self._ledger)
         self._reader = HistoryReader()
         self._context = Context()
+        hand_on_room(self._context)
         self._sent: list[Issued] | None = None  # what the last live task asked for, until its events are seen
         self._closing: Command | None = None
         self._successor: Callable[[], ContinueAsNew] | None = None

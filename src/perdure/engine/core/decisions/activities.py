@@ -148,7 +148,8 @@ def attempt_failed(tx: Transition, activity: PendingActivity, failure: Failure) 
         what = f"attempt {activity.attempt} of activity {activity.event.activity_type} ({activity.event.activity_id})"
         tx.effects.append(Tell(what, failure, told(verdict, tx.now)))
     if isinstance(verdict, Retry):
-        tx.note(r.ActivityAttemptFailed(scheduled, activity.attempt, failure, verdict.at, tx.now))
+        counts = failure.kind != "unread"
+        tx.note(r.ActivityAttemptFailed(scheduled, activity.attempt, failure, verdict.at, tx.now, counts))
         if verdict.at <= tx.now:
             tx.note(r.ActivityAttemptDue(scheduled, tx.now))
             offer(tx, activity)

@@ -1,0 +1,152 @@
+"""Several codecs, one after another, over all payloads of a message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar, cast
+
+from msgspec import json
+from msgspec.structs import replace
+
+from perdure.errors import CodecError, PayloadTooLarge, PerdureError
+from perdure.limits import CODEC_ON_LOOP, MAX_BLOB, MAX_CODED, MAX_PAYLOAD
+from perdure.model.failures import HIDDEN, Failure
+from perdure.model.payloads import UNREADABLE, Payload
+from perdure.sdk.codecs.api import PayloadCodec, encoding_of
+from perdure.sdk.codecs.walk import Walk
+from perdure.sdk.converter import ENCODINGS
+
+Message = TypeVar("Message")
+
+_PAYLOADS: Final = Walk(Payload)
+_FAILURES: Final = Walk(Failure)
+
+
+class Chain:
+    """Encodes and decodes messages.
+
+    Args:
+        codecs: applied in this order to what is sent, and undone as each payload's metadata says.
+        encode_failures: whether messages and tracebacks of failures are encoded, too.
+
+    Raises:
+        TypeError, ValueError: something in the list is no codec, or two have the same encoding.
+    """
+
+    def __init__(self, codecs: Iterable[object], *, encode_failures: bool = False) -> None:
+        self._codecs = _checked(codecs)
+        self._by_encoding = {codec.encoding: codec for codec in self._codecs}
+        self._blocking = any(codec.blocking for codec in self._codecs)
+        self._encode_failures = encode_failures
+        self.room = MAX_BLOB if any(codec.shrinks for codec in self._codecs) else MAX_PAYLOAD
+        """How large a value may be before it is encoded."""
+
+    def touches(self, message: object) -> bool:
+        """Whether there is anything in a message to encode or decode."""
+        return bool(_PAYLOADS.find(message)) or (self._encode_failures and bool(_FAILURES.find(message)))
+
+    async def encoded(self, message: Message) -> Message:
+        """A message with its payloads encoded.
+
+        Raises:
+            CodecError: a codec can't; it says what is missing.
+            PayloadTooLarge: a payload is over its limit, even so.
+        """
+        if self._encode_failures:
+            message = _FAILURES.put(message, map(_hidden, _FAILURES.find(message)))
+        return await self._changed(message, self._encode)
+
+    async def decoded(self, message: Message, *, lenient: bool = False) -> Message:
+        """A message with its payloads decoded.
+
+        lenient: one that can't be stays as it is, with the reason, which is raised where its value is asked for.
+
+        Raises CodecError, which says what is missing.
+        """
+        message = await self._changed(message, self._marked if lenient else self._decode)
+        return _FAILURES.put(message, map(_shown, _FAILURES.find(message)))
+
+    async def _changed(self, message: Message, change: Callable[[Payload], Payload]) -> Message:
+        payloads = _PAYLOADS.find(message)
+        if not payloads:
+            return message
+        if self._blocking or sum(len(payload.data) for payload in payloads) > CODEC_ON_LOOP:
+            changed = await asyncio.to_thread(lambda: [change(payload) for payload in payloads])
+        else:
+            changed = [change(payload) for payload in payloads]
+        return _PAYLOADS.put(message, iter(changed))
+
+    def _encode(self, payload: Payload) -> Payload:
+        before = len(payload.data)
+        for codec in self._codecs:
+            payload = _by(codec, codec.encode, payload)
+        if len(payload.data) > MAX_PAYLOAD:
+            names = ", ".join(codec.encoding for codec in self._codecs)
+            raise PayloadTooLarge(
+                f"a value of {before:,} bytes has {len(payload.data):,} after its codecs ({names}); the limit is "
+                f"{MAX_PAYLOAD:,}. Put it into a file or an object store, and pass its name"
+            )
+        return payload
+
+    def _decode(self, payload: Payload) -> Payload:
+        for _ in range(MAX_CODED):
+            codec = self._by_encoding.get(encoding_of(payload))
+            if codec is None:
+                return payload
+            payload = _by(codec, codec.decode, payload)
+        raise CodecError(f"it was encoded more than {MAX_CODED} times (limits.MAX_CODED)")
+
+    def _marked(self, payload: Payload) -> Payload:
+        try:
+            return self._decode(payload)
+        except CodecError as error:
+            return Payload(payload.data, {**(payload.metadata or {}), UNREADABLE: str(error)})
+
+
+def _by(codec: PayloadCodec, change: Callable[[Payload], Payload], payload: Payload) -> Payload:
+    try:
+        return change(payload)
+    except PerdureError:
+        raise
+    except Exception as error:
+        raise CodecError(f"the codec {codec.encoding!r} failed: {error!r}") from error
+
+
+def _checked(codecs: Iterable[object]) -> Sequence[PayloadCodec]:
+    found: list[PayloadCodec] = []
+    for codec in codecs:
+        if not isinstance(codec, PayloadCodec):
+            raise TypeError(f"codecs must be PayloadCodecs, such as Zstd() or AesGcm(…), not {type(codec).__name__}")
+        name = cast(object, getattr(codec, "encoding", None))
+        if not isinstance(name, str) or not name or name in ENCODINGS:
+            raise ValueError(f"{type(codec).__name__}.encoding must be a name of its own, not {name!r}")
+        if name in [other.encoding for other in found]:
+            raise ValueError(f"two codecs have the encoding {name!r}")
+        found.append(codec)
+    return found
+
+
+# --- Failures -------------------------------------------------------------------------------------------
+def _hidden(failure: Failure) -> Failure:
+    """A failure whose message and traceback are in a payload, as are those of its causes."""
+    return replace(
+        failure,
+        message=HIDDEN,
+        traceback="",
+        cause=None if failure.cause is None else _hidden(failure.cause),
+        encoded=Payload(json.encode((failure.message, failure.traceback))),
+    )
+
+
+def _shown(failure: Failure) -> Failure:
+    """A failure as it was before. One whose message can't be decoded says so."""
+    cause = None if failure.cause is None else _shown(failure.cause)
+    encoded = failure.encoded
+    if encoded is None:
+        return failure if cause is failure.cause else replace(failure, cause=cause)
+    if encoded.metadata is not None:
+        why = encoded.metadata.get(UNREADABLE, "give the codecs that made it")
+        return replace(failure, message=f"{HIDDEN}: {why}", cause=cause)
+    message, traceback = json.decode(encoded.data, type=tuple[str, str])
+    return replace(failure, message=message, traceback=traceback, cause=cause, encoded=None)
