@@ -6,6 +6,7 @@
 
 A value is refused where it is sent if what arrives would not fit the hint: a wrong argument must not get into a
 journal. Builtins that obviously fit are not looked at twice. `bytes` travel as they are, everything else as JSON.
+Pydantic models are their own affair (`sdk/models.py`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from perdure.errors import CodecError, DecodeError, EncodeError, PayloadTooLarge
 from perdure.limits import MAX_PAYLOAD
 from perdure.model.failures import GROUP
 from perdure.model.payloads import ENCODING, NULL, UNREADABLE, Payload, Payloads
+from perdure.sdk import models
 
 BINARY: Final = "binary"
 """Value of the `encoding` metadata: `data` is the bytes themselves."""
@@ -57,9 +59,7 @@ class Codec:
         self._hint = hint
         self._fits = _fitting_types(hint)
         try:
-            self._decode: Callable[[bytes], object] = msgspec.json.Decoder(
-                cast("type[object]", hint), dec_hook=_decode_hook
-            ).decode
+            self._decode = _decoder(hint)
         except (TypeError, ValueError, NameError) as error:
             raise TypeError(f"values of type {_shown(hint)} can't be stored: {error}") from None
 
@@ -130,10 +130,23 @@ class Codec:
             if found is not None:
                 path, number = found
                 raise EncodeError(f"{where} holds {number} at `${path}`, which JSON can't have: send None or text")
+        if models.MASKED in data:
+            found = _find(value, models.is_secret)
+            if found is not None:
+                raise EncodeError(
+                    f"{where} holds a secret at `${found[0]}`, which would be stored masked: pass a reference to it, "
+                    "such as the name of an environment variable"
+                )
         try:
             self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise EncodeError(f"{where} doesn't fit {_shown(self._hint)}: {_reason(error)}") from None
+
+
+def _decoder(hint: object) -> Callable[[bytes], object]:
+    if models.mentions_model(hint) and (by_pydantic := models.decoder(hint)) is not None:
+        return by_pydantic
+    return msgspec.json.Decoder(cast("type[object]", hint), dec_hook=_decode_hook).decode
 
 
 @lru_cache(maxsize=4096)
@@ -155,6 +168,8 @@ def _encode_hook(value: object) -> object:
     for scalar, plain in _SCALARS.items():
         if isinstance(value, scalar):
             return plain(value)
+    if models.is_model(type(value)):
+        return models.as_json(cast(models.Model, value))
     raise TypeError(f"values of type {_shown(type(value))} can't be stored")
 
 
@@ -174,7 +189,11 @@ def _decode_hook(hint: object, value: object) -> object:
         for scalar in _SCALARS:
             if issubclass(cls, scalar) and type(value) is scalar:
                 return cast("Callable[[object], object]", cls)(value)
-    raise ValueError(f"values of type {_shown(hint)} can't be stored: use a dataclass, or a msgspec.Struct")
+        if models.is_model(hint):
+            return models.from_plain(hint, value)
+    raise ValueError(
+        f"values of type {_shown(hint)} can't be stored: use a dataclass, a msgspec.Struct or a pydantic model"
+    )
 
 
 def _fitting_types(hint: object) -> frozenset[type[object]]:
@@ -225,6 +244,8 @@ def _children(value: object) -> Iterator[tuple[str, object]]:
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             yield f".{field.name}", getattr(value, field.name, None)
+    elif models.is_model(type(value)):
+        yield from ((f".{name}", item) for name, item in vars(value).items())
 
 
 def _find(value: object, wanted: Callable[[object], bool], depth: int = 0) -> tuple[str, object] | None:
@@ -257,7 +278,8 @@ def _encode_error(value: object, where: str, error: Exception) -> EncodeError:
         return EncodeError(f"{where} holds a dict{at} with keys that JSON can't have: use text or numbers as keys")
     kind = f"{type(part).__module__}.{type(part).__qualname__}".removeprefix("builtins.")
     return EncodeError(
-        f"{where} holds a value of type {kind}{at}, which can't be stored: use builtins, dataclasses or msgspec structs"
+        f"{where} holds a value of type {kind}{at}, which can't be stored: use builtins, dataclasses, "
+        f"msgspec structs or pydantic models"
     )
 
 

@@ -1,0 +1,83 @@
+"""Pydantic models as values, where the user's code has pydantic: Perdure never imports it.
+
+A model becomes JSON by its own serializer and comes back by its own validation, wherever it stands: alone, in builtin
+containers and unions, in dataclasses and structs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeGuard, get_args
+
+import msgspec
+
+MASKED: Final = b"**********"
+"""What pydantic's secrets are in JSON."""
+
+_to_json: Final = msgspec.json.encode
+
+
+class Model(Protocol):
+    """What is used of a model."""
+
+    def model_dump_json(self, *, by_alias: bool, round_trip: bool) -> str: ...
+    @classmethod
+    def model_validate_json(cls, json_data: bytes, /) -> object: ...
+
+
+def is_model(cls: object) -> TypeGuard[type[Model]]:
+    """Whether a class is a pydantic model (of version 2 or later)."""
+    pydantic = sys.modules.get("pydantic")
+    base = getattr(pydantic, "BaseModel", None)
+    return isinstance(base, type) and isinstance(cls, type) and issubclass(cls, base)
+
+
+def is_secret(value: object) -> bool:
+    """Whether a value is one of pydantic's secrets, which hide what they hold from logs, and from JSON."""
+    types: Any = sys.modules.get("pydantic.types")
+    return types is not None and isinstance(value, types.SecretStr | types.SecretBytes)
+
+
+def mentions_model(hint: object) -> bool:
+    """Whether a hint is a model, or a container or union of such."""
+    return is_model(hint) or any(map(mentions_model, get_args(hint)))
+
+
+def as_json(model: Model) -> msgspec.Raw:
+    """A model as JSON that its validation takes back."""
+    return msgspec.Raw(model.model_dump_json(by_alias=True, round_trip=True).encode())
+
+
+def decoder(hint: object) -> Callable[[bytes], object] | None:
+    """What makes values of a hint that mentions models from JSON; None where pydantic doesn't know the rest of it."""
+    pydantic: Any = sys.modules["pydantic"]
+    try:
+        validate: Callable[[bytes], object] = pydantic.TypeAdapter(hint).validate_json
+    except pydantic.errors.PydanticSchemaGenerationError:
+        return None
+    mismatch = pydantic.ValidationError
+
+    def decode(data: bytes) -> object:
+        try:
+            return validate(data)
+        except mismatch as error:
+            raise msgspec.ValidationError(_told(error)) from None
+
+    return decode
+
+
+def from_plain(cls: type[Model], value: object) -> object:
+    """A model from a plain JSON value. Raises ValueError with the field."""
+    pydantic: Any = sys.modules["pydantic"]
+    try:
+        return cls.model_validate_json(_to_json(value))
+    except pydantic.ValidationError as error:
+        raise ValueError(_told(error)) from None
+
+
+def _told(error: Any) -> str:
+    """The first mistake, and where it is."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+    return f"{first['msg']} at `${path}`" if path else str(first["msg"])
