@@ -174,16 +174,6 @@ def _place(location: str | os.PathLike[str]) -> str:
         raise TypeError(f"location must be text or a path, not {type(location).__name__}") from None
 
 
-def _node(where: str, time: Clock, ids: IdSource, retention: Duration | None, grace: Duration | None) -> Node:
-    """The engine over what is at a place."""
-    kept = DEFAULT_RETENTION if retention is None else microseconds(retention, "retention")
-    given_up = NODE_GRACE if grace is None else microseconds(grace, "grace")
-    if where.startswith(POSTGRES):
-        return _shared_node(where, time, ids, kept, given_up)
-    store: Store = MemoryStore() if where == IN_MEMORY else SqliteStore(where)
-    return Node(store, time, ids, retention=kept)
-
-
 def _shared_node(dsn: str, time: Clock, ids: IdSource, retention: int, grace: int) -> Node:
     """A node among those that share a database."""
     try:
