@@ -140,15 +140,9 @@ def embedded(
         node, namespace=namespace, task_queue=task_queue, ids=ids, codecs=codecs, encode_failures=encode_failures
     )
     worker = Worker(
-        client,
-        task_queue=task_queue,
-        max_concurrent_activities=max_concurrent_activities,
-        max_activity_processes=max_activity_processes,
-        workflows=workflows,
-        activities=activities,
-        build_id=build_id,
-        ids=ids,
-    )
+        client, task_queue=task_queue, workflows=workflows, activities=activities, build_id=build_id, ids=ids,
+        max_concurrent_activities=max_concurrent_activities, max_activity_processes=max_activity_processes,
+    )  # fmt: skip
     # In another time than the machine's, it can't be told how long the loop was blocked.
     watchdog = Watchdog(node.clock, node.stalls.add) if clock is None else None
     return Embedded(node, worker, client, watchdog)
