@@ -11,15 +11,15 @@ from msgspec.structs import replace
 from perdure.engine.node.cluster.cluster import Cluster
 from perdure.engine.node.cluster.members import Members, StoreClock
 from perdure.engine.node.node import Node
-from perdure.engine.storage.api import ChainKey, Membership, Question, StoredRun, Verdict, Write
+from perdure.engine.storage.api import ChainKey, Membership, Notice, Question, StoredRun, Verdict, Write
 from perdure.engine.storage.memory import MemoryStore
 from perdure.errors import StoreError, Unavailable, WorkflowAlreadyStarted
 from perdure.ids import SeededIds
-from perdure.limits import CLAIM_LEASE, NODE_GRACE, QUERY_ELSEWHERE, SECOND, SHARDS
+from perdure.limits import CLAIM_LEASE, NODE_GRACE, QUERY_ELSEWHERE, SECOND, SHARDS, WATCH_INTERVAL
 from perdure.model import tasks as t
-from perdure.model.commands import ScheduleActivity
+from perdure.model.commands import AcceptUpdate, CompleteUpdate, ContinueAsNew, ScheduleActivity
 from perdure.model.payloads import Payload
-from perdure.model.requests import GetResult, QueryResult, QueryWorkflow
+from perdure.model.requests import GetResult, QueryResult, QueryWorkflow, UpdateOutcome, UpdateWorkflow
 from perdure.testing.simulation.loop import SimulatedClock, SimulatedLoop
 from tests.engine.node.hands import EPOCH, Hand, start
 
@@ -30,6 +30,10 @@ class GatedStore(MemoryStore):
     reads: asyncio.Event | None = None
     commits: asyncio.Event | None = None
     cut = False
+    deaf = False  # notices to its node are lost
+
+    async def listen(self, node: int, heard: Callable[[Notice], None]) -> None:
+        await super().listen(node, lambda notice: None if self.deaf else heard(notice))
 
     async def renew(self, node: int, workers: Sequence[str], grace: int) -> Membership:
         if self.cut:
@@ -265,5 +269,30 @@ def test_a_node_that_can_not_see_what_others_ask_goes_on_with_its_own(monkeypatc
         await pass_time(3)
         await node.call(start("w"))
         hand.complete(await first_task(hand))
+
+    simulate(body)
+
+
+def test_who_waits_for_a_run_hears_of_it_though_others_wait_for_the_one_that_follows() -> None:
+    """Also where the notice is lost: what each of them was told last is known by run."""
+
+    async def body(one: Member, other: Member) -> None:
+        hand = await Hand("hand").attach(one[0])
+        await one[0].call(start("w"))
+        hand.complete(await first_task(hand))
+        await pass_time(0.1)
+        update = UpdateWorkflow("default", "w", "", "u", "add", ())
+        asking = asyncio.ensure_future(other[0].call(update))
+        await pass_time(1.0)
+        other[1].deaf = True
+        answered = AcceptUpdate("u"), CompleteUpdate("u", Payload(b"1"))
+        hand.complete(hand.all(t.WorkflowTask)[-1], *answered, ContinueAsNew("sample", "default", ()))
+        await pass_time(0.1)
+        waiting = asyncio.ensure_future(other[0].call(GetResult("default", "w", "")))
+        await pass_time(3 * WATCH_INTERVAL / SECOND)
+        assert asking.done()
+        assert await asking == UpdateOutcome("u", "completed", Payload(b"1"))
+        hand.finish(hand.all(t.WorkflowTask)[-1])
+        assert (await waiting).status == "Completed"
 
     simulate(body)

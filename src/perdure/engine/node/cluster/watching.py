@@ -26,16 +26,13 @@ class Watching:
 
     def __init__(self, store: Shared, node: Node) -> None:
         self._store, self._node = store, node
-        self._runs: dict[ChainKey, set[str]] = {}
+        self._runs: dict[ChainKey, dict[str, tuple[Sight, ...]]] = {}  # by run, what those who wait were told of last
         self._told: set[ChainKey] = set()  # of whose commits the store tells this node
-        self._sights: dict[ChainKey, tuple[Sight, ...]] = {}  # what those who wait were told of last
 
     def watch(self, live: Live, *, elsewhere: bool) -> None:
         """Somebody waits for this run. elsewhere: another node serves it."""
         chain = live.chain
-        self._runs.setdefault(chain, set()).add(live.run.ref.run_id)
-        if not live.older:
-            self._sights[chain] = saw(live)
+        self._runs.setdefault(chain, {})[live.run.ref.run_id] = () if live.older else saw(live)
         if elsewhere and chain not in self._told:
             self._told.add(chain)
             self._node.spawn(self._watch(chain))
@@ -66,9 +63,9 @@ class Watching:
 
     async def _forget(self) -> None:
         for chain, runs in self._runs.items():
-            runs &= {run_id for run_id in runs if self._node.serving.waits_for(chain, run_id)}
+            for run_id in [run_id for run_id in runs if not self._node.serving.waits_for(chain, run_id)]:
+                del runs[run_id]
         self._runs = {chain: runs for chain, runs in self._runs.items() if runs}
-        self._sights = {chain: sight for chain, sight in self._sights.items() if chain in self._runs}
         done = sorted(self._told - self._runs.keys())
         self._told.difference_update(done)
         if done:
@@ -77,14 +74,15 @@ class Watching:
     async def compare(self, chains: Sequence[ChainKey]) -> None:
         """Look at what is stored otherwise than those who wait were told, and otherwise than it is in memory."""
         serving = self._node.serving
-        told = {chain: self._sights.get(chain, ()) for chain in chains}
+        told = {chain: tuple(self._runs.get(chain, {}).values()) for chain in chains}
         memory = {chain: saw(live) for chain in chains if (live := serving.lives.get(chain)) and live.execution}
-        keys = list({key: None for sights in (told, memory) for sight in sights.values() for key, _ in sight})
+        seen = (*memory.values(), *(sight for sights in told.values() for sight in sights))
+        keys = list({key: None for sight in seen for key, _ in sight})
         versions = await patiently("versions", partial(self._store.versions, keys))
         stored = dict(zip(keys, versions, strict=True))
         for chain in chains:
             live, sight = serving.lives.get(chain), memory.get(chain, ())
             if live is not None and any(stored[key] > version for key, version in sight) and saw(live) == sight:
                 serving.moved(chain)
-            if not told[chain] or any(stored[key] > version for key, version in told[chain]):
+            if any(not sight or any(stored[key] > version for key, version in sight) for sight in told[chain]):
                 self.moved(chain)
