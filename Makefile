@@ -19,7 +19,7 @@ pip := $(run) -m pip --disable-pip-version-check install --quiet --no-warn-scrip
 code := src tests examples bench tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types postgres simulate crash chaos bench clean
+.PHONY: help demo test lint format types postgres pythons simulate crash chaos bench clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^VENV/q' Makefile
@@ -38,7 +38,7 @@ $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 demo: $(VENV)/.installed-examples
 	@$(run) -m examples.provision.demo $(ARGS)
 
-test: lint types postgres
+test: lint types postgres pythons
 	$(run) -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-dev
@@ -48,6 +48,10 @@ lint: $(VENV)/.installed-dev
 # A second version of PostgreSQL for the tests, beside the one that pip installs: Debian's.
 postgres:
 	@tools/postgres.sh
+
+# Environments of the other Pythons that the machine has.
+pythons: $(VENV)/.installed-dev
+	@tools/pythons.sh '$(VENV)'
 
 format: $(VENV)/.installed-dev
 	$(run) -m ruff check --fix-only --exit-zero --quiet $(code)

@@ -1,0 +1,1 @@
+"""Histories of one Python version, replayed by another."""

@@ -1,0 +1,59 @@
+"""A history that one Python recorded is replayed by every other one that the machine has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.replay.workflows import CASES
+
+VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+ROOT = Path(__file__).parents[2]
+
+
+def python(version: str) -> str:
+    """The interpreter of a version, with what Perdure needs. `tools/pythons.sh` makes environments of those there are."""
+    if version == OWN:
+        return sys.executable
+    path = Path(sys.prefix, "pythons", version, "bin", "python")
+    if not path.exists():
+        pytest.skip(f"Python {version} is not installed here")
+    return str(path)
+
+
+def run(version: str, command: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [python(version), "-m", "tests.replay", command, str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("recorder", VERSIONS)
+def test_every_other_python_replays_it(recorder: str, tmp_path: Path) -> None:
+    recorded = run(recorder, "record", tmp_path)
+    assert recorded.returncode == 0, recorded.stderr
+    assert {file.name.split(".")[0] for file in tmp_path.iterdir()} == set(CASES)
+    for version in VERSIONS:
+        if version == OWN or Path(sys.prefix, "pythons", version).exists():
+            replayed = run(version, "replay", tmp_path)
+            assert replayed.returncode == 0, f"by {version}: {replayed.stdout}{replayed.stderr}"
+
+
+def test_code_that_has_changed_does_not_fit(tmp_path: Path) -> None:
+    """The comparison can fail."""
+    assert run(OWN, "record", tmp_path).returncode == 0
+    changed = run(OWN, "replay", tmp_path, PERDURE_TEST_CHANGED="yes")
+    assert changed.returncode == 1, changed.stderr
+    told = changed.stdout
+    assert "the workflow's code does something else than its history says" in told  # one more activity
+    assert "is now completion of the workflow" in told  # another result
