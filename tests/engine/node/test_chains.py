@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+
+import pytest
 
 from perdure.engine.node.node import Node
 from perdure.engine.storage.api import Verdict, Write
 from perdure.engine.storage.memory import MemoryStore
+from perdure.errors import NotRunning
 from perdure.model import tasks as t
 from perdure.model.commands import ContinueAsNew
-from perdure.model.requests import GetResult
+from perdure.model.payloads import Payload
+from perdure.model.requests import GetResult, QueryResult, QueryWorkflow, SignalWorkflow
 from tests.engine.node.hands import Hand, simulate, start
 
 
@@ -54,3 +59,47 @@ def test_a_run_that_ends_in_favour_of_another_is_committed_with_it() -> None:
     simulate(body, store)
     assert all({run_no + 1 for run_no in ended} <= begun for ended, begun in store.groups), store.groups
     assert set[int]().union(*(ended for ended, _ in store.groups)) == {1, 2}
+
+
+class Gated(MemoryStore):
+    """Commits when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def commit(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:
+        await self.gate.wait()
+        return await super().commit(group, now)
+
+
+def test_a_run_whose_end_is_on_its_way_to_the_disk_is_not_gone_on_with() -> None:
+    """What comes for it meanwhile finds it open there. It must not be given out, and followed by another run again."""
+
+    async def body(node: Node) -> None:
+        hand = await Hand("hand").attach(node)
+        first = await node.call(start("w"))
+        hand.complete(hand.all(t.WorkflowTask)[-1])
+        await node.call(SignalWorkflow("default", "w", "", "hello", (), "r1"))
+        store.gate.clear()
+        hand.complete(hand.all(t.WorkflowTask)[-1], ContinueAsNew("sample", "default", ()))
+        await asyncio.sleep(0.1)  # simulated time
+        asking = asyncio.ensure_future(node.call(QueryWorkflow("default", "w", "", "status", ())))
+        late = SignalWorkflow("default", "w", first.run_id, "hello", (), "r2")
+        telling = asyncio.ensure_future(node.call(late))
+        await asyncio.sleep(0.1)  # simulated time
+        task = hand.all(t.WorkflowTask)[-1]
+        hand.complete(task, *([ContinueAsNew("sample", "default", ())] if task.run.run_id == first.run_id else []))
+        await asyncio.sleep(0.1)  # simulated time
+        store.gate.set()
+        with pytest.raises(NotRunning):
+            await telling
+        await asyncio.sleep(60)  # simulated time
+        assert [task.run.run_id for task in hand.all(t.WorkflowTask)].count(first.run_id) == 2
+        (query,) = hand.all(t.QueryTask)
+        hand.link.send(t.QueryAnswer(query.run, query.query_id, Payload(b"1")))
+        assert await asking == QueryResult(Payload(b"1"), None)
+
+    store = Gated()
+    simulate(body, store)

@@ -308,7 +308,8 @@ class Serving:
         self.make_ready(older)
 
     def _not_older(self, live: Live) -> None:
-        """Another node began this run, after the one in memory or in its place: its inputs are for the latest run."""
+        """Another node began this run, after the one in memory or in its place: its inputs are for the latest run. Or
+        its end is on its way to the disk, and they are decided when it is there."""
         works = list(live.inbox)
         live.inbox.clear()
         self._forget(live)
@@ -339,7 +340,7 @@ class Serving:
 
     def installed(self, live: Live) -> None:
         """An execution was read from the store; if its workflow task is open, somebody must take it."""
-        if live.older and live.key.run_no >= live.below:
+        if live.older and (live.key.run_no >= live.below or (live.execution is not None and live.execution.open)):
             self._not_older(live)
             return
         if live.execution is not None:
