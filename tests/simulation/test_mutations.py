@@ -7,13 +7,14 @@ import pytest
 from perdure.testing.simulation.fleet import Fleet
 from perdure.testing.simulation.loop import Stuck
 from perdure.testing.simulation.world import World
+from tests.simulation.family_mutations import FAMILY_MUTATIONS
 from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.simulation.node_mutations import NODE_MUTATIONS
 
 SEEDS = 1_000
 
 BROKEN = [
-    *(pytest.param(World, mutation, id=mutation.name) for mutation in MUTATIONS),
+    *(pytest.param(World, mutation, id=mutation.name) for mutation in (*MUTATIONS, *FAMILY_MUTATIONS)),
     *(pytest.param(Fleet, mutation, id=f"{mutation.name} (several nodes)") for mutation in NODE_MUTATIONS),
 ]
 

@@ -54,11 +54,11 @@ def test_the_seeds_reach_what_they_are_for() -> None:
     kinds = {step.kind for each in worlds for wanted in each.workflows for step in wanted.plan}
     assert kinds == {
         "act", "fan", "sleep", "signals", "cancel", "hopeless", "guarded", "race", "child", "deadline", "again",
-        "retry",
+        "retry", "parcel", "leave", "recall", "saga",
     }  # fmt: skip
     wanted = [each for world in worlds for each in world.workflows]
-    assert {kind for each in wanted for _, kind, _ in each.messages} >= {"pause", "reset"}
-    for what in ("joined", "delay", "retried", "resets"):
+    assert {kind for each in wanted for _, kind, _ in each.messages} >= {"pause", "reset", "cancel"}
+    for what in ("joined", "delay", "retried", "resets", "entity"):
         assert sum(bool(getattr(each, what)) for each in wanted) > SEEDS / 20, what
     assert sum(len(each.kills) for each in worlds) > SEEDS
     for fault in ("slow", "refuse", "lose", "conflict", "outage"):

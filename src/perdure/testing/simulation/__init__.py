@@ -8,11 +8,14 @@
     workers.py      workers that come late, fall silent and die
     process.py      one process: a loop, an engine over the store, and its workers
     script.py       the workflows that are run: small programs made of steps, with a known outcome
+    families.py     children that are left behind or called back, and sagas
+    pets.py         entities
     clients.py      who starts them, sends them messages and waits for them
     switchboard.py  how clients outside reach any process that lives
 
     ledger.py       what was asked and acknowledged, and what is on disk
     witness.py      every reply, compared with the disk when it leaves the node
+    deeds.py        what sagas have done and undone
     attempts.py     every attempt of an activity, as the outside world sees it
     lives.py        which processes others may take for lost
     watchman.py     nothing that somebody could go on with waits for long

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from random import Random
 
 from perdure.clock import SECOND
-from perdure.errors import InvalidRequest, NotFound, PerdureError, QueryFailed, Unavailable, WorkflowAlreadyStarted
+from perdure.errors import (
+    InvalidRequest,
+    NotFound,
+    PerdureError,
+    QueryFailed,
+    Unavailable,
+    WorkflowAlreadyStarted,
+    WorkflowFailed,
+)
+from perdure.model.events import WorkflowTaskCompleted
 from perdure.model.requests import (
     GetResult,
     IdReusePolicy,
@@ -23,8 +32,9 @@ from perdure.sdk.client.client import Client
 from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.converter import encode
 from perdure.testing.simulation.attempts import Step
+from perdure.testing.simulation.families import clerk
 from perdure.testing.simulation.ledger import Asked, Ledger
-from perdure.testing.simulation.script import KINDS, Report, Script, make_plan
+from perdure.testing.simulation.script import KINDS, LATE, Report, Script, make_plan
 
 
 @dataclass
@@ -34,6 +44,7 @@ class Wanted:
     rivals: how many others try to start it, too; one of them succeeds.
     joined: each start brings a signal, for whichever run there is.
     delay: seconds until a start begins, unless another one comes. retried: whether a run that fails is tried again.
+    entity: it has no plan, and lives until it is told to go.
     resets: how often it may be reset.
     """
 
@@ -44,6 +55,7 @@ class Wanted:
     joined: bool = False
     delay: float = 0.0
     retried: bool = False
+    entity: bool = False
 
     @property
     def resets(self) -> int:
@@ -70,6 +82,11 @@ def make_wanted(random: Random, kinds: tuple[str, ...] = KINDS) -> list[Wanted]:
     extra = Random(repr(workflows))
     for wanted in workflows:
         _intervene(extra, wanted)
+    more = Random(repr(workflows))
+    for wanted in workflows:
+        _widen(more, wanted)
+    if more.random() < 0.4:
+        workflows.append(_pet(more))
     return workflows
 
 
@@ -90,6 +107,44 @@ def _intervene(random: Random, wanted: Wanted) -> None:
         wanted.retried = True
 
 
+def _widen(random: Random, wanted: Wanted) -> None:
+    """Sagas, children that are left or called back, signals that the code fetches, and persons who cancel or go far
+    back."""
+    plan, key = wanted.plan, wanted.plan[0].key - wanted.plan[0].key % 100 + 70
+    for step in (
+        Step(key, "leave", n=random.randrange(3)),
+        Step(key + 2, "recall", n=random.randrange(3)),
+        Step(
+            key + 4,
+            "saga",
+            ms=random.choice((0, 0, 1, 300, 1_000)),
+            n=random.randint(1, 3),
+            fails=random.choice((0, 1)),
+        ),
+    ):
+        if random.random() < 0.15:
+            plan.insert(random.randrange(len(plan)), step)
+    if not wanted.retried and random.random() < (0.6 if any(step.kind == "again" for step in plan) else 0.05):
+        number = random.randint(1, 4)
+        plan.insert(random.randint(0, len(plan)), Step(key + 6, "parcel", n=number))
+        wanted.messages += [(random.random() * 2, "parcel", LATE + n) for n in range(number)]
+    elif not wanted.retried and not any(step.kind == "signals" for step in plan) and random.random() < 0.2:
+        wanted.messages.append((random.random() * random.choice((0.1, 3.0)), "cancel", 0))
+    if random.random() < 0.1:
+        wanted.messages.append((random.random() * 3, "reset", random.choice((2, 3, 4, 5))))
+
+
+def _pet(random: Random) -> Wanted:
+    """An entity that is told much in a short time."""
+    notes = [*range(random.randint(5, 30)), *(LATE + n for n in range(random.randint(0, 10)))]
+    messages = [(random.random() * random.choice((0.1, 3.0)), "note", n) for n in notes]
+    messages += [(random.random() * 3, "add", 90_000 + n) for n in range(random.randint(0, 5))]
+    messages += [(random.random() * 3, random.choice(("describe", "query")), 0) for _ in range(3)]
+    if random.random() < 0.1:
+        messages.append((random.random() * 3, "reset", random.choice((0, 2, 3))))
+    return Wanted("e0", [], messages, entity=True)
+
+
 class Clients:
     """They go on where they were, in another process if need be, and send again what was never answered."""
 
@@ -99,7 +154,7 @@ class Clients:
     async def drive(self, wanted: Wanted) -> None:
         """All clients of one workflow, until it has ended and each has its answer."""
         ledger, wid = self._ledger, wanted.workflow_id
-        asked = ledger.asked.setdefault(wid, Asked())
+        asked = ledger.asked.setdefault(wid, Asked(retried=wanted.retried))
         early = None
         if not asked.started:
             early = asyncio.ensure_future(self._early(wid))
@@ -107,14 +162,16 @@ class Clients:
         handle: WorkflowHandle[Report] = self._client.get(wid, Script)  # type: ignore[assignment]
         operator = asyncio.ensure_future(self._operate(handle))
         async with asyncio.TaskGroup() as clients:
-            for pause, kind, n in wanted.messages:
-                clients.create_task(self._message(handle, asked, pause, kind, n))
+            messages = [clients.create_task(self._message(handle, asked, *message)) for message in wanted.messages]
+            if wanted.entity:
+                clients.create_task(self._end(wid, messages))
             clients.create_task(self._result(handle, asked))
             if early is not None:
                 await early
         if wanted.resets:  # perhaps after it had ended; then it has ended again
             async with asyncio.TaskGroup() as clients:
                 clients.create_task(self._result(handle, asked))
+        await self._children(wid)
         operator.cancel()
 
     async def _start(self, wanted: Wanted, rival: int) -> None:
@@ -122,7 +179,7 @@ class Clients:
         policy: IdReusePolicy = "reject_duplicate" if wanted.rivals or wanted.joined else "allow_duplicate"
         name = f"start-{wid}" if not rival else f"rival-{rival}-{wid}"
         start = StartWorkflow(
-            "default", wid, "simulated-script", "default", payload, name,
+            "default", wid, "simulated-pet" if wanted.entity else "simulated-script", "default", payload, name,
             id_reuse_policy=policy,
             id_conflict_policy="use_existing" if wanted.joined else "fail",
             start_delay=int(wanted.delay * SECOND),
@@ -166,10 +223,12 @@ class Clients:
             await self._pause(handle, asked, n)
         elif kind == "reset":
             await self._reset(handle, asked, n)
-        elif kind == "note":
+        elif kind == "cancel":
+            await self._cancel(handle, asked)
+        elif kind in ("note", "parcel"):
             if asked.notes.get(n, "asked") == "asked":
                 asked.notes[n] = "asked"
-                await self._note(wid, asked, n)
+                await self._note(wid, asked, n, kind)
                 await self._query(handle)  # whoever sent it wants to see it there
         elif asked.updates.get(n, "asked") == "asked":
             asked.updates[n] = "asked"
@@ -187,19 +246,53 @@ class Clients:
         except NotFound as error:
             self._ledger.say(f"{handle.id} not paused: {error}")
 
-    async def _reset(self, handle: WorkflowHandle[Report], asked: Asked, n: int) -> None:
-        """A person has the last workflow task run again."""
-        asked.reset = True
+    async def _cancel(self, handle: WorkflowHandle[Report], asked: Asked) -> None:
+        """A person asks it to stop."""
+        asked.cancelled = True
         try:
-            again = await handle.options(request_id=f"reset-{handle.id}-{n}").reset(to="last", reason="simulated")
+            await handle.cancel("simulated")
+            self._ledger.say(f"{handle.id} cancelled")
+        except NotFound as error:
+            self._ledger.say(f"{handle.id} not cancelled: {error}")
+
+    async def _end(self, wid: str, messages: list[asyncio.Task[None]]) -> None:
+        """An entity is told to go when all else was said."""
+        await asyncio.wait(messages)
+        try:
+            await self._insist(SignalWorkflow("default", wid, "", "end", (), f"end-{wid}"))
+        except NotFound:
+            self._ledger.say(f"{wid} had ended before")
+
+    async def _children(self, wid: str) -> None:
+        """Wait until all that it has begun has ended, too."""
+        begun, pause = False, 0.5
+        while not begun:  # nobody tells when
+            await asyncio.sleep(pause)
+            begun, pause = not self._ledger.sends(wid), pause * 2
+        for id in self._ledger.clerks(wid):
+            try:
+                await self._client.get(id, clerk).result()
+            except WorkflowFailed as error:
+                self._ledger.say(f"{id}: {error}")
+
+    async def _reset(self, handle: WorkflowHandle[Report], asked: Asked, n: int) -> None:
+        """A person has a workflow task run again: the last one (n is less than 2), or one of those before it."""
+        asked.reset = True
+        again = handle.options(request_id=f"reset-{handle.id}-{n}")
+        try:
+            tasks = [event.id async for event in handle.history() if isinstance(event, WorkflowTaskCompleted)]
+            if n < 2 or not tasks:
+                again = await again.reset(to="last", reason="simulated")
+            else:
+                again = await again.reset(event_id=tasks[-n] if n < len(tasks) else tasks[0], reason="simulated")
         except (NotFound, InvalidRequest) as error:
             self._ledger.say(f"{handle.id} not reset: {error}")
         else:
             self._ledger.say(f"{handle.id} reset: goes on as {again.run_id}")
 
-    async def _note(self, wid: str, asked: Asked, n: int) -> None:
+    async def _note(self, wid: str, asked: Asked, n: int, name: str) -> None:
         try:
-            await self._insist(SignalWorkflow("default", wid, "", "note", (encode(n, "n"),), f"note-{wid}-{n}"))
+            await self._insist(SignalWorkflow("default", wid, "", name, (encode(n, "n"),), f"note-{wid}-{n}"))
         except NotFound:
             self._ledger.say(f"{wid} refused signal {n}")
             asked.notes[n] = "refused"

@@ -26,6 +26,7 @@ from perdure.testing.simulation.ending import check_end
 from perdure.testing.simulation.ledger import Ledger
 from perdure.testing.simulation.lives import GRACE
 from perdure.testing.simulation.loop import SimulatedClock, SimulatedLoop, Stuck, Timeline
+from perdure.testing.simulation.pets import rolling_over_early
 from perdure.testing.simulation.process import EPOCH, Process, Surroundings, Traits, bury
 from perdure.testing.simulation.script import KINDS, SIDE
 from perdure.testing.simulation.store import Faults
@@ -174,7 +175,7 @@ class Course:
 
     def run(self) -> Ledger:
         ledger, fleet, timeline = self._ledger, self._fleet, self._timeline
-        with outside.used(ledger), ledger.listening("perdure"):
+        with outside.used(ledger), ledger.listening("perdure"), rolling_over_early():
             try:
                 for number, member in enumerate(fleet.members):
                     timeline.after(member.begins, partial(self._begin, number, member))

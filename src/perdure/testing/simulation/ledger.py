@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 from perdure.engine.core.evolve import fold, rebuild
 from perdure.engine.storage.api import ChainKey, RunKey, StoredRun
 from perdure.engine.storage.memory import MemoryStore
-from perdure.model.events import HistoryEvent, WorkflowExecutionSignaled
+from perdure.model.events import HistoryEvent, WorkflowExecutionSignaled, WorkflowExecutionStarted
 from perdure.model.journal import decode_events, decode_state
 from perdure.model.state import State
 from perdure.testing.simulation.attempts import Attempts
+from perdure.testing.simulation.deeds import Deeds
 from perdure.testing.simulation.lives import Lives
 
 NAMESPACE = "default"
@@ -43,6 +44,8 @@ class Asked:
     done: bool = False
     paused: bool = False  # somebody may have: then queries may be answered without what was taken
     reset: bool = False  # somebody may have: then steps may be done again
+    cancelled: bool = False  # somebody may have asked it to stop
+    retried: bool = False  # another attempt begins from the beginning
 
 
 class Ledger(logging.Handler):
@@ -64,6 +67,7 @@ class Ledger(logging.Handler):
         self.asked: dict[str, Asked] = {}
         self.lives = Lives(self)
         self.attempts = Attempts(self)
+        self.deeds = Deeds(self)
         self._states: dict[RunKey, tuple[int, State]] = {}
         self.errors: list[str] = []
         self.violation: Violation | None = None
@@ -129,6 +133,23 @@ class Ledger(logging.Handler):
         events = [*self.history(workflow_id), *state.buffered]
         return [int(e.input[0].data) for e in events if isinstance(e, WorkflowExecutionSignaled)]
 
+    def clerks(self, workflow_id: str) -> list[str]:
+        """The children of a workflow on disk that it does not wait for."""
+        begins = f"{workflow_id}/leave-", f"{workflow_id}/recall-"
+        ids: dict[str, None] = {}
+        page = ""
+        while True:
+            rows, page = at_once(self.store.list(NAMESPACE, "", page, 1_000))
+            ids |= dict.fromkeys(row.workflow_id for row in rows if row.workflow_id.startswith(begins))
+            if not page:
+                return list(ids)
+
+    def sends(self, workflow_id: str) -> bool:
+        """Whether any run of a workflow id has something on its way to another."""
+        runs = {id for events in self.histories(workflow_id) if events and (id := _run_id(events[0]))}
+        states = [self.run_on_disk(workflow_id, run_id) for run_id in runs]
+        return any(state is not None and state.outbox for state in states)
+
     def histories(self, workflow_id: str) -> Iterator[list[HistoryEvent]]:
         """The stored histories of all runs of a workflow id."""
         latest = at_once(self.store.load([ChainKey(NAMESPACE, workflow_id)]))[0]
@@ -147,6 +168,10 @@ class Ledger(logging.Handler):
         """Their events, one after another."""
         for events in self.histories(workflow_id):
             yield from events
+
+
+def _run_id(event: HistoryEvent) -> str:
+    return event.run_id if isinstance(event, WorkflowExecutionStarted) else ""
 
 
 def folded(run: StoredRun) -> State:

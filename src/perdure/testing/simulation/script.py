@@ -7,9 +7,10 @@ seed; how often its activities fail, hang or hold is decided by the outside worl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Final
 
 from perdure.errors import ApplicationError, WorkerLost
 from perdure.sdk.activity.api import activity
@@ -17,8 +18,12 @@ from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.api import workflow
 from perdure.testing.simulation import ledger as outside
 from perdure.testing.simulation.attempts import BACKOFF, Flaky, Step
+from perdure.testing.simulation.families import KEPT, LEFT, RECALLED, UNDONE, leave, recall, saga
 
-CANCELLED, GAVE_UP, TIMED = 7, 13, 17
+CANCELLED, GAVE_UP, TIMED, STOPPED = 7, 13, 17, 37
+LATE = 2_000
+"""Messages with this number or a higher one are taken, but perhaps not dealt with, for a while."""
+
 SIDE = "side"
 """A task queue beside the default one."""
 
@@ -72,11 +77,14 @@ class Script:
         self.added: list[int] = before.added if before else []
 
     async def run(self) -> Report:
-        for done, step in enumerate(self.plan, 1):
-            if step.kind == "again":
-                self.results.append(1)
-                workflow.continue_as_new(Script(self.plan[done:], Report(self.results, self.noted, self.added)))
-            self.results.append(await self.one(step))
+        try:
+            for done, step in enumerate(self.plan, 1):
+                if step.kind == "again":
+                    self.results.append(1)
+                    workflow.continue_as_new(Script(self.plan[done:], Report(self.results, self.noted, self.added)))
+                self.results.append(await self.one(step))
+        except asyncio.CancelledError:
+            self.results.append(STOPPED)
         return Report(self.results, self.noted, self.added)
 
     async def one(self, step: Step) -> int:
@@ -128,8 +136,13 @@ class Script:
                         return await work(Step(step.key, "act", 3_600_000))
                 except TimeoutError:
                     return TIMED
+            case "parcel":
+                for _ in range(step.n):
+                    self.noted.append(await workflow.receive("parcel", int))
+                return 1
             case _:
-                return await work(step)
+                family = FAMILIES.get(step.kind, work)
+                return await family(step)
 
     @workflow.signal
     def note(self, n: int) -> None:
@@ -151,13 +164,23 @@ class Script:
         return Report(self.results, self.noted, self.added)
 
 
+FAMILIES: Final[dict[str, Callable[[Step], Awaitable[int]]]] = {"leave": leave, "recall": recall, "saga": saga}
+"""Steps that are of more than one workflow or activity."""
+
+
 def expected(step: Step) -> int:
     """What a step gives."""
     match step.kind:
         case "fan":
             return sum(step.key * 1000 + i for i in range(step.n))
-        case "sleep" | "signals" | "again" | "retry":
+        case "sleep" | "signals" | "again" | "retry" | "parcel":
             return 1
+        case "leave":
+            return LEFT
+        case "recall":
+            return RECALLED
+        case "saga":
+            return KEPT if step.ms == 1 else UNDONE
         case "cancel":
             return CANCELLED
         case "hopeless":

@@ -17,7 +17,7 @@ from perdure.model.state import State
 from perdure.model.tasks import ActivityTask, ToWorker, WorkerHello
 from perdure.sdk.converter import decode
 from perdure.testing.simulation.ledger import NAMESPACE, Asked, Ledger, at_once
-from perdure.testing.simulation.script import Report
+from perdure.testing.simulation.script import LATE, Report
 
 TOLD_OF_RUNS: Final = (q.DescribeWorkflow, q.GetResult, q.SignalWorkflow, q.UpdateWorkflow, q.GetHistory)
 """Requests for which only the run can be missing."""
@@ -76,7 +76,7 @@ class Witness:
             exists,
             latest.started.run_id if latest is not None else "",
             latest if isinstance(request, q.DescribeWorkflow) else None,
-            frozenset(n for n, how in asked.notes.items() if how == "taken"),
+            frozenset(n for n, how in asked.notes.items() if how == "taken" and n < LATE),
             frozenset(n for n, how in asked.updates.items() if how == "completed"),
             asked.steps,
         )
@@ -102,7 +102,7 @@ class Witness:
             case q.StartWorkflow(), _:
                 self._ledger.on_disk(wid, "a start was acknowledged")
                 self._ledger.asked[wid].started = True
-            case q.SignalWorkflow(), _:
+            case q.SignalWorkflow(name="note" | "parcel"), _:
                 self._signalled(wid, int(request.input[0].data))
             case q.UpdateWorkflow(), q.UpdateOutcome():
                 self._updated(wid, reply)
@@ -162,7 +162,7 @@ class Witness:
 
     def _told(self, wid: str, report: Report, before: Before) -> None:
         ledger, steps, asked = self._ledger, len(report.results), self._ledger.asked[wid]
-        if asked.paused or asked.reset:
+        if asked.paused or asked.reset or asked.cancelled or asked.retried:
             return  # what it has taken may wait, or be done again
         if steps < before.steps or not before.notes <= {*report.noted} or not before.updates <= {*report.added}:
             ledger.fail(f"{wid} answered a query with {report}; {before} was told before")

@@ -19,6 +19,7 @@ from perdure.testing.simulation.clients import Clients, Wanted, make_wanted
 from perdure.testing.simulation.ending import check_end
 from perdure.testing.simulation.ledger import Ledger
 from perdure.testing.simulation.loop import Stuck, Timeline
+from perdure.testing.simulation.pets import rolling_over_early
 from perdure.testing.simulation.process import Process, Surroundings, Traits, bury
 from perdure.testing.simulation.store import Faults
 from perdure.testing.simulation.workers import Outfit
@@ -79,7 +80,7 @@ class World:
         ledger.time = timeline.time
         around = Surroundings(str(self.seed), timeline, ledger, ledger.store, self.faults, self.network, watch)
         processes: list[Process] = []
-        with outside.used(ledger), ledger.listening("perdure"):
+        with outside.used(ledger), ledger.listening("perdure"), rolling_over_early():
             try:
                 for number, kill_at in enumerate([*self.kills, 0]):
                     processes.append(self._process(number, kill_at, around))
