@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def python(version: str) -> str:
-    """The interpreter of a version, with what Perdure needs. `tools/pythons.sh` makes environments of those there are."""
+    """The interpreter of a version, with what Perdure needs: one of those that `tools/pythons.sh` found."""
     if version == OWN:
         return sys.executable
     path = Path(sys.prefix, "pythons", version, "bin", "python")

@@ -170,6 +170,7 @@ async def failing(what: str) -> str:
 @workflow(name="replay.cancelled")
 async def cancelled() -> str:
     """Cleans up when it is cancelled."""
+    await workflow.receive("begin", object)
     try:
         await asyncio.gather(asyncio.sleep(1000), asyncio.sleep(2000))
     except asyncio.CancelledError:
@@ -238,8 +239,7 @@ async def _saga(client: Client) -> WorkflowHandle[object]:
 
 async def _cancelled(client: Client) -> WorkflowHandle[object]:
     handle = await client.start(cancelled())
-    while not (await handle.describe()).timers:
-        await asyncio.sleep(0)
+    await handle.signal("begin")
     await handle.cancel()
     return handle
 
