@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from perdure.sdk.client.starts import StartOptions, WithStart
     from perdure.sdk.codecs.aes_gcm import AesGcm
     from perdure.sdk.codecs.api import PayloadCodec
+    from perdure.sdk.codecs.offload import Offload
     from perdure.sdk.codecs.zstd import Zstd
 
     __version__: str
@@ -109,6 +110,7 @@ __all__ = [
     "NondeterminismError",
     "NotFound",
     "NotRunning",
+    "Offload",
     "Payload",
     "PayloadCodec",
     "PayloadTooLarge",
@@ -154,6 +156,7 @@ _LAZY: Final = {
     "AttemptState": "perdure.model.requests",
     "AesGcm": "perdure.sdk.codecs.aes_gcm",
     "Client": "perdure.sdk.client.client",
+    "Offload": "perdure.sdk.codecs.offload",
     "PayloadCodec": "perdure.sdk.codecs.api",
     "ProcessResult": "perdure.sdk.activity.processes",
     "StartOptions": "perdure.sdk.client.starts",

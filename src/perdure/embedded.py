@@ -23,6 +23,7 @@ from perdure.limits import DEFAULT_CONCURRENT_ACTIVITIES, DEFAULT_RETENTION, NOD
 from perdure.sdk.activity.spawned import refuse_while_importing
 from perdure.sdk.client.client import Client
 from perdure.sdk.codecs.api import PayloadCodec
+from perdure.sdk.codecs.offload import Offload
 from perdure.sdk.worker.worker import Worker
 from perdure.sdk.workflow.context import current
 
@@ -90,7 +91,7 @@ def embedded(
     build_id: str = "",
     retention: Duration | None = None,
     grace: Duration | None = None,
-    codecs: Iterable[PayloadCodec] = (),
+    codecs: Iterable[PayloadCodec | Offload] = (),
     encode_failures: bool = False,
     clock: Clock | None = None,
     ids: IdSource | None = None,
@@ -116,7 +117,7 @@ def embedded(
         grace: how long a process that says nothing counts as alive; by default 10 seconds. Then others begin again
             what its activities were doing. Only where processes share a database, and the same in all of them.
         codecs: what becomes of payloads before they are stored, in this order, such as
-            ``[Zstd(), AesGcm(key="env:PERDURE_KEY")]``.
+            ``[Zstd(), AesGcm(key="env:PERDURE_KEY"), Offload()]``.
         encode_failures: whether messages and tracebacks of failures go through the codecs, too.
         clock, ids: other sources of time and identifiers, for tests.
 

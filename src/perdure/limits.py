@@ -18,7 +18,17 @@ MAX_MESSAGE: Final = 8 * 1024 * 1024
 """All payloads of one request together: what one commit should carry for one execution."""
 
 MAX_BLOB: Final = 64 * 1024 * 1024
-"""One encoded value where codecs make it smaller, before they do. It is in memory several times at once."""
+"""One encoded value where codecs make it smaller or put it elsewhere, before they do. It is in memory several times at
+once."""
+
+OFFLOAD_MINIMUM: Final = 128 * 1024
+"""From here on a payload is put elsewhere, where that is asked for: about what a whole history has otherwise."""
+
+BLOB_CACHE: Final = 64 * 1024 * 1024
+"""Bytes of large payloads that a process keeps in memory, so that a replay doesn't read them again."""
+
+BLOBS_REMEMBERED: Final = 10_000
+"""Blobs that a process knows to be stored, and doesn't send again."""
 
 MAX_CODED: Final = 16
 """How often a payload may be encoded by codecs, one after another: what is encoded endlessly is an attack."""
@@ -200,6 +210,14 @@ running meanwhile, and few enough to look through for each deadline."""
 FORGET_INTERVAL: Final = 1 * HOUR
 FORGET_AT_ONCE: Final = 1_000
 """Expired request ids are deleted this often, and so many in one transaction: it delays the commits."""
+
+BLOB_GRACE: Final = 1 * DAY
+BLOB_PUT_AGAIN: Final = 1 * HOUR
+"""A blob that no run names is kept for the first of these after it was last put: what names it may still be on its way.
+Who puts it again within the second need not send it, so that it is always kept for most of a day from then on."""
+
+FORGET_BLOBS_AT_ONCE: Final = 100
+"""Blobs that are deleted in one transaction: they may be large."""
 
 STOP_WAIT: Final = 30 * SECOND
 """How long a stop waits for a store that takes no commits. What is given up then was never acknowledged."""

@@ -30,6 +30,7 @@ from perdure.sdk.client.description import ActivityDescription, WorkflowDescript
 from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.codecs.aes_gcm import AesGcm
 from perdure.sdk.codecs.api import PayloadCodec
+from perdure.sdk.codecs.offload import Offload
 from perdure.sdk.worker.worker import Worker
 from perdure.testing.simulation.loop import SimulatedClock, SimulatedLoop
 from perdure.testing.transport import InProcessTransport
@@ -85,7 +86,7 @@ class Engine:
         clock: Clock | None = None,
         max_concurrent_activities: int = 100,
         retention: timedelta | None = None,
-        codecs: Sequence[PayloadCodec] = (),
+        codecs: Sequence[PayloadCodec | Offload] = (),
         encode_failures: bool = False,
     ) -> AsyncGenerator[Client]:
         """An engine, a worker and a client, as `embedded` puts them together."""
@@ -176,11 +177,18 @@ class Simulation:
     """
 
     def __init__(self) -> None:
-        self._store = MemoryStore()
+        self.store = MemoryStore()
         self._time = 0.0
         self._processes = 0
 
-    def run(self, body: Callable[[Client], Awaitable[T]], *, slots: int = 100, retention: int | None = None) -> T:
+    def run(
+        self,
+        body: Callable[[Client], Awaitable[T]],
+        *,
+        slots: int = 100,
+        retention: int | None = None,
+        codecs: Sequence[PayloadCodec | Offload] = (),
+    ) -> T:
         """Run `body` with a client, in a loop of its own."""
         loop = SimulatedLoop(self._time, max_steps=2_000_000)
         clock = SimulatedClock(loop, EPOCH)
@@ -188,8 +196,8 @@ class Simulation:
         ids = SeededIds(self._processes)
 
         async def process() -> T:
-            node = Node(self._store, clock, ids, retention=DEFAULT_RETENTION if retention is None else retention)
-            client = Client(node, ids=ids, identity="simulated")
+            node = Node(self.store, clock, ids, retention=DEFAULT_RETENTION if retention is None else retention)
+            client = Client(node, ids=ids, identity="simulated", codecs=codecs)
             worker = Worker(client, max_concurrent_activities=slots, ids=ids)
             async with Embedded(node, worker, client) as opened:
                 return await body(opened)

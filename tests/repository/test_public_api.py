@@ -38,6 +38,7 @@ PUBLIC = [
     "NondeterminismError",
     "NotFound",
     "NotRunning",
+    "Offload",
     "Payload",
     "PayloadCodec",
     "PayloadTooLarge",

@@ -7,12 +7,14 @@ by :func:`merged`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from zlib import crc32
 
 import msgspec
 
 from perdure.model.events import HistoryEvent
+from perdure.model.payloads import BLOB_MARK
 from perdure.model.records import AnyRecord, PrivateRecord
 from perdure.model.state import State
 
@@ -20,6 +22,9 @@ _encoder = msgspec.msgpack.Encoder()
 _events = msgspec.msgpack.Decoder(tuple[HistoryEvent, ...])
 _private = msgspec.msgpack.Decoder(tuple[tuple[int, PrivateRecord], ...])
 _state = msgspec.msgpack.Decoder(State)
+
+_mark = BLOB_MARK.encode()
+_blob = re.compile(re.escape(_mark) + b"([0-9a-f]{64})")
 
 encode_event = _encoder.encode
 encode_state = _encoder.encode
@@ -50,6 +55,15 @@ def digest_after(digest: int, encoded_event: bytes) -> int:
     """The rolling digest of a history, one event further. It tells apart what our own speculation may mix up, beside
     the event's id; it is no protection against anybody."""
     return crc32(encoded_event, digest)
+
+
+def blobs_in(history: bytes, private: bytes) -> Sequence[bytes]:
+    """The digests of the blobs that a row names. Text that only looks like a reference counts as one: it keeps a blob
+    longer, and does no harm."""
+    if _mark not in history and _mark not in private:
+        return ()
+    found = {*_blob.findall(history), *_blob.findall(private)}
+    return sorted(bytes.fromhex(digest.decode()) for digest in found)
 
 
 def merged(history: bytes, private: bytes) -> Iterator[AnyRecord]:

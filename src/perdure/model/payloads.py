@@ -10,6 +10,15 @@ KEYWORD = "keyword"
 ENCODING = "encoding"
 """Metadata key: how `data` is encoded; absent for plain JSON."""
 
+BLOB = "blob"
+"""Value of `encoding`: the payload itself is a blob, elsewhere."""
+
+BLOB_REFERENCE = "reference"
+"""Metadata key: `BLOB_MARK` and the SHA-256 digest of the blob, in hexadecimal."""
+
+BLOB_MARK = "blob:sha256:"
+"""How every reference begins: the engine finds them by it in what it stores."""
+
 UNREADABLE = "unreadable"
 """Metadata key: why the payload could not be decoded on its way. It is as it was stored."""
 

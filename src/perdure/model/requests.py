@@ -211,6 +211,12 @@ class AttemptState(Struct, frozen=True, gc=False):
     reset: bool = False
 
 
+class Blob(Struct, frozen=True, gc=False):
+    """What is stored under a digest; None: nothing is."""
+
+    data: bytes | None
+
+
 # --- Requests -------------------------------------------------------------------------------------------
 class StartSignal(Struct, frozen=True, gc=False, tag="signal"):
     """A signal that is sent together with a start, by one commit."""
@@ -474,6 +480,23 @@ class ListWorkflows(Request[ListPage], frozen=True, gc=False, tag="list"):
     limit: int = 0
 
 
+class PutBlob(Request[Done], frozen=True, gc=False, tag="put_blob"):
+    """Store bytes under their SHA-256 digest (hexadecimal): they are durable when this is answered. `workflow_id` is
+    unused.
+
+    They are kept for as long as any stored run names them, and for `limits.BLOB_GRACE` after they were put last.
+    """
+
+    digest: str
+    data: bytes
+
+
+class GetBlob(Request[Blob], frozen=True, gc=False, tag="get_blob"):
+    """Read what is stored under a digest. `workflow_id` is unused."""
+
+    digest: str
+
+
 AnyRequest = (
     StartWorkflow
     | SignalWorkflow
@@ -497,6 +520,8 @@ AnyRequest = (
     | UpdateActivityOptions
     | ResetWorkflow
     | ListWorkflows
+    | PutBlob
+    | GetBlob
 )
 """Every request there is; its tags are the names on the wire."""
 

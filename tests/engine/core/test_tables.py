@@ -22,7 +22,7 @@ from perdure.model import tasks as t
 STARTS: set[type[Any]] = {q.StartWorkflow, i.Start}
 """They make an execution, and are decided apart."""
 
-FROM_THE_STORE: set[type[Any]] = {q.ListWorkflows, q.GetHistory, q.ResetWorkflow}
+FROM_THE_STORE: set[type[Any]] = {q.ListWorkflows, q.GetHistory, q.ResetWorkflow, q.PutBlob, q.GetBlob}
 """Requests that no single execution in memory answers."""
 
 BESIDE: set[type[Any]] = {t.HistoryWanted, t.QueryAnswer, t.WorkerLeaving, t.WorkerServes}

@@ -29,7 +29,7 @@ from perdure.limits import (
     STORE_RETRY_INITIAL,
     STORE_RETRY_MAXIMUM,
 )
-from perdure.model.journal import encode_private, encode_state, join_events
+from perdure.model.journal import blobs_in, encode_private, encode_state, join_events
 from perdure.model.state import State
 
 logger = logging.getLogger("perdure.engine")
@@ -196,6 +196,7 @@ class Committer:
             row.delete,
             live.home,
             self._to_be_told(live, row),
+            blobs_in(history, private),
         )
 
     def _wake_at(self, live: Live, now: int) -> int | None:

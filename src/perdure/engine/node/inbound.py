@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final, get_args
 
 from perdure.errors import InvalidRequest, PayloadTooLarge
 from perdure.limits import (
+    MAX_BLOB,
     MAX_DURATION,
     MAX_ID_LENGTH,
     MAX_MESSAGE,
@@ -15,7 +17,15 @@ from perdure.limits import (
     MAX_WORKFLOW_TASK_TIMEOUT,
 )
 from perdure.model.payloads import Payload, Payloads
-from perdure.model.requests import AnyRequest, ListWorkflows, Request, StartSignal, StartUpdate
+from perdure.model.requests import (
+    AnyRequest,
+    GetBlob,
+    ListWorkflows,
+    PutBlob,
+    Request,
+    StartSignal,
+    StartUpdate,
+)
 from perdure.model.shapes import Check, Shape, check_text, shape_of
 from perdure.model.tasks import WorkerHello
 
@@ -37,6 +47,16 @@ def _check_id(value: str, name: str) -> None:
     check_text(value, name)
     if len(value) > MAX_ID_LENGTH:
         raise InvalidRequest(f"{name} has {len(value)} characters; limits.MAX_ID_LENGTH is {MAX_ID_LENGTH}")
+
+
+def _check_digest(value: str, name: str) -> None:
+    if not _DIGEST.fullmatch(value):
+        raise InvalidRequest(f"{name} must be a SHA-256 digest, 64 hexadecimal digits")
+
+
+def _check_blob(value: bytes, name: str) -> None:
+    if len(value) > MAX_BLOB:
+        raise PayloadTooLarge(f"{name} has {len(value)} bytes; limits.MAX_BLOB is {MAX_BLOB}")
 
 
 def _check_name(value: str, name: str) -> None:
@@ -96,6 +116,7 @@ def _check_message(message: StartSignal | StartUpdate, name: str) -> None:
     _MESSAGES[type(message)].check(message)
 
 
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 _PAYLOAD: Final = shape_of(Payload)
 ACTIVITY_TIMEOUTS: Final = (
     "start_to_close_timeout", "schedule_to_close_timeout", "schedule_to_start_timeout", "heartbeat_timeout",
@@ -111,12 +132,15 @@ _LIMITS: Final[Mapping[str, Check]] = {
     **dict.fromkeys(("input", "details"), _check_payloads),
     "result": _check_payload,
     "memo": _check_memo,
+    "digest": _check_digest,
+    "data": _check_blob,
 }
 """What is looked at beside the types, by a field's name."""
 
 _HELLO: Final = Shape(WorkerHello, {"namespace": _check_name, "build_id": _check_id})
 _MESSAGES: Final[Mapping[type[object], Shape]] = {kind: Shape(kind, _LIMITS) for kind in (StartSignal, StartUpdate)}
+_OF_NO_WORKFLOW: Final = (ListWorkflows, PutBlob, GetBlob)
 _SHAPES: Final = {
-    kind: Shape(kind, {**_LIMITS, "workflow_id": _check_id} if kind is ListWorkflows else _LIMITS)
+    kind: Shape(kind, {**_LIMITS, "workflow_id": _check_id} if kind in _OF_NO_WORKFLOW else _LIMITS)
     for kind in get_args(AnyRequest)
 }

@@ -19,10 +19,11 @@ from typing import Any, TypeVar, cast
 from perdure.clock import Clock
 from perdure.engine.core import inputs as i
 from perdure.engine.core.deduplication import dedup_id
+from perdure.engine.node import blobs
 from perdure.engine.node.committer import Committer
 from perdure.engine.node.dispatch import AttachedWorker, Dispatcher
 from perdure.engine.node.hearing import HEARD
-from perdure.engine.node.housekeeping import forget_request_ids
+from perdure.engine.node.housekeeping import tidy_up
 from perdure.engine.node.inbound import check_hello, check_request
 from perdure.engine.node.live import Answer, Live, Row, Work, settle
 from perdure.engine.node.loader import Loader
@@ -109,7 +110,7 @@ class Node:
         await self.peers.serve()
         await self.take_up()
         self.spawn(self.wakeups.run(), vital=True)
-        self.spawn(forget_request_ids(self.store, self.clock), vital=True)
+        self.spawn(tidy_up(self.store, self.clock), vital=True)
 
     async def take_up(self) -> None:
         """Go on with what ran on workers and nodes that are gone."""
@@ -192,6 +193,8 @@ class Node:
             raise self._refusal()
         if asyncio.get_running_loop() is not self.serving.loop:
             raise RuntimeError(ELSEWHERE)
+        if isinstance(request, q.PutBlob | q.GetBlob):
+            return cast(Reply, await blobs.call(self, request))
         if isinstance(request, q.ListWorkflows | q.GetHistory):
             return cast(Reply, await self.reading.call(request))
         if self.committer.uncommitted >= MAX_UNCOMMITTED:

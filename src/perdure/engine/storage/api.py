@@ -11,6 +11,8 @@ visibility     (… run_no)                                           written at
 attribute      (… run_no, name, value)                              search attributes, one row a value
 dedup          (shard, namespace, workflow_id, request_id)          request ids that were taken
 backlog        (shard, queue, priority, fairness_pass, sequence)    tasks that found no free slot
+blob           (digest)                                             large payloads, by their content
+blob_reference (… run_no, digest)                                   which runs name which blobs
 =============  ===================================================  =======================================
 
 A store that several nodes share (`Shared`) has also: node and worker (who is alive, by the store's own clock), watch
@@ -121,6 +123,7 @@ class Write(NamedTuple):
     dedup: request ids that this write takes, and until when they are remembered.
     backlog_added, backlog_removed: tasks of the workflow id's own runs.
     home: the number of the node that serves the run by preference. Only `Shared` stores keep it.
+    blobs: digests of the blobs that what is written names; they are kept at least as long as the run.
     notify: numbers of nodes that are to hear of this write when it is taken, beside those that watch. Only
     `Shared` stores do.
     """
@@ -143,6 +146,7 @@ class Write(NamedTuple):
     delete: bool = False
     home: int = 0
     notify: Sequence[int] = ()
+    blobs: Sequence[bytes] = ()
 
 
 Verdict = Literal["taken", "stale", "duplicate"]
@@ -248,6 +252,19 @@ class Store(Protocol):
 
     async def forget(self, now: int, limit: int) -> int:
         """Delete request ids that have expired; how many were deleted."""
+        ...
+
+    async def put_blob(self, digest: bytes, data: bytes, kept_until: int) -> None:
+        """Store a blob, durably, at least until then. One that is there is only kept for longer."""
+        ...
+
+    async def get_blob(self, digest: bytes) -> bytes | None:
+        """A blob; None where there is none."""
+        ...
+
+    async def forget_blobs(self, now: int, kept_until: int, limit: int) -> int:
+        """Delete blobs that were to be kept until now and that no stored run names; the others are looked at again at
+        `kept_until`. How many were looked at, at most `limit`."""
         ...
 
 

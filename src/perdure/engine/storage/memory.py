@@ -40,6 +40,7 @@ class _Run:
     """The rows of one run."""
 
     __slots__ = (
+        "blobs",
         "commits",
         "home",
         "journal",
@@ -58,6 +59,7 @@ class _Run:
         self.key = key
         self.run_id = run_id
         self.version = 0
+        self.blobs: set[bytes] = set()
         self.commits: dict[int, str] = {}  # the attempt to commit that led to each version
         self.home = 0
         self.status: Status = "Running"
@@ -84,6 +86,7 @@ class MemoryStore:
         self._dedup: dict[ChainKey, dict[str, int]] = {}
         self._backlog: dict[QueueKey, list[BacklogItem]] = {}
         self._running: set[RunKey] = set()
+        self._blobs: dict[bytes, tuple[bytes, int]] = {}  # → (data, kept until)
         # Entries whose run has another wake_at by now are dropped when they come up.
         self._wakes: list[tuple[int, RunKey]] = []
 
@@ -148,6 +151,7 @@ class MemoryStore:
 
     def _update(self, run: _Run, write: Write) -> None:
         run.version = write.version
+        run.blobs.update(write.blobs)
         run.commits[write.version] = write.commit_id
         run.home = write.home
         run.status = write.status
@@ -190,6 +194,26 @@ class MemoryStore:
             if not self._dedup[chain]:
                 del self._dedup[chain]
         return len(expired)
+
+    # --- Blobs ------------------------------------------------------------------------------------------
+    async def put_blob(self, digest: bytes, data: bytes, kept_until: int) -> None:
+        stored, until = self._blobs.get(digest, (data, 0))
+        self._blobs[digest] = stored, max(until, kept_until)
+
+    async def get_blob(self, digest: bytes) -> bytes | None:
+        return self._blobs.get(digest, (None, 0))[0]
+
+    async def forget_blobs(self, now: int, kept_until: int, limit: int) -> int:
+        due = [digest for digest, (_, until) in self._blobs.items() if until <= now][:limit]
+        named = (
+            {digest for runs in self._chains.values() for run in runs.values() for digest in run.blobs} if due else ()
+        )
+        for digest in due:
+            if digest in named:
+                self._blobs[digest] = self._blobs[digest][0], kept_until
+            else:
+                del self._blobs[digest]
+        return len(due)
 
     # --- Reading ----------------------------------------------------------------------------------------
     async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:

@@ -116,6 +116,18 @@ class PostgresStore:
         done = await self._writer().execute(sql.FORGET, now, limit)
         return int(done.split()[-1])
 
+    # --- Blobs ------------------------------------------------------------------------------------------
+    async def put_blob(self, digest: bytes, data: bytes, kept_until: int) -> None:
+        await self._fetch(sql.PUT_BLOB, digest, data, kept_until)  # commits of groups don't wait for it
+
+    async def get_blob(self, digest: bytes) -> bytes | None:
+        rows = await self._fetch(sql.GET_BLOB, digest)
+        return rows[0][0] if rows else None
+
+    async def forget_blobs(self, now: int, kept_until: int, limit: int) -> int:
+        [[looked_at]] = await self._fetch(sql.FORGET_BLOBS, now, kept_until, limit)
+        return looked_at
+
     # --- Reading ----------------------------------------------------------------------------------------
     async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:
         found: list[StoredRun | None] = [None] * len(chains)

@@ -2,7 +2,7 @@
 
 The shard leads every primary key, is in every row and in every join, so that executions can be spread by shard over
 several databases, or by a PostgreSQL that distributes its tables, without being changed. Only `node` and `question`,
-which are about processes, have none, and `meta`, about the tables.
+which are about processes, have none, and `meta`, about the tables; and `blob`, whose digest takes its place.
 
 A run is found by (shard, chain, run_no), where the chain is a digest of namespace and workflow id: ids may be longer
 than an index takes. What belongs to it is keyed by (shard, run), a number of the run's own, given in the order of
@@ -271,6 +271,23 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             task_queue text COLLATE "C" NOT NULL, type text COLLATE "C" NOT NULL, request bytea NOT NULL, answer bytea,
             PRIMARY KEY (asker, id)) WITH ({_EAGER})""",
         "CREATE INDEX question_queue ON question (queue) WHERE answer IS NULL",
+    ),
+    (
+        # The digest spreads them as well as a shard would. What is compressed already isn't compressed again.
+        f"""CREATE TABLE blob (kept_until bigint NOT NULL, digest bytea NOT NULL PRIMARY KEY, data bytea NOT NULL)
+            WITH ({_EAGER})""",
+        "ALTER TABLE blob ALTER COLUMN data SET STORAGE EXTERNAL",
+        "CREATE INDEX blob_kept ON blob (kept_until)",
+        f"""CREATE TABLE blob_reference (
+            run bigint NOT NULL, shard smallint NOT NULL, digest bytea NOT NULL, PRIMARY KEY (shard, run, digest))
+            WITH ({_EAGER})""",
+        "CREATE INDEX blob_reference_digest ON blob_reference (digest)",
+        """CREATE FUNCTION forget_blob_references() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            DELETE FROM blob_reference AS r USING gone AS g WHERE r.shard = g.shard AND r.run = g.run;
+            RETURN NULL;
+        END $$""",
+        """CREATE TRIGGER forget_blob_references AFTER DELETE ON execution REFERENCING OLD TABLE AS gone
+            FOR EACH STATEMENT EXECUTE FUNCTION forget_blob_references()""",
     ),
 )
 """What makes each version from the one before it. They are only ever added to."""

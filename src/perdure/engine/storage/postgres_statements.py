@@ -128,6 +128,22 @@ UNCLAIM = """UPDATE backlog AS b SET claimed_by = 0, claimed_until = 0
     WHERE b.shard = w.shard AND b.queue = w.queue AND b.priority = w.priority AND b.fairness_pass = w.fairness_pass
         AND b.sequence = w.sequence AND b.claimed_by = $1"""
 
+# --- Blobs ----------------------------------------------------------------------------------------------
+PUT_BLOB = """INSERT INTO blob AS b (digest, data, kept_until) VALUES ($1, $2, $3)
+    ON CONFLICT (digest) DO UPDATE SET kept_until = greatest(b.kept_until, excluded.kept_until)"""
+GET_BLOB = "SELECT data FROM blob WHERE digest = $1"
+REFER_TO_BLOBS = """INSERT INTO blob_reference (shard, run, digest)
+    SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bytea[]) ON CONFLICT DO NOTHING"""
+FORGET_BLOBS = """WITH locked AS (
+        SELECT digest FROM blob WHERE kept_until <= $1 ORDER BY kept_until LIMIT $3 FOR UPDATE SKIP LOCKED
+    ), due AS (
+        SELECT l.digest, EXISTS (SELECT FROM blob_reference AS r WHERE r.digest = l.digest) AS named FROM locked AS l
+    ), kept AS (
+        UPDATE blob AS b SET kept_until = $2 FROM due AS d WHERE b.digest = d.digest AND d.named
+    ), gone AS (
+        DELETE FROM blob AS b USING due AS d WHERE b.digest = d.digest AND NOT d.named
+    ) SELECT count(*) FROM due"""
+
 # --- Nodes ----------------------------------------------------------------------------------------------
 ENTER = f"INSERT INTO node (renewed_at) VALUES ({CLOCK}) RETURNING number"
 # Whoever uses the store holds a lock on its number, shared by its connections.

@@ -1,8 +1,8 @@
 """The one connection that commits, and what becomes of a group on it.
 
 A group is one call of the function `commit_group`, outside any transaction block: one round trip. Where the function
-can't judge it (a run that is written twice, a request id that was taken before), it is judged here, in a
-transaction of several statements that has locked its rows.
+can't judge it (a run that is written twice, a request id that was taken before), or there is more to write (which
+blobs a run names), it is judged here, in a transaction of several statements that has locked its rows.
 
 A connection that is lost in the middle leaves a backend behind that may commit yet. So before anybody is told whether
 it did, that very backend is ended, wherever it is; after a fail-over it is gone with its server.
@@ -130,7 +130,7 @@ class Writer:
         # short as if all were well.
         alarm = asyncio.get_running_loop().call_later((PATIENCE - SECOND) / SECOND, connection.terminate)
         try:
-            if fits(group):
+            if fits(group) and not any(write.blobs for write in group):
                 try:
                     return await self._taken(connection, group, now)
                 except PostgresError as error:
@@ -190,8 +190,11 @@ class Writer:
             verdicts = admission.verdicts(group, views)
             taken = [write for write, verdict in zip(group, verdicts, strict=True) if verdict == "taken"]
             for part in steps(taken):
-                if None in await self._call(connection, Rows(part), len(part), now, judged=True):
+                rows = Rows(part)
+                runs = await self._call(connection, rows, len(part), now, judged=True)
+                if None in runs:
                     raise _Moved
+                await _refer_to_blobs(connection, part, rows, runs)
         return verdicts
 
     # --- Settling ---------------------------------------------------------------------------------------
@@ -222,6 +225,19 @@ class Writer:
                 if ended and not ended[0][0]:
                     raise Unavailable(f"{self._server.place}: process {pid} does not end; its last commit is open")
             self._left.discard((pid, since))
+
+
+async def _refer_to_blobs(
+    connection: Connection, writes: Sequence[Write], rows: Rows, runs: Sequence[int | None]
+) -> None:
+    """Note which blobs the runs name that were written."""
+    named = [
+        (chain_key(*write.key[:2])[0], run, digest)
+        for write, run in ((writes[position], run) for position, run in zip(rows.order, runs, strict=True))
+        for digest in (() if write.delete else write.blobs)
+    ]
+    if named:
+        await connection.execute(sql.REFER_TO_BLOBS, *_columns(named, 3))
 
 
 async def _requests_taken(

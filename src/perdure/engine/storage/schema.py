@@ -72,6 +72,15 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             scheduled_event_id INTEGER NOT NULL, attempt INTEGER NOT NULL,
             PRIMARY KEY (namespace, kind, task_queue, type, priority, fairness_pass, sequence)) WITHOUT ROWID""",
     ),
+    (
+        # The data comes last, so that looking at the rest doesn't read it.
+        """CREATE TABLE blob (digest BLOB NOT NULL, kept_until INTEGER NOT NULL, data BLOB NOT NULL)""",
+        """CREATE UNIQUE INDEX blob_key ON blob (digest)""",
+        """CREATE INDEX blob_kept ON blob (kept_until, digest)""",
+        """CREATE TABLE blob_reference (
+            run INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (run, digest)) WITHOUT ROWID""",
+        """CREATE INDEX blob_reference_digest ON blob_reference (digest)""",
+    ),
 )
 """What makes each version from the one before it. They are only ever added to."""
 

@@ -12,11 +12,11 @@ import logging
 import os
 import sqlite3
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
-from perdure.engine.storage import admission, sqlite_listing, sqlite_writing, statements
+from perdure.engine.storage import admission, sqlite_blobs, sqlite_listing, sqlite_writing, statements
 from perdure.engine.storage.api import (
     BacklogItem,
     ChainKey,
@@ -39,6 +39,8 @@ from perdure.model.requests import ListedWorkflow
 
 _LOG_PAGES_OFFSET: Final = 16
 """Where the index of the log counts its pages (in the format's description: `mxFrame`)."""
+
+Result = TypeVar("Result")
 
 _logger = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ class SqliteStore:
         self._file: SqliteFile | None = None
         self._reader: sqlite3.Connection | None = None
         self._lister: tuple[sqlite3.Connection, HelperThread] | None = None
-        self._busy: asyncio.Future[None] | None = None  # what the helper does with the writer's connection
+        self._busy: asyncio.Future[Any] | None = None  # what the helper does with the writer's connection
 
     async def open(self, now: int) -> bool:
         if self._file is not None:
@@ -133,13 +135,32 @@ class SqliteStore:
 
     async def forget(self, now: int, limit: int) -> int:
         writer = await self._writer()
-        try:
-            writer.execute("BEGIN IMMEDIATE")
-            forgotten = writer.execute(statements.FORGET, (now, limit)).rowcount
-        except BaseException as error:
-            self._give_up(writer, error)
+        forgotten = self._write(writer, lambda: writer.execute(statements.FORGET, (now, limit)).rowcount)
         await self._commit(writer)
         return forgotten
+
+    async def put_blob(self, digest: bytes, data: bytes, kept_until: int) -> None:
+        def put(writer: sqlite3.Connection) -> None:
+            self._write(writer, lambda: sqlite_blobs.put(writer, digest, data, kept_until))
+            self._make_durable(writer)
+
+        await self._help(put)  # also to write it takes a while
+
+    async def forget_blobs(self, now: int, kept_until: int, limit: int) -> int:
+        def forget(writer: sqlite3.Connection) -> int:
+            looked_at = self._write(writer, lambda: sqlite_blobs.forget(writer, now, kept_until, limit))
+            self._make_durable(writer)
+            return looked_at
+
+        return await self._help(forget)
+
+    def _write(self, writer: sqlite3.Connection, change: Callable[[], Result]) -> Result:
+        """Begin a transaction, and change something in it."""
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            return change()
+        except BaseException as error:
+            self._give_up(writer, error)
 
     async def _writer(self) -> sqlite3.Connection:
         """The writer's connection, when the helper is done with it. Use it before the next await."""
@@ -158,12 +179,21 @@ class SqliteStore:
 
     async def _commit(self, writer: sqlite3.Connection) -> None:
         """Make the open transaction durable. The helper finishes it even if the caller is cancelled."""
-        self._busy = self._helper.run(lambda: self._make_durable(writer))
-        # The first of its callbacks, so that whoever waits for the writer also waits for the checkpoint.
-        self._busy.add_done_callback(lambda done: self._tidy_up(writer, done))
-        await asyncio.shield(self._busy)
+        await self._work(lambda: self._make_durable(writer), writer)
 
-    def _tidy_up(self, writer: sqlite3.Connection, done: asyncio.Future[None]) -> None:
+    async def _help(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Let the helper do something with the writer's connection."""
+        writer = await self._writer()
+        return await self._work(lambda: work(writer), writer)
+
+    async def _work(self, work: Callable[[], Result], writer: sqlite3.Connection) -> Result:
+        doing = self._helper.run(work)
+        self._busy = doing
+        # The first of its callbacks, so that whoever waits for the writer also waits for the checkpoint.
+        doing.add_done_callback(lambda done: self._tidy_up(writer, done))
+        return await asyncio.shield(doing)
+
+    def _tidy_up(self, writer: sqlite3.Connection, done: asyncio.Future[Any]) -> None:
         """After a commit: begin a checkpoint if it is time."""
         if isinstance(done.exception(), StoreFull):
             self._checkpoint_at = min(self._checkpoint_at, 1)  # once copied, the log's pages can be used again
@@ -249,6 +279,10 @@ class SqliteStore:
         with self._snapshot() as reader:
             places = {place for (place,) in statements.FIND_TAKEN.fetch(reader, keys)}
         return {one for place, one in enumerate(request_ids) if place in places}
+
+    async def get_blob(self, digest: bytes) -> bytes | None:
+        with self._snapshot() as reader:
+            return sqlite_blobs.get(reader, digest)
 
     async def due(self, now: int, limit: int) -> Sequence[Due]:
         with self._snapshot() as reader:

@@ -115,6 +115,7 @@ class Batch:
         self._dedup: dict[bytes, int] = {}
         self._backlog: dict[tuple[object, ...], BacklogItem | None] = {}  # None: the item goes
         self._deleted: list[tuple[int]] = []
+        self._blobs: list[tuple[int, bytes]] = []
 
     def add(self, write: Write, shard: int) -> None:
         """Take the rows of a write that was taken."""
@@ -147,6 +148,7 @@ class Batch:
         else:
             self._journal.append((run, write.version, write.history, b""))
             self._snapshots.append((run, write.version, write.snapshot))
+        self._blobs += [(run, digest) for digest in write.blobs]
         if write.visibility is not None:
             self._see(run, key.namespace, write.visibility, new=not write.expected)
 
@@ -174,6 +176,7 @@ class Batch:
         statements.DELETE_ATTRIBUTES.run(connection, self._attributes_of)
         statements.INSERT_ATTRIBUTE.run(connection, self._attributes)
         statements.REPLACE_DEDUP.run(connection, list(self._dedup.items()))
+        statements.INSERT_BLOB_REFERENCE.run(connection, self._blobs)
         self._flush_backlog(connection)
         for statement in statements.DELETE_RUN:
             statement.run(connection, self._deleted)

@@ -57,14 +57,24 @@ DELETE_BACKLOG = Bulk(
         AND priority = ? AND fairness_pass = ? AND sequence = ?)""",
     " OR ",
 )
+INSERT_BLOB_REFERENCE = Bulk("INSERT OR IGNORE INTO blob_reference VALUES {rows}", _marks(2))
 CLEAR_PRIVATE = """UPDATE journal SET private = x''
     WHERE run = ?1 AND version > coalesce((SELECT version FROM snapshot WHERE run = ?1), 0) AND private <> x''"""
 REPLACE_SNAPSHOT = "INSERT OR REPLACE INTO snapshot VALUES (?, ?, ?)"
 DELETE_RUN = tuple(
     Bulk(f"DELETE FROM {table} WHERE run IN ({{rows}})", "?")
-    for table in ("execution", "journal", "snapshot", "visibility", "attribute")
+    for table in ("execution", "journal", "snapshot", "visibility", "attribute", "blob_reference")
 )
 FORGET = "DELETE FROM dedup WHERE key IN (SELECT key FROM dedup WHERE expires <= ? ORDER BY expires LIMIT ?)"
+
+# --- Blobs ----------------------------------------------------------------------------------------------
+PUT_BLOB = """INSERT INTO blob VALUES (?, ?, ?)
+    ON CONFLICT (digest) DO UPDATE SET kept_until = max(kept_until, excluded.kept_until)"""
+GET_BLOB = "SELECT data FROM blob WHERE digest = ?"
+DUE_BLOBS = """SELECT digest, EXISTS (SELECT 1 FROM blob_reference AS r WHERE r.digest = b.digest)
+    FROM blob AS b WHERE kept_until <= ? ORDER BY kept_until LIMIT ?"""
+KEEP_BLOB = "UPDATE blob SET kept_until = ? WHERE digest = ?"
+DELETE_BLOB = "DELETE FROM blob WHERE digest = ?"
 
 # --- Reading --------------------------------------------------------------------------------------------
 _STORED = """SELECT e.run, e.run_no, e.run_id, e.version, e.status, e.wake_at, e.running,

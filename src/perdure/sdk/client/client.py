@@ -24,6 +24,7 @@ from perdure.sdk.workflow.calls import WorkflowCall, WorkflowFunction, definitio
 
 if TYPE_CHECKING:
     from perdure.sdk.codecs.api import PayloadCodec
+    from perdure.sdk.codecs.offload import Offload
 
 R = TypeVar("R")
 
@@ -38,8 +39,8 @@ class Client:
         identity: who asks; it stands in histories. By default "pid@host".
         ids: where workflow ids and request ids come from.
         codecs: what becomes of payloads on their way to the engine, in this order, such as
-            ``[Zstd(), AesGcm(key="env:PERDURE_KEY")]``; undone on their way back. Workers made with this client have
-            them, too.
+            ``[Zstd(), AesGcm(key="env:PERDURE_KEY"), Offload()]``; undone on their way back. Workers made with this
+            client have them, too.
         encode_failures: whether messages and tracebacks of failures go through the codecs, too.
 
     Raises:
@@ -54,11 +55,11 @@ class Client:
         task_queue: str = "default",
         identity: str | None = None,
         ids: IdSource | None = None,
-        codecs: Iterable[PayloadCodec] = (),
+        codecs: Iterable[PayloadCodec | Offload] = (),
         encode_failures: bool = False,
     ) -> None:
-        self.service, self.room = _through(service, codecs, encode_failures=encode_failures)
         self.namespace = name(namespace, "namespace")
+        self.service, self.room = _through(service, self.namespace, codecs, encode_failures=encode_failures)
         self.task_queue = name(task_queue, "task_queue")
         self.identity = default_identity() if identity is None else name(identity, "identity")
         self.ids = RandomIds() if ids is None else ids
@@ -207,7 +208,7 @@ class Client:
 
 
 def _through(
-    service: Service, codecs: Iterable[PayloadCodec], *, encode_failures: bool
+    service: Service, namespace: str, codecs: Iterable[PayloadCodec | Offload], *, encode_failures: bool
 ) -> tuple[Service, Callable[[], AbstractContextManager[None]]]:
     """A Service seen through codecs; and what to encode values in, which may be larger then."""
     listed = list(codecs)
@@ -216,8 +217,11 @@ def _through(
             raise ValueError("encode_failures=True needs codecs=[…] to encode them with")
         return service, nullcontext
     from perdure.sdk.codecs.chain import Chain
+    from perdure.sdk.codecs.offload import split
     from perdure.sdk.codecs.service import EncodedService
     from perdure.sdk.converter import roomy
 
-    chain = Chain(listed, encode_failures=encode_failures)
+    listed, offload = split(listed)
+    offloading = None if offload is None else offload.over(service, namespace)
+    chain = Chain(listed, offloading, encode_failures=encode_failures)
     return EncodedService(service, chain), partial(roomy, chain.room)

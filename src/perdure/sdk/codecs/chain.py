@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Final, TypeVar, cast
 
 from msgspec import json
@@ -12,8 +13,9 @@ from msgspec.structs import replace
 from perdure.errors import CodecError, PayloadTooLarge, PerdureError
 from perdure.limits import CODEC_ON_LOOP, MAX_BLOB, MAX_CODED, MAX_PAYLOAD
 from perdure.model.failures import HIDDEN, Failure
-from perdure.model.payloads import UNREADABLE, Payload
+from perdure.model.payloads import BLOB, UNREADABLE, Payload
 from perdure.sdk.codecs.api import PayloadCodec, encoding_of
+from perdure.sdk.codecs.offload import Offloading, names_blob
 from perdure.sdk.codecs.walk import Walk
 from perdure.sdk.converter import ENCODINGS
 
@@ -28,18 +30,22 @@ class Chain:
 
     Args:
         codecs: applied in this order to what is sent, and undone as each payload's metadata says.
+        offloading: takes what is large, after the codecs.
         encode_failures: whether messages and tracebacks of failures are encoded, too.
 
     Raises:
         TypeError, ValueError: something in the list is no codec, or two have the same encoding.
     """
 
-    def __init__(self, codecs: Iterable[object], *, encode_failures: bool = False) -> None:
+    def __init__(
+        self, codecs: Iterable[object], offloading: Offloading | None = None, *, encode_failures: bool = False
+    ) -> None:
         self._codecs = _checked(codecs)
+        self._offloading = offloading
         self._by_encoding = {codec.encoding: codec for codec in self._codecs}
         self._blocking = any(codec.blocking for codec in self._codecs)
         self._encode_failures = encode_failures
-        self.room = MAX_BLOB if any(codec.shrinks for codec in self._codecs) else MAX_PAYLOAD
+        self.room = MAX_BLOB if offloading or any(codec.shrinks for codec in self._codecs) else MAX_PAYLOAD
         """How large a value may be before it is encoded."""
 
     def touches(self, message: object) -> bool:
@@ -55,7 +61,10 @@ class Chain:
         """
         if self._encode_failures:
             message = _FAILURES.put(message, map(_hidden, _FAILURES.find(message)))
-        return await self._changed(message, self._encode)
+        message = await self._changed(message, self._encode)
+        if self._offloading is not None:
+            message = await self._moved(message, self._offloading.takes, self._offloading.put)
+        return message
 
     async def decoded(self, message: Message, *, lenient: bool = False) -> Message:
         """A message with its payloads decoded.
@@ -64,6 +73,9 @@ class Chain:
 
         Raises CodecError, which says what is missing.
         """
+        if self._offloading is not None:
+            get = self._offloading.get
+            message = await self._moved(message, names_blob, partial(_marked_unless, get) if lenient else get)
         message = await self._changed(message, self._marked if lenient else self._decode)
         return _FAILURES.put(message, map(_shown, _FAILURES.find(message)))
 
@@ -77,15 +89,25 @@ class Chain:
             changed = [change(payload) for payload in payloads]
         return _PAYLOADS.put(message, iter(changed))
 
+    async def _moved(
+        self, message: Message, which: Callable[[Payload], bool], move: Callable[[Payload], Awaitable[Payload]]
+    ) -> Message:
+        """A message with some of its payloads put elsewhere, or got from there; all at once."""
+        payloads = _PAYLOADS.find(message)
+        if not any(map(which, payloads)):
+            return message
+        moved = iter(await asyncio.gather(*(move(payload) for payload in payloads if which(payload))))
+        return _PAYLOADS.put(message, iter([next(moved) if which(payload) else payload for payload in payloads]))
+
     def _encode(self, payload: Payload) -> Payload:
         before = len(payload.data)
         for codec in self._codecs:
             payload = _by(codec, codec.encode, payload)
-        if len(payload.data) > MAX_PAYLOAD:
+        if len(payload.data) > MAX_PAYLOAD and not (self._offloading and self._offloading.takes(payload)):
             names = ", ".join(codec.encoding for codec in self._codecs)
             raise PayloadTooLarge(
                 f"a value of {before:,} bytes has {len(payload.data):,} after its codecs ({names}); the limit is "
-                f"{MAX_PAYLOAD:,}. Put it into a file or an object store, and pass its name"
+                f"{MAX_PAYLOAD:,}. Add Offload(…) to them, or put it into a file, and pass its name"
             )
         return payload
 
@@ -101,7 +123,18 @@ class Chain:
         try:
             return self._decode(payload)
         except CodecError as error:
-            return Payload(payload.data, {**(payload.metadata or {}), UNREADABLE: str(error)})
+            return _because(payload, error)
+
+
+async def _marked_unless(get: Callable[[Payload], Awaitable[Payload]], payload: Payload) -> Payload:
+    try:
+        return await get(payload)
+    except CodecError as error:
+        return _because(payload, error)
+
+
+def _because(payload: Payload, error: CodecError) -> Payload:
+    return Payload(payload.data, {**(payload.metadata or {}), UNREADABLE: str(error)})
 
 
 def _by(codec: PayloadCodec, change: Callable[[Payload], Payload], payload: Payload) -> Payload:
@@ -119,7 +152,7 @@ def _checked(codecs: Iterable[object]) -> Sequence[PayloadCodec]:
         if not isinstance(codec, PayloadCodec):
             raise TypeError(f"codecs must be PayloadCodecs, such as Zstd() or AesGcm(…), not {type(codec).__name__}")
         name = cast(object, getattr(codec, "encoding", None))
-        if not isinstance(name, str) or not name or name in ENCODINGS:
+        if not isinstance(name, str) or not name or name in {*ENCODINGS, BLOB}:
             raise ValueError(f"{type(codec).__name__}.encoding must be a name of its own, not {name!r}")
         if name in [other.encoding for other in found]:
             raise ValueError(f"two codecs have the encoding {name!r}")

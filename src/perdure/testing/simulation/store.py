@@ -166,6 +166,16 @@ class FaultyStore:
     async def list(self, namespace: str, query: str, page: str, limit: int) -> tuple[Sequence[ListedWorkflow], str]:
         return await self._do(partial(self.inner.list, namespace, query, page, limit))
 
+    # Blobs are no part of what is simulated: they draw no faults.
+    async def put_blob(self, digest: bytes, data: bytes, kept_until: int) -> None:
+        await self.inner.put_blob(digest, data, kept_until)
+
+    async def get_blob(self, digest: bytes) -> bytes | None:
+        return await self.inner.get_blob(digest)
+
+    async def forget_blobs(self, now: int, kept_until: int, limit: int) -> int:
+        return await self.inner.forget_blobs(now, kept_until, limit)
+
     async def forget(self, now: int, limit: int) -> int:
         return await self._do(partial(self.inner.forget, now, limit))
 
