@@ -27,6 +27,7 @@ from perdure.errors import (
     ActivityTimedOut,
     ApplicationError,
     CodecError,
+    CompleteLater,
     DecodeError,
     EncodeError,
     EngineStopped,
@@ -81,10 +82,12 @@ if TYPE_CHECKING:
     from perdure.sdk.codecs.api import PayloadCodec
     from perdure.sdk.codecs.offload import Offload
     from perdure.sdk.codecs.zstd import Zstd
+    from perdure.sdk.interceptors import ActivityCall, ClientCall, InboundCall, Interceptor, OutboundCall
 
     __version__: str
 
 __all__ = [
+    "ActivityCall",
     "ActivityCancelled",
     "ActivityDescription",
     "ActivityError",
@@ -97,7 +100,9 @@ __all__ = [
     "AttemptState",
     "ChildHandle",
     "Client",
+    "ClientCall",
     "CodecError",
+    "CompleteLater",
     "DecodeError",
     "Duration",
     "EncodeError",
@@ -105,12 +110,15 @@ __all__ = [
     "ExternalHandle",
     "GuardError",
     "Hold",
+    "InboundCall",
+    "Interceptor",
     "InvalidRequest",
     "LimitExceeded",
     "NondeterminismError",
     "NotFound",
     "NotRunning",
     "Offload",
+    "OutboundCall",
     "Payload",
     "PayloadCodec",
     "PayloadTooLarge",
@@ -150,13 +158,18 @@ __all__ = [
 ]
 
 _LAZY: Final = {
+    "ActivityCall": "perdure.sdk.interceptors",
     "ActivityDescription": "perdure.sdk.client.description",
     "ActivityInfo": "perdure.sdk.activity.context",
+    "AesGcm": "perdure.sdk.codecs.aes_gcm",
     "AsyncActivityHandle": "perdure.sdk.client.elsewhere",
     "AttemptState": "perdure.model.requests",
-    "AesGcm": "perdure.sdk.codecs.aes_gcm",
     "Client": "perdure.sdk.client.client",
     "Offload": "perdure.sdk.codecs.offload",
+    "ClientCall": "perdure.sdk.interceptors",
+    "InboundCall": "perdure.sdk.interceptors",
+    "Interceptor": "perdure.sdk.interceptors",
+    "OutboundCall": "perdure.sdk.interceptors",
     "PayloadCodec": "perdure.sdk.codecs.api",
     "ProcessResult": "perdure.sdk.activity.processes",
     "StartOptions": "perdure.sdk.client.starts",

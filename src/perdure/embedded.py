@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,6 +24,7 @@ from perdure.sdk.activity.spawned import refuse_while_importing
 from perdure.sdk.client.client import Client
 from perdure.sdk.codecs.api import PayloadCodec
 from perdure.sdk.codecs.offload import Offload
+from perdure.sdk.interceptors import Interceptor
 from perdure.sdk.worker.worker import Worker
 from perdure.sdk.workflow.context import current
 
@@ -93,6 +94,7 @@ def embedded(
     grace: Duration | None = None,
     codecs: Iterable[PayloadCodec | Offload] = (),
     encode_failures: bool = False,
+    interceptors: Sequence[Interceptor] | None = None,
     clock: Clock | None = None,
     ids: IdSource | None = None,
 ) -> Embedded:
@@ -119,6 +121,7 @@ def embedded(
         codecs: what becomes of payloads before they are stored, in this order, such as
             ``[Zstd(), AesGcm(key="env:PERDURE_KEY"), Offload()]``.
         encode_failures: whether messages and tracebacks of failures go through the codecs, too.
+        interceptors: what is called around requests, activities and workflows; the first is the outermost.
         clock, ids: other sources of time and identifiers, for tests.
 
     Raises:
@@ -138,15 +141,15 @@ def embedded(
     ids = ids or RandomIds()
     node = _node(location, clock or SystemClock(), ids, retention, grace)
     client = Client(
-        node, namespace=namespace, task_queue=task_queue, ids=ids, codecs=codecs, encode_failures=encode_failures
-    )
+        node, namespace=namespace, task_queue=task_queue, ids=ids, codecs=codecs, encode_failures=encode_failures,
+        interceptors=interceptors,
+    )  # fmt: skip
     worker = Worker(
         client, task_queue=task_queue, workflows=workflows, activities=activities, build_id=build_id, ids=ids,
         max_concurrent_activities=max_concurrent_activities, max_activity_processes=max_activity_processes,
     )  # fmt: skip
     # In another time than the machine's, it can't be told how long the loop was blocked.
-    watchdog = Watchdog(node.clock, node.stalls.add) if clock is None else None
-    return Embedded(node, worker, client, watchdog)
+    return Embedded(node, worker, client, Watchdog(node.clock, node.stalls.add) if clock is None else None)
 
 
 def _node(

@@ -9,7 +9,7 @@ import pytest
 from perdure import workflow
 from perdure.engine.core.decisions import messages
 from perdure.sdk.client.client import Client
-from perdure.sdk.workflow import runtime
+from perdure.sdk.workflow import facts
 from tests.integration.engines import Engine, described, event_names
 from tests.integration.work import echo
 
@@ -19,7 +19,7 @@ EARLY = 60
 @pytest.fixture(autouse=True)
 def suggested_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """An entity rolls over after a few events, not after ten thousand."""
-    monkeypatch.setattr(runtime, "SUGGEST_CONTINUE_AS_NEW_EVENTS", EARLY)
+    monkeypatch.setattr(facts, "SUGGEST_CONTINUE_AS_NEW_EVENTS", EARLY)
 
 
 @workflow(name="entities.Pet")

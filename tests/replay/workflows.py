@@ -8,7 +8,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from perdure import ApplicationError, activity, workflow
 from perdure.sdk.client.client import Client
@@ -24,8 +24,9 @@ class Broken(Exception):
 
 @activity(name="replay.work", retry_policy=None)
 async def work(what: str) -> str:
-    """Takes its time, so that results come in another order than they were asked for."""
-    await asyncio.sleep(random.random() / 100)
+    """Takes some turns, so that results come in another order than they were asked for."""
+    for _ in range(random.randrange(10)):
+        await asyncio.sleep(0)
     if what.startswith("bad"):
         raise ApplicationError(what, type="Broken", non_retryable=True)
     return what.upper()
@@ -36,13 +37,13 @@ def undo(what: str) -> None:
     """Takes something back."""
 
 
-async def chosen(names: list[str]) -> AsyncIterator[str]:
+async def chosen(names: list[str]) -> AsyncGenerator[str, None]:
     """An asynchronous generator with a clean-up that waits."""
     try:
         for name in names:
             yield await work(name)
     finally:
-        await asyncio.sleep(0.001)
+        await work("closed")
 
 
 @workflow(name="replay.fan")

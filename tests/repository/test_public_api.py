@@ -13,6 +13,7 @@ import pytest
 import perdure
 
 PUBLIC = [
+    "ActivityCall",
     "ActivityCancelled",
     "ActivityDescription",
     "ActivityError",
@@ -26,6 +27,8 @@ PUBLIC = [
     "ChildHandle",
     "Client",
     "CodecError",
+    "ClientCall",
+    "CompleteLater",
     "DecodeError",
     "Duration",
     "EncodeError",
@@ -33,6 +36,8 @@ PUBLIC = [
     "ExternalHandle",
     "GuardError",
     "Hold",
+    "InboundCall",
+    "Interceptor",
     "InvalidRequest",
     "LimitExceeded",
     "NondeterminismError",
@@ -41,6 +46,7 @@ PUBLIC = [
     "Offload",
     "Payload",
     "PayloadCodec",
+    "OutboundCall",
     "PayloadTooLarge",
     "PerdureError",
     "ProcessFailed",

@@ -15,7 +15,7 @@ from perdure import workflow
 from perdure.clock import SECOND
 from perdure.model import commands as c
 from perdure.model import events as e
-from perdure.sdk.workflow import entities, runtime
+from perdure.sdk.workflow import entities, facts
 from tests.sdk.harness import BEGIN, REF, Scenario, check_replay, fetch, kinds, payloads, value
 from tests.sdk.harness import fresh_registry as fresh_registry
 
@@ -29,7 +29,7 @@ MANY = 200
 
 @pytest.fixture(autouse=True)
 def suggested_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "SUGGEST_CONTINUE_AS_NEW_EVENTS", MANY)
+    monkeypatch.setattr(facts, "SUGGEST_CONTINUE_AS_NEW_EVENTS", MANY)
 
 
 def fill(scenario: Scenario) -> None:

@@ -17,8 +17,11 @@ from perdure import (
     AsyncActivityHandle,
     AttemptState,
     Client,
+    ClientCall,
     ExternalHandle,
     Hold,
+    Interceptor,
+    OutboundCall,
     ProcessResult,
     RetryPolicy,
     Saga,
@@ -447,6 +450,21 @@ async def crunches(n: int) -> float:
 async def ask_somebody(change: str) -> int:
     assert_type(activity.info().task_token, str)
     raise activity.CompleteLater()
+
+
+class Traces(Interceptor):
+    async def client_call(self, call: ClientCall, next: Callable[[ClientCall], Awaitable[object]]) -> object:
+        call.headers["trace"] = call.operation
+        return await next(call)
+
+    def workflow_call(self, call: OutboundCall, next: Callable[[OutboundCall], object]) -> object:
+        assert_type(call.headers, dict[str, str])
+        return next(call)
+
+
+async def with_interceptors() -> None:
+    async with embedded(":memory:", interceptors=[Traces()], max_activity_processes=2) as client:
+        assert_type(client, Client)
 
 
 async def main() -> None:

@@ -15,7 +15,7 @@ from accepted import (
 )
 
 import perdure
-from perdure import ApplicationError, Client, RetryPolicy, activity, workflow
+from perdure import ApplicationError, Client, RetryPolicy, activity, embedded, workflow
 
 
 def use(*values: object) -> None: ...
@@ -232,6 +232,10 @@ async def starts(client: Client) -> None:
     client.get("x", create_vpc)  # expect error
     account: str = await client.get("x", Onboarding).result()  # expect error
     use(result, number, account)
+
+
+def wrong_interceptors() -> None:
+    embedded(":memory:", interceptors=[5])  # expect error
 
 
 @activity(executor="fiber")  # expect error

@@ -23,6 +23,7 @@ class ScheduleActivity(Struct, frozen=True, array_like=True, gc=False, tag=1):
     heartbeat_timeout: int = 0
     retry_policy: RetryPolicy = DEFAULT_RETRY
     priority: int = 0
+    header: dict[str, Payload] | None = None
 
 
 class RequestCancelActivity(Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -66,6 +67,7 @@ class CarriedSignal(Struct, frozen=True, array_like=True, gc=False):
     signal_name: str
     input: Payloads
     identity: str = ""
+    header: dict[str, Payload] | None = None
 
 
 class ContinueAsNew(Struct, frozen=True, array_like=True, gc=False, tag=8):
@@ -115,6 +117,7 @@ class StartChildWorkflow(Struct, frozen=True, array_like=True, gc=False, tag=12)
     parent_close_policy: ParentClosePolicy = "terminate"
     execution_timeout: int = 0
     run_timeout: int = 0
+    header: dict[str, Payload] | None = None
 
 
 class SignalExternalWorkflow(Struct, frozen=True, array_like=True, gc=False, tag=13):
@@ -124,6 +127,7 @@ class SignalExternalWorkflow(Struct, frozen=True, array_like=True, gc=False, tag
     run_id: str
     signal_name: str
     input: Payloads
+    header: dict[str, Payload] | None = None
 
 
 class RequestCancelExternalWorkflow(Struct, frozen=True, array_like=True, gc=False, tag=14):

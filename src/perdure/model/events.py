@@ -132,6 +132,7 @@ class WorkflowExecutionSignaled(Event, frozen=True, array_like=True, gc=False, t
     signal_name: str
     input: Payloads
     identity: str = ""
+    header: dict[str, Payload] | None = None
 
 
 class WorkflowExecutionCancelRequested(Event, frozen=True, array_like=True, gc=False, tag=9):
@@ -210,6 +211,7 @@ class ActivityTaskScheduled(Event, frozen=True, array_like=True, gc=False, tag=1
     heartbeat_timeout: int = 0
     retry_policy: RetryPolicy = DEFAULT_RETRY
     priority: int = 0
+    header: dict[str, Payload] | None = None
 
 
 class ActivityTaskStarted(Event, frozen=True, array_like=True, gc=False, tag=16):
@@ -298,6 +300,7 @@ class WorkflowExecutionUpdateAccepted(Event, frozen=True, array_like=True, gc=Fa
     input: Payloads
     identity: str
     workflow_task_completed_event_id: int
+    header: dict[str, Payload] | None = None
 
 
 class WorkflowExecutionUpdateCompleted(Event, frozen=True, array_like=True, gc=False, tag=26):
@@ -322,6 +325,7 @@ class StartChildWorkflowExecutionInitiated(Event, frozen=True, array_like=True, 
     parent_close_policy: ParentClosePolicy = "terminate"
     execution_timeout: int = 0
     run_timeout: int = 0
+    header: dict[str, Payload] | None = None
 
 
 class ChildWorkflowExecutionStarted(Event, frozen=True, array_like=True, gc=False, tag=28):
@@ -365,6 +369,7 @@ class SignalExternalWorkflowExecutionInitiated(Event, frozen=True, array_like=Tr
     signal_name: str
     input: Payloads
     workflow_task_completed_event_id: int
+    header: dict[str, Payload] | None = None
 
 
 class ExternalWorkflowExecutionSignaled(Event, frozen=True, array_like=True, gc=False, tag=36):

@@ -118,6 +118,7 @@ class UpdateAdmitted(Record, frozen=True, array_like=True, gc=False, tag=111):
     input: Payloads
     identity: str
     time: int
+    header: dict[str, Payload] | None = None
 
 
 class UpdateRejected(Record, frozen=True, array_like=True, gc=False, tag=112):
@@ -148,6 +149,7 @@ class OutboxStart(Struct, frozen=True, array_like=True, gc=False, tag=1):
     parent: ParentRef
     execution_timeout: int = 0
     run_timeout: int = 0
+    header: dict[str, Payload] | None = None
 
 
 class OutboxSignal(Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -158,6 +160,7 @@ class OutboxSignal(Struct, frozen=True, array_like=True, gc=False, tag=2):
     name: str
     input: Payloads
     request_id: str = ""
+    header: dict[str, Payload] | None = None
 
 
 class OutboxCancel(Struct, frozen=True, array_like=True, gc=False, tag=3):

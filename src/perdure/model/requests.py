@@ -223,6 +223,7 @@ class StartSignal(Struct, frozen=True, gc=False, tag="signal"):
 
     name: str
     input: Payloads
+    header: dict[str, Payload] | None = None
 
 
 class StartUpdate(Struct, frozen=True, gc=False, tag="update"):
@@ -231,6 +232,7 @@ class StartUpdate(Struct, frozen=True, gc=False, tag="update"):
     update_id: str
     name: str
     input: Payloads
+    header: dict[str, Payload] | None = None
 
 
 class StartWorkflow(Request[Started], frozen=True, gc=False, tag="start"):
@@ -255,6 +257,7 @@ class StartWorkflow(Request[Started], frozen=True, gc=False, tag="start"):
     task_timeout: int = 0
     retry_policy: RetryPolicy | None = None
     message: StartSignal | StartUpdate | None = None
+    header: dict[str, Payload] | None = None
 
 
 class SignalWorkflow(Request[Done], frozen=True, gc=False, tag="signal"):
@@ -265,6 +268,7 @@ class SignalWorkflow(Request[Done], frozen=True, gc=False, tag="signal"):
     input: Payloads
     request_id: str
     identity: str = ""
+    header: dict[str, Payload] | None = None
 
 
 class QueryWorkflow(Request[QueryResult], frozen=True, gc=False, tag="query"):
@@ -273,6 +277,7 @@ class QueryWorkflow(Request[QueryResult], frozen=True, gc=False, tag="query"):
     run_id: str
     name: str
     input: Payloads
+    header: dict[str, Payload] | None = None
 
 
 class UpdateWorkflow(Request[UpdateOutcome], frozen=True, gc=False, tag="update"):
@@ -284,6 +289,7 @@ class UpdateWorkflow(Request[UpdateOutcome], frozen=True, gc=False, tag="update"
     input: Payloads
     identity: str = ""
     wait_for: UpdateStage = "completed"
+    header: dict[str, Payload] | None = None
 
 
 class CancelWorkflowRequest(Request[Done], frozen=True, gc=False, tag="cancel"):

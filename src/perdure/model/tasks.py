@@ -70,6 +70,7 @@ class AdmittedUpdate(Struct, frozen=True, array_like=True, gc=False):
     update_id: str
     name: str
     input: Payloads
+    header: dict[str, Payload] | None = None
 
 
 class WorkflowTask(Struct, frozen=True, array_like=True, gc=False, tag=1):
@@ -104,6 +105,7 @@ class QueryTask(Struct, frozen=True, array_like=True, gc=False, tag=2):
     position: Position
     time: int
     events: tuple[HistoryEvent, ...] = ()
+    header: dict[str, Payload] | None = None
 
 
 class ActivityTask(Struct, frozen=True, array_like=True, gc=False, tag=3):
@@ -121,6 +123,7 @@ class ActivityTask(Struct, frozen=True, array_like=True, gc=False, tag=3):
     heartbeat_timeout: int = 0
     heartbeat_details: Payloads = ()
     last_failure: Failure | None = None
+    header: dict[str, Payload] | None = None
 
 
 class CancelActivity(Struct, frozen=True, array_like=True, gc=False, tag=4):

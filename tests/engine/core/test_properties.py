@@ -89,7 +89,7 @@ def pick_from(items: Sequence[Item], pick: int) -> Item:
 # --- What the code may ask for --------------------------------------------------------------------------
 def _schedule(_: State, name: str, policy: int, timeout: int) -> c.Command:
     timeouts = pick_from(TIMEOUTS, timeout)
-    return c.ScheduleActivity(name, "x", "", (), retry_policy=pick_from(POLICIES, policy), **timeouts)
+    return c.ScheduleActivity(name, "x", "", (), retry_policy=pick_from(POLICIES, policy), header=None, **timeouts)
 
 
 def _cancel_activity(state: State, _: str, pick: int, __: int) -> c.Command | None:

@@ -46,7 +46,7 @@ async def deliver(
         elif isinstance(message, r.OutboxSignal):
             signal = SignalWorkflow(
                 namespace, message.workflow_id, message.run_id, message.name, message.input, message.request_id,
-                sender.ref.workflow_id,
+                sender.ref.workflow_id, message.header,
             )  # fmt: skip
             await call(signal)
         elif isinstance(message, r.OutboxCancel):
@@ -97,4 +97,5 @@ def _start(namespace: str, message: r.OutboxStart) -> StartWorkflow:
         message.execution_timeout,
         message.run_timeout,
         parent=parent,
+        header=message.header,
     )

@@ -131,9 +131,9 @@ _LIMITS: Final[Mapping[str, Check]] = {
     **dict.fromkeys(ACTIVITY_TIMEOUTS, _check_duration),
     **dict.fromkeys(("input", "details"), _check_payloads),
     "result": _check_payload,
-    "memo": _check_memo,
     "digest": _check_digest,
     "data": _check_blob,
+    **dict.fromkeys(("memo", "header"), _check_memo),
 }
 """What is looked at beside the types, by a field's name."""
 

@@ -210,7 +210,11 @@ class Offers:
         assert taken is not None and state.task is not None
         self._watch(live, state)
         admitted = state.admitted
-        updates = tuple([AdmittedUpdate(u.update_id, u.name, u.input) for u in admitted.values()]) if admitted else ()
+        updates = (
+            tuple([AdmittedUpdate(u.update_id, u.name, u.input, u.header) for u in admitted.values()])
+            if admitted
+            else ()
+        )
         live.sticky = worker.hello.instance
         live.wants_history = False
         worker.receive(

@@ -74,7 +74,9 @@ class Queries:
         query_id = self._serving.ids.new_id()
         live.asked[query_id] = work
         self._asked[query_id] = live, worker
-        task = QueryTask(live.run.ref, query_id, request.name, request.input, state.seen, state.last_time)
+        task = QueryTask(
+            live.run.ref, query_id, request.name, request.input, state.seen, state.last_time, header=request.header
+        )
         if worker.hello.instance == live.sticky:
             worker.receive(task)
         else:

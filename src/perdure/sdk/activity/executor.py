@@ -41,10 +41,11 @@ from perdure.model.tasks import (
 )
 from perdure.sdk.activity.context import ActivityContext, current_context
 from perdure.sdk.activity.definition import ActivityDefinition
-from perdure.sdk.activity.outcomes import Outcome, encoding_failure, raised, returned
+from perdure.sdk.activity.outcomes import Outcome, encoding_failure, raised, returned, value_of
 from perdure.sdk.activity.threads import Job, ThreadPool
 from perdure.sdk.converter import hand_on_room
 from perdure.sdk.failures import failure_of
+from perdure.sdk.interceptors import ActivityCall, Chain, decode_headers
 from perdure.sdk.unknown import unknown_name
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class ActivityExecutor:
         send: takes the messages for the node, in order.
         slots: attempts that run at once at most; the node sees to it.
         processes: how many of them in processes of their own at most; by default as many as there are processors.
+        around: interceptors of attempts.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class ActivityExecutor:
         *,
         slots: int,
         processes: int | None = None,
+        around: Chain | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.thread = get_ident()
@@ -158,6 +161,7 @@ class ActivityExecutor:
         self._activities = activities
         self._attempts: dict[ActivityToken, Attempt] = {}
         self._threads = ThreadPool[Outcome | BaseException](self.loop, min(slots, MAX_THREADS))
+        self._around = around
         self._processes = processes or os.cpu_count() or 1
         self._pool: ProcessPool | None = None
         # Attempts begin in a copy of this context, not in that of whoever happened to cause their start.
@@ -176,7 +180,7 @@ class ActivityExecutor:
         if definition is None:
             self.send(ActivityFailure(token, self._unknown(task.activity_type)))
             return
-        if definition.executor == "process":  # which decodes its arguments there
+        if definition.executor == "process" and self._around is None:  # which decodes its arguments there
             self._attempts[token] = attempt = Attempt(self, task, definition)
             attempt.running = self.loop.create_task(self._run_in_process(attempt), context=self._context.copy())
             return
@@ -194,7 +198,10 @@ class ActivityExecutor:
         self._attempts[token] = attempt = Attempt(self, task, definition)
         context = self._context.copy()
         hand_on_room(context)
-        if definition.is_async:
+        if self._around is not None:
+            running = self._run_intercepted(self._around, attempt, args, kwargs)
+            attempt.running = self.loop.create_task(running, context=context)
+        elif definition.is_async:
             attempt.running = self.loop.create_task(self._run(attempt, args, kwargs), context=context)
         else:
             attempt.job = self._threads.submit(
@@ -258,6 +265,35 @@ class ActivityExecutor:
         except BaseException as error:
             outcome = attempt.raised(error)
         self._end(attempt, outcome)
+
+    async def _run_intercepted(
+        self, around: Chain, attempt: Attempt, args: list[object], kwargs: dict[str, object]
+    ) -> None:
+        attempt.begun = True
+        current_context.set(attempt)
+        task = attempt.task
+        call = ActivityCall(task.activity_type, args, kwargs, decode_headers(task.header))
+        try:
+            outcome = attempt.returned(await around(call, partial(self._called, attempt)))
+        except GeneratorExit:
+            raise
+        except KeyboardInterrupt:
+            self._end(attempt, ActivityEvicted(task.token))
+            raise
+        except BaseException as error:
+            outcome = attempt.raised(error)
+        self._end(attempt, outcome)
+
+    async def _called(self, attempt: Attempt, call: ActivityCall) -> object:
+        """The function, inside all interceptors."""
+        definition = attempt.definition
+        function: Callable[..., Any] = definition.function
+        if definition.is_async:
+            return await function(*call.args, **call.kwargs)
+        if definition.executor == "thread":
+            return await self._threads.call(partial(function, *call.args, **call.kwargs))
+        attempt.task = replace(attempt.task, input=definition.signature.encode(call.args, call.kwargs))
+        return value_of(definition, await self._process_pool().run(attempt, definition))
 
     def _process_pool(self) -> ProcessPool:
         if self._pool is None:

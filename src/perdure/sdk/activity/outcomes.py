@@ -18,7 +18,7 @@ from perdure.model.tasks import (
     ActivityTask,
 )
 from perdure.sdk.activity.definition import ActivityDefinition
-from perdure.sdk.failures import failure_of
+from perdure.sdk.failures import exception_of, failure_of
 
 Outcome: TypeAlias = ActivityCompletion | ActivityFailure | ActivityCancellation | ActivityEvicted | ActivityDetached
 
@@ -51,3 +51,12 @@ def raised(task: ActivityTask, error: BaseException, *, asked: bool, reason: str
 def encoding_failure(error: InvalidRequest) -> Failure:
     """Arguments, or a result, that are not what they should be: they won't be at the next attempt either."""
     return replace(failure_of(error), kind="encoding", non_retryable=True)
+
+
+def value_of(definition: ActivityDefinition, outcome: Outcome) -> object:
+    """What an attempt has returned elsewhere. Raises what it has raised."""
+    if isinstance(outcome, ActivityCompletion):
+        return definition.signature.decode_result(outcome.result)
+    if isinstance(outcome, ActivityFailure):
+        raise exception_of(outcome.failure, of="activity")
+    raise CompleteLater if isinstance(outcome, ActivityDetached) else asyncio.CancelledError

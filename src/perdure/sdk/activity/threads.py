@@ -7,10 +7,11 @@ process from ending. Nothing is lost by that, since its attempt was let go befor
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 Result = TypeVar("Result")
 
@@ -54,6 +55,35 @@ class ThreadPool(Generic[Result]):
             self._threads += 1
             threading.Thread(target=self._work, name=f"perdure-activity-{self._threads}", daemon=True).start()
         return job
+
+    async def call(self, function: Callable[[], object]) -> object:
+        """Call a function in a thread, in a copy of this context, and wait for its end, also when this is cancelled.
+        Gives what it returns, raises what it raises."""
+        ended: asyncio.Future[tuple[object, BaseException | None]] = self._loop.create_future()
+        context = contextvars.copy_context()
+
+        def run() -> Result:
+            try:
+                outcome = context.run(function), None
+            except BaseException as error:
+                outcome = None, error
+            return cast(Result, outcome)
+
+        def done(outcome: Result) -> None:
+            if not ended.done():
+                ended.set_result(cast("tuple[object, BaseException | None]", outcome))
+
+        job = self.submit(run, done)
+        while not ended.done():
+            try:
+                await asyncio.wait([ended])
+            except asyncio.CancelledError:
+                if self.cancel(job):
+                    raise
+        value, error = ended.result()
+        if error is not None:
+            raise error
+        return value
 
     def cancel(self, job: Job[Result]) -> bool:
         """Whether a job could be kept from running, since it had not begun."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, overload
@@ -11,13 +11,14 @@ from msgspec.structs import replace
 from typing_extensions import TypeVar, Unpack
 
 from perdure.ids import IdSource, RandomIds
-from perdure.model.requests import ListWorkflows, Service
+from perdure.model.requests import ListWorkflows, Reply, Request, Service
 from perdure.sdk.client.description import WorkflowRow, row
 from perdure.sdk.client.elsewhere import AsyncActivityHandle, attempt_of
 from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.client.requests import send
 from perdure.sdk.client.starts import StartOptions, WithStart, start_request
 from perdure.sdk.identity import identity as default_identity
+from perdure.sdk.interceptors import Interceptor, chain, checked, client_call
 from perdure.sdk.options import name, optional_text, text
 from perdure.sdk.workflow.api import ClassWorkflow, PlainClassWorkflow
 from perdure.sdk.workflow.calls import WorkflowCall, WorkflowFunction, definition_of
@@ -42,6 +43,7 @@ class Client:
             ``[Zstd(), AesGcm(key="env:PERDURE_KEY"), Offload()]``; undone on their way back. Workers made with this
             client have them, too.
         encode_failures: whether messages and tracebacks of failures go through the codecs, too.
+        interceptors: what is called around its requests, and in the workers that are made with it.
 
     Raises:
         TypeError, ValueError: an option is not what it should be.
@@ -57,12 +59,21 @@ class Client:
         ids: IdSource | None = None,
         codecs: Iterable[PayloadCodec | Offload] = (),
         encode_failures: bool = False,
+        interceptors: Sequence[Interceptor] | None = None,
     ) -> None:
         self.namespace = name(namespace, "namespace")
         self.service, self.room = _through(service, self.namespace, codecs, encode_failures=encode_failures)
         self.task_queue = name(task_queue, "task_queue")
         self.identity = default_identity() if identity is None else name(identity, "identity")
         self.ids = RandomIds() if ids is None else ids
+        self.interceptors = checked(interceptors)
+        self._chain = chain(self.interceptors, "client_call")
+
+    async def send(self, request: Request[Reply]) -> Reply:
+        """Send a request to the engine until it is answered, through the interceptors."""
+        if self._chain is None:
+            return await send(self.service, request, self.ids)
+        return await client_call(self._chain, request, lambda request: send(self.service, request, self.ids))
 
     @overload
     async def start(
@@ -104,7 +115,7 @@ class Client:
             request, definition = start_request(self, call, options)
         if not request.request_id:
             request = replace(request, request_id=self.ids.new_id())
-        started = await send(self.service, request, self.ids)
+        started = await self.send(request)
         return WorkflowHandle(self, request.workflow_id, started.run_id, definition)
 
     @overload
@@ -199,7 +210,7 @@ class Client:
         """
         page, query = "", text(query, "the query")
         while True:
-            reply = await send(self.service, ListWorkflows(self.namespace, "", query, page), self.ids)
+            reply = await self.send(ListWorkflows(self.namespace, "", query, page))
             for listed in reply.rows:
                 yield row(listed)
             if not reply.next:

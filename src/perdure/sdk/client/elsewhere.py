@@ -13,7 +13,6 @@ from perdure.model.payloads import Payload
 from perdure.model.requests import AttemptState, DescribeWorkflow, HeartbeatAttempt, SettleAttempt
 from perdure.sdk.activity.definition import ActivityDefinition
 from perdure.sdk.activity.tokens import TaskToken, decode_token
-from perdure.sdk.client.requests import send
 from perdure.sdk.converter import encode, encode_all
 from perdure.sdk.failures import failure_of
 from perdure.sdk.registry import REGISTRY
@@ -96,16 +95,14 @@ class AsyncActivityHandle:
             payloads = encode_all(details, "a heartbeat detail")
         client, id, event, attempt = self._client, *self._place()
         request = HeartbeatAttempt(client.namespace, self.workflow_id, self._run_id, payloads, id, event, attempt)
-        return await send(client.service, request, client.ids)
+        return await client.send(request)
 
     async def definition(self) -> ActivityDefinition | None:
         """What the activity is in this process; None where that isn't known."""
         if self._token is not None:
             return REGISTRY.activities.get(self._token.activity_type)
         client = self._client
-        reply = await send(
-            client.service, DescribeWorkflow(client.namespace, self.workflow_id, self._run_id), client.ids
-        )
+        reply = await client.send(DescribeWorkflow(client.namespace, self.workflow_id, self._run_id))
         for each in reply.activities:
             if each.activity_id == self._activity_id:
                 return REGISTRY.activities.get(each.activity_type)
@@ -123,7 +120,7 @@ class AsyncActivityHandle:
             *self._place(),
             client.identity,
         )
-        await send(client.service, request, client.ids)
+        await client.send(request)
 
     def _place(self) -> tuple[str, int, int]:
         if self._token is None:

@@ -42,7 +42,6 @@ from perdure.model.requests import (
 from perdure.sdk.client.description import WorkflowDescription, describe
 from perdure.sdk.client.elsewhere import AsyncActivityHandle, encoded_result, reported_failure
 from perdure.sdk.client.interventions import Interventions
-from perdure.sdk.client.requests import send
 from perdure.sdk.converter import decode
 from perdure.sdk.failures import exception_of
 from perdure.sdk.options import name as checked_name
@@ -388,7 +387,7 @@ class WorkflowHandle(Interventions, Generic[R_co]):
         client, definition = self._client, self._definition
         run_id = self.run_id or ""
         while True:
-            outcome = await send(client.service, GetResult(client.namespace, self.id, run_id), client.ids)
+            outcome = await client.send(GetResult(client.namespace, self.id, run_id))
             status = outcome.status
             if status == "Completed" and outcome.result is not None:
                 if definition is None:
@@ -411,7 +410,7 @@ class WorkflowHandle(Interventions, Generic[R_co]):
         return self._request_id or self._client.ids.new_id()
 
     async def _call(self, request: Request[Reply]) -> Reply:
-        sent = send(self._client.service, request, self._client.ids)
+        sent = self._client.send(request)
         return await (sent if self._timeout is None else self._in_time(sent))
 
     async def _in_time(self, answer: Coroutine[Any, Any, T]) -> T:

@@ -20,7 +20,6 @@ from perdure.model.requests import (
 )
 from perdure.model.retry import RetryPolicy as EnginePolicy
 from perdure.sdk.client.handle import WorkflowHandle
-from perdure.sdk.client.requests import send
 from perdure.sdk.converter import encode
 from perdure.sdk.options import one_of, optional_text, text
 from perdure.sdk.retry import RetryPolicy, optional_policy
@@ -166,7 +165,7 @@ class WithStart(Generic[R_co]):
         client = self._client
         # Each message is one of its own, unless the caller says what makes it the same.
         request = replace(self._request, request_id=self._request.request_id or client.ids.new_id(), message=message)
-        started = await send(client.service, request, client.ids)
+        started = await client.send(request)
         return WorkflowHandle(client, self.id, started.run_id, self._definition)
 
     def __repr__(self) -> str:

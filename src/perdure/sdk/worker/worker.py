@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
@@ -34,6 +34,7 @@ from perdure.sdk.activity.executor import ActivityExecutor
 from perdure.sdk.activity.spawned import refuse_while_importing
 from perdure.sdk.client.client import Client
 from perdure.sdk.identity import identity
+from perdure.sdk.interceptors import Interceptor, chain, checked, workflow_chains
 from perdure.sdk.options import name, whole_number
 from perdure.sdk.registry import REGISTRY, Registry
 from perdure.sdk.worker.workflows import WorkflowTasks
@@ -59,6 +60,7 @@ class Worker:
         build_id: names the version of the code.
         namespace: whose workflows it serves, where `client` is a Service.
         ids: where its own name comes from.
+        interceptors: what is called around its activities and workflows; by default those of the client.
 
     Raises:
         TypeError: something in the lists is not decorated.
@@ -77,8 +79,12 @@ class Worker:
         build_id: str = "",
         namespace: str = "default",
         ids: IdSource | None = None,
+        interceptors: Sequence[Interceptor] | None = None,
     ) -> None:
         slots = whole_number(max_concurrent_activities, "max_concurrent_activities", 1, MAX_CONCURRENT_ACTIVITIES)
+        if interceptors is None and isinstance(client, Client):
+            interceptors = client.interceptors
+        self._interceptors = checked(interceptors)
         self._processes = max_activity_processes
         if max_activity_processes is not None:
             whole_number(max_activity_processes, "max_activity_processes", 1, MAX_ACTIVITY_PROCESSES)
@@ -114,9 +120,15 @@ class Worker:
         for definition in self._registry.workflows.values():
             scanning.check(definition)
         self._executor = executor = ActivityExecutor(
-            self._registry.activities, self._send, slots=self._slots, processes=self._processes
+            self._registry.activities,
+            self._send,
+            slots=self._slots,
+            processes=self._processes,
+            around=chain(self._interceptors, "execute_activity"),
         )
-        self._tasks = tasks = WorkflowTasks(self._registry.workflows, self._send)
+        self._tasks = tasks = WorkflowTasks(
+            self._registry.workflows, self._send, chains=workflow_chains(self._interceptors)
+        )
         self._handlers = {
             WorkflowTask: tasks.activate,
             QueryTask: tasks.query,

@@ -26,6 +26,7 @@ from perdure.model.tasks import (
     WorkflowTaskFailure,
 )
 from perdure.sdk.failures import failure_of
+from perdure.sdk.interceptors import NO_CHAINS, WorkflowChains
 from perdure.sdk.unknown import unknown_name
 from perdure.sdk.workflow import scanning
 from perdure.sdk.workflow.definition import WorkflowDefinition
@@ -42,6 +43,7 @@ class WorkflowTasks:
         send: takes the messages for the node. It may call back with the next message before it returns, so it
             is called last, when all else is settled.
         cached: live runs that are kept at most.
+        chains: what interceptors have for workflows.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class WorkflowTasks:
         send: Callable[[FromWorker], None],
         *,
         cached: int = MAX_CACHED_WORKFLOWS,
+        chains: WorkflowChains = NO_CHAINS,
     ) -> None:
         self._workflows = workflows
         self._send = send
         self._cached = cached
+        self._chains = chains
         self._runs: OrderedDict[str, WorkflowRun] = OrderedDict()  # by run id, the latest used last
         self._held_back: dict[str, list[tuple[int, Sequence[logging.LogRecord]]]] = {}
 
@@ -151,7 +155,7 @@ class WorkflowTasks:
             # Tried again, as any workflow task that fails is: the next deploy may have it.
             raise NotFound(unknown_name("this worker", "workflow", started.workflow_type, self._workflows))
         scanning.check(self._workflows[started.workflow_type])
-        return WorkflowRun(ref, self._workflows)
+        return WorkflowRun(ref, self._workflows, self._chains)
 
     def _make_room(self) -> None:
         while len(self._runs) >= self._cached:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import ctypes
 import logging
 from asyncio import Future
-from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NoReturn, cast
 
 from msgspec.structs import replace
 
@@ -21,6 +21,7 @@ from perdure.limits import EVICTION_THROWS
 from perdure.model.commands import ContinueAsNew
 from perdure.model.failures import Failure
 from perdure.sdk.failures import origin_of
+from perdure.sdk.interceptors import Header
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.loop import LoopTask
 from perdure.sdk.workflow.plain import run_plain
@@ -32,6 +33,19 @@ class ContinueAsNewRequested(BaseException):
     def __init__(self, command: Callable[[], ContinueAsNew]) -> None:
         super().__init__("workflow.continue_as_new() must end the workflow's run, or one of its handlers")
         self.command = command
+
+
+def continue_with(
+    definition: WorkflowDefinition, args: Sequence[object], kwargs: dict[str, object], header: Header | None
+) -> NoReturn:
+    """End the code, and go on as a new run."""
+
+    def command() -> ContinueAsNew:
+        payloads = definition.signature.encode(args, kwargs)
+        return ContinueAsNew(definition.name, definition.task_queue, payloads, header=header)
+
+    command()  # what can't be encoded is an error of this line
+    raise ContinueAsNewRequested(command)
 
 
 def main_code(

@@ -161,7 +161,8 @@ class Entity:
     def roll_over(self, target: object, memory: Memory, command: ContinueAsNew) -> ContinueAsNew:
         """The command to go on as a new run, with what survives."""
         self._attributes.check_names(target)
-        header = {_ATTRIBUTE + name: payload for name, payload in self._attributes.encode(target).items()}
+        header = dict(command.header or {})
+        header |= {_ATTRIBUTE + name: payload for name, payload in self._attributes.encode(target).items()}
         memory.alarms = self.alarms()
         header[_STATE] = _memory.encode(memory, "what an entity remembers")
         return msgspec.structs.replace(command, header=header, keep_children=True)

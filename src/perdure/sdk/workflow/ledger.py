@@ -48,6 +48,9 @@ from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask, LoopTimer
 from perdure.sdk.workflow.matching import Issued, Pair, Subject
 from perdure.sdk.workflow.source import user_line
 
+Header = dict[str, Payload] | None
+"""What goes with a call, beside its input."""
+
 EVICTED: Final = "evicted"
 """The refusal while a run is taken out of memory."""
 
@@ -97,7 +100,9 @@ class Ledger:
         if self.refusal:
             self._refuse(what)
 
-    def schedule(self, definition: ActivityDefinition, options: ActivityOptions, payloads: Payloads) -> ActivityFuture:
+    def schedule(
+        self, definition: ActivityDefinition, options: ActivityOptions, payloads: Payloads, header: Header = None
+    ) -> ActivityFuture:
         """Ask for an activity."""
         self._activities += 1
         decode = definition.signature.decode_result
@@ -113,11 +118,14 @@ class Ledger:
             options.heartbeat_timeout,
             options.retry_policy,
             options.priority,
+            header,
         )
         self.issue(command, future)
         return future
 
-    def start_child(self, definition: WorkflowDefinition, options: ChildOptions, payloads: Payloads) -> ChildFuture:
+    def start_child(
+        self, definition: WorkflowDefinition, options: ChildOptions, payloads: Payloads, header: Header = None
+    ) -> ChildFuture:
         """Ask for a child workflow."""
         self._children += 1
         id = options.id or child_id(self._ref.workflow_id, self._ref.run_id, self._children)
@@ -132,6 +140,7 @@ class Ledger:
             options.parent_close_policy,
             options.execution_timeout,
             options.run_timeout,
+            header,
         )
         self.issue(command, future)
         return future

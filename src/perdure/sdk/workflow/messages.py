@@ -26,8 +26,10 @@ from perdure.model.payloads import NULL, Payload, Payloads
 from perdure.model.tasks import AdmittedUpdate
 from perdure.sdk.converter import codec
 from perdure.sdk.failures import failure_of
+from perdure.sdk.interceptors import WorkflowChains
 from perdure.sdk.workflow.definition import HandlerDefinition, HandlerKind, WorkflowDefinition
-from perdure.sdk.workflow.ledger import Ledger
+from perdure.sdk.workflow.interception import intercepted_handler, intercepted_query
+from perdure.sdk.workflow.ledger import Header, Ledger
 from perdure.sdk.workflow.logs import WorkflowLogger
 from perdure.sdk.workflow.plain import run_plain
 
@@ -66,6 +68,7 @@ class Messages:
         ledger: Ledger,
         context: Context,
         logger: WorkflowLogger,
+        chains: WorkflowChains,
     ) -> None:
         self._run = run
         self._definition = definition
@@ -73,6 +76,7 @@ class Messages:
         self._ledger = ledger
         self._context = context
         self._logger = logger
+        self._around, self._around_queries = chains.message, chains.query
         self._mailboxes: defaultdict[str, asyncio.Queue[WorkflowExecutionSignaled]] = defaultdict(asyncio.Queue)
         self._left: list[WorkflowExecutionSignaled] = []  # for the next run
         self._running: dict[asyncio.Task[object], str] = {}
@@ -96,7 +100,7 @@ class Messages:
         except DecodeError as error:
             self._dropped(event.signal_name, error)
             return
-        self._start(handler, args, kwargs, self._signal_done, None)
+        self._start(handler, args, kwargs, self._signal_done, None, event.header)
 
     def leave(self, event: WorkflowExecutionSignaled) -> None:
         """A signal has arrived, but the code goes on as another run, which is to have it."""
@@ -109,7 +113,7 @@ class Messages:
             while not mailbox.empty():
                 unused.append(mailbox.get_nowait())
         unused.sort(key=lambda event: event.id)
-        return tuple([CarriedSignal(event.signal_name, event.input, event.identity) for event in unused])
+        return tuple([CarriedSignal(event.signal_name, event.input, event.identity, event.header) for event in unused])
 
     def ring(self, name: str) -> None:
         """An alarm's time has come. Raises NotFound where the class has lost its handler."""
@@ -145,7 +149,7 @@ class Messages:
         if rejection is not None:
             self._ledger.issue(RejectUpdate(update.update_id, failure_of(rejection)))
         else:
-            self.accept(update.update_id, update.name, update.input)
+            self.accept(update.update_id, update.name, update.input, update.header)
 
     def _rejection(self, update: AdmittedUpdate) -> Exception | None:
         if self._run.closing:
@@ -165,7 +169,7 @@ class Messages:
                     return error
         return None
 
-    def accept(self, update_id: str, name: str, payloads: Payloads) -> None:
+    def accept(self, update_id: str, name: str, payloads: Payloads, header: Header = None) -> None:
         """Start the handler of an update that was let through, now or when this was recorded."""
         handler = self._definition.handlers.get(("update", name))
         if handler is None:
@@ -181,7 +185,7 @@ class Messages:
             else:
                 self._run.end_with(error)
 
-        self._start(handler, args, kwargs, done, update_id)
+        self._start(handler, args, kwargs, done, update_id, header)
 
     def _start(
         self,
@@ -190,9 +194,11 @@ class Messages:
         kwargs: dict[str, object],
         done: Callable[[BaseException | None, object], None],
         update_id: str | None,
+        header: Header = None,
     ) -> None:
         context = self._context.copy()
-        if not handler.is_async and self._definition.is_async:
+        around = self._around if handler.kind != "alarm" else None
+        if around is None and not handler.is_async and self._definition.is_async:
             try:
                 result = context.run(handler.function, self._target, *args, **kwargs)
             except KeyboardInterrupt:
@@ -203,13 +209,13 @@ class Messages:
                 done(None, result)
             self.handled += 1
             return
-        code = (
-            handler.function(self._target, *args, **kwargs)
-            if handler.is_async
-            else (
-                run_plain(handler.function, self._target, *args, **kwargs)  # it may wait, as `run` may
-            )
-        )
+        if around is not None:
+            blocks = not self._definition.is_async
+            code = intercepted_handler(around, handler, self._target, args, kwargs, header, blocks=blocks)
+        elif handler.is_async:
+            code = handler.function(self._target, *args, **kwargs)
+        else:
+            code = run_plain(handler.function, self._target, *args, **kwargs)  # it may wait, as `run` may
         coroutine = cast("Coroutine[object, object, object]", code)
         name = f"{handler.kind} {handler.name}" + (f" ({update_id})" if update_id else "")
         task = self._ledger.loop.create_task(coroutine, name=name, context=context)
@@ -227,14 +233,17 @@ class Messages:
         task.add_done_callback(finish)
 
     # --- Queries ----------------------------------------------------------------------------------------
-    def query(self, name: str, payloads: Payloads) -> Payload:
+    def query(self, name: str, payloads: Payloads, header: Header = None) -> Payload:
         """The answer to a query. Raises NotFound, DecodeError, or what the handler raises."""
         handler = self._definition.handlers.get(("query", name))
         if handler is None:
             raise NotFound(self._unknown("query", name))
         args, kwargs = handler.signature.decode(payloads)
         with self.reading(f"query {name}"):
-            value = self._context.copy().run(handler.function, self._target, *args, **kwargs)
+            ask: Callable[..., object] = handler.function
+            if self._around_queries is not None:
+                ask = intercepted_query(self._around_queries, handler, header)
+            value = self._context.copy().run(ask, self._target, *args, **kwargs)
             return handler.signature.encode_result(value)
 
     @contextmanager

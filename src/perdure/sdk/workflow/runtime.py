@@ -32,7 +32,6 @@ from msgspec.structs import replace
 
 from perdure.clock import SECOND, to_datetime
 from perdure.errors import NotFound
-from perdure.limits import SUGGEST_CONTINUE_AS_NEW_BYTES, SUGGEST_CONTINUE_AS_NEW_EVENTS
 from perdure.model import events as e
 from perdure.model.commands import (
     CancelWorkflow,
@@ -60,14 +59,24 @@ from perdure.model.tasks import (
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.converter import hand_on_room
 from perdure.sdk.failures import ExceptionResolver, failure_of
+from perdure.sdk.interceptors import NO_CHAINS, WorkflowChains, own_headers
 from perdure.sdk.workflow import determinism
 from perdure.sdk.workflow.activation import Activation
 from perdure.sdk.workflow.conditions import Conditions
 from perdure.sdk.workflow.context import ChildOptions, WorkflowInfo
 from perdure.sdk.workflow.definition import WorkflowDefinition
-from perdure.sdk.workflow.endings import ContinueAsNewRequested, is_failure, located, main_code, tear_down
+from perdure.sdk.workflow.endings import (
+    ContinueAsNewRequested,
+    continue_with,
+    is_failure,
+    located,
+    main_code,
+    tear_down,
+)
 from perdure.sdk.workflow.entities import Entity, Memory, is_continued
+from perdure.sdk.workflow.facts import info_of
 from perdure.sdk.workflow.futures import ActivityFuture, AnswerFuture, ChildFuture
+from perdure.sdk.workflow.interception import Outbound, intercepted_main
 from perdure.sdk.workflow.ledger import EVICTED, Ledger
 from perdure.sdk.workflow.logs import WorkflowLogger
 from perdure.sdk.workflow.loop import LoopTask
@@ -89,6 +98,7 @@ class WorkflowRun:
     Args:
         ref: which run.
         definitions: the workflows that may be run, by name.
+        chains: what interceptors have for workflows.
 
     Attributes:
         position: how far the history was seen: `activate` takes the task whose `previous` this is.
@@ -97,7 +107,9 @@ class WorkflowRun:
         logger: what the code logs with.
     """
 
-    def __init__(self, ref: RunRef, definitions: Mapping[str, WorkflowDefinition]) -> None:
+    def __init__(
+        self, ref: RunRef, definitions: Mapping[str, WorkflowDefinition], chains: WorkflowChains = NO_CHAINS
+    ) -> None:
         determinism.install()
         self.ref = ref
         self.position: Position = START
@@ -107,11 +119,12 @@ class WorkflowRun:
         self._facts = facts
         self._logger = WorkflowLogger(facts)
         self.logger: logging.LoggerAdapter[logging.Logger] = self._logger
-        self._definitions = definitions
+        self._definitions, self._chains = definitions, chains
         self._resolver = ExceptionResolver()
         self._ledger = Ledger(ref)
         self._loop = self._ledger.loop
         self._loop.logger = self._logger
+        self._outbound = None if chains.outbound is None else Outbound(chains.outbound, self._ledger)
         self._conditions = Conditions(self._loop)
         self._patches = Patches(self._ledger)
         self._reader = HistoryReader()
@@ -251,7 +264,7 @@ class WorkflowRun:
         self._tell(recorded.news)
         for event in recorded.asked:
             if isinstance(event, e.WorkflowExecutionUpdateAccepted):
-                self._listener().accept(event.update_id, event.name, event.input)
+                self._listener().accept(event.update_id, event.name, event.input, event.header)
                 self._settle()
         return self._finish()
 
@@ -343,7 +356,8 @@ class WorkflowRun:
     def _roll_over(self) -> ContinueAsNew:
         state = None if self._random is None else self._random.getstate()
         memory = Memory(random=state, patches=self._patches.decided)
-        command = ContinueAsNew(self._started.workflow_type, "", self._started.input)
+        header = own_headers(self._started.header)
+        command = ContinueAsNew(self._started.workflow_type, "", self._started.input, header=header)
         return self.entity.roll_over(self._target, memory, command)
 
     # --- The end of the run -----------------------------------------------------------------------------
@@ -400,7 +414,7 @@ class WorkflowRun:
     def _answer(self, task: QueryTask) -> Payload:
         if task.name == STACK_TRACE:
             return stack_trace(self._loop)
-        return self._listener().query(task.name, task.input)
+        return self._listener().query(task.name, task.input, task.header)
 
     def _listener(self) -> Messages:
         if self._messages is None:
@@ -433,9 +447,14 @@ class WorkflowRun:
             except Exception as error:
                 self.end_with(error)
         self._target = target
-        self._messages = Messages(self, definition, target, self._ledger, self._context, self._logger)
+        self._messages = Messages(self, definition, target, self._ledger, self._context, self._logger, self._chains)
         if self._closing is None:
-            code = main_code(definition, target, args, kwargs)
+            around = self._chains.execute
+            code = (
+                main_code(definition, target, args, kwargs)
+                if around is None
+                else intercepted_main(around, definition, target, args, kwargs, event.header)
+            )
             self._main = self._loop.create_task(code, name=definition.name, context=self._context.copy())
 
     def _restore(self, header: Mapping[str, Payload]) -> object:
@@ -490,6 +509,8 @@ class WorkflowRun:
         kwargs: dict[str, object],
     ) -> ActivityFuture:
         self._ledger.check("an activity can't be started")
+        if self._outbound is not None:
+            return self._outbound.activity(definition, for_activity(options), args, kwargs)
         return self._ledger.schedule(definition, for_activity(options), definition.signature.encode(args, kwargs))
 
     def start_child(
@@ -500,11 +521,13 @@ class WorkflowRun:
         kwargs: dict[str, object],
     ) -> ChildFuture:
         self._ledger.check("a child workflow can't be started")
+        if self._outbound is not None:
+            return self._outbound.child(definition, for_child(options), args, kwargs)
         return self._ledger.start_child(definition, for_child(options), definition.signature.encode(args, kwargs))
 
     def send(self, command: SignalExternalWorkflow | RequestCancelExternalWorkflow) -> AnswerFuture:
         self._ledger.check("nothing can be sent to other workflows")
-        return self._ledger.send(command)
+        return self._ledger.send(command) if self._outbound is None else self._outbound.send(command)
 
     async def wait_until(self, predicate: Callable[[], bool], timeout: int | None) -> None:
         self._ledger.check("workflow.wait_until can't be used")
@@ -515,24 +538,9 @@ class WorkflowRun:
         return await self._listener().receive(name, type, timeout)
 
     def info(self) -> WorkflowInfo:
-        started, parent, length = self._started, self._started.parent, self._history_length
+        length = self._history_length
         size = self._history_bytes if self._history_bytes is not None else self._reader.bytes_until(length)
-        return WorkflowInfo(
-            namespace=self.ref.namespace,
-            workflow_id=self.ref.workflow_id,
-            run_id=self.ref.run_id,
-            workflow_type=started.workflow_type,
-            task_queue=started.task_queue,
-            attempt=self._started.attempt,
-            start_time=to_datetime(started.time),
-            history_length=length,
-            history_bytes=size,
-            continue_as_new_suggested=(
-                length >= SUGGEST_CONTINUE_AS_NEW_EVENTS or size >= SUGGEST_CONTINUE_AS_NEW_BYTES
-            ),
-            parent_workflow_id=parent.workflow_id if parent is not None else None,
-            is_replaying=self._loop.replaying,
-        )
+        return info_of(self.ref, self._started, length, size, is_replaying=self._loop.replaying)
 
     def now(self) -> datetime:
         return to_datetime(self._time)
@@ -568,11 +576,10 @@ class WorkflowRun:
     ) -> NoReturn:
         self._ledger.check("workflow.continue_as_new can't be used")
 
-        def command() -> ContinueAsNew:
-            return ContinueAsNew(definition.name, definition.task_queue, definition.signature.encode(args, kwargs))
-
-        command()  # what can't be encoded is an error of this line
-        raise ContinueAsNewRequested(command)
+        header = own_headers(self._started.header)
+        if self._outbound is not None:
+            self._outbound.continue_as_new(definition, args, kwargs, header)
+        continue_with(definition, args, kwargs, header)
 
 
 @lru_cache(maxsize=1_000)

@@ -79,6 +79,7 @@ def start(tx: Transition, start: StartActivity) -> None:
                 heartbeat,
                 activity.heartbeat,
                 activity.last_failure,
+                event.header,
             ),
         )
     )

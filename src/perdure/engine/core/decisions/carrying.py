@@ -22,7 +22,7 @@ from perdure.model.state import FinishedUpdate, State
 
 def carry(state: State, command: c.ContinueAsNew) -> ContinueRun:
     """What the run, which is about to close, leaves to the next one."""
-    signals = [e.WorkflowExecutionSignaled(0, 0, x.signal_name, x.input, x.identity) for x in command.signals]
+    signals = [e.WorkflowExecutionSignaled(0, 0, x.signal_name, x.input, x.identity, x.header) for x in command.signals]
     arrived: list[e.HistoryEvent] = [
         event
         for event in state.buffered
@@ -67,6 +67,6 @@ def take_over(tx: Transition, carried: ContinueRun) -> None:
 def _renewed(event: e.HistoryEvent) -> e.HistoryEvent:
     """A copy for another history: `arrive` sets the id and the time of what it is given."""
     if isinstance(event, e.WorkflowExecutionSignaled):
-        return e.WorkflowExecutionSignaled(0, 0, event.signal_name, event.input, event.identity)
+        return e.WorkflowExecutionSignaled(0, 0, event.signal_name, event.input, event.identity, event.header)
     assert isinstance(event, e.WorkflowExecutionCancelRequested)
     return e.WorkflowExecutionCancelRequested(0, 0, event.reason, event.identity)

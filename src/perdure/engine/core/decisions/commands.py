@@ -37,6 +37,7 @@ def schedule_activity(tx: Transition, command: c.ScheduleActivity, completed: in
             command.heartbeat_timeout,
             command.retry_policy,
             command.priority,
+            command.header,
         )
     )
 
@@ -113,7 +114,7 @@ def accept_update(tx: Transition, command: c.AcceptUpdate, completed: int) -> No
     update = tx.state.admitted[command.update_id]
     tx.add(
         e.WorkflowExecutionUpdateAccepted(
-            tx.next_id, tx.now, update.update_id, update.name, update.input, update.identity, completed
+            tx.next_id, tx.now, update.update_id, update.name, update.input, update.identity, completed, update.header
         )
     )
     tx.effects.append(UpdateProgressed(UpdateOutcome(update.update_id, "accepted")))
@@ -156,6 +157,7 @@ def start_child(tx: Transition, command: c.StartChildWorkflow, completed: int) -
         command.parent_close_policy,
         command.execution_timeout,
         command.run_timeout,
+        header=command.header,
     )
     tx.add(event)
     sending.start_child(tx, event)
@@ -164,7 +166,14 @@ def start_child(tx: Transition, command: c.StartChildWorkflow, completed: int) -
 def signal_external(tx: Transition, command: c.SignalExternalWorkflow, completed: int) -> None:
     """A signal to another run, sent through the outbox."""
     event = e.SignalExternalWorkflowExecutionInitiated(
-        tx.next_id, tx.now, command.workflow_id, command.run_id, command.signal_name, command.input, completed
+        tx.next_id,
+        tx.now,
+        command.workflow_id,
+        command.run_id,
+        command.signal_name,
+        command.input,
+        completed,
+        command.header,
     )
     tx.add(event)
     sending.signal_external(tx, event, tx.execution.ref.run_id)

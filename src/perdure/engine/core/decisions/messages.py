@@ -18,7 +18,7 @@ from perdure.limits import (
 )
 from perdure.model import events as e
 from perdure.model import records as r
-from perdure.model.payloads import Payloads
+from perdure.model.payloads import Payload, Payloads
 from perdure.model.requests import (
     CancelWorkflowRequest,
     Done,
@@ -80,16 +80,16 @@ def signal(tx: Transition, request: SignalWorkflow) -> None:
     """A message: into the history, or into the buffer."""
     if not request.request_id:
         raise InvalidRequest("a signal needs a request_id, so that a retry is recognised")
-    _signal(tx, request.name, request.input, request.identity)
+    _signal(tx, request.name, request.input, request.identity, request.header)
     tx.remember(request)
     tx.schedule_task()
     tx.reply = DONE
 
 
-def _signal(tx: Transition, name: str, input: Payloads, identity: str) -> None:
+def _signal(tx: Transition, name: str, input: Payloads, identity: str, header: dict[str, Payload] | None) -> None:
     require_open(tx.execution)
     require_room(tx.execution)
-    tx.arrive(e.WorkflowExecutionSignaled(0, tx.now, name, input, identity))
+    tx.arrive(e.WorkflowExecutionSignaled(0, tx.now, name, input, identity, header))
 
 
 def cancel(tx: Transition, request: CancelWorkflowRequest) -> None:
@@ -127,7 +127,9 @@ def update(tx: Transition, request: UpdateWorkflow) -> None:
                 f"{MAX_PENDING_UPDATES} updates of {state.workflow_id!r} are pending "
                 "(limits.MAX_PENDING_UPDATES); try again"
             )
-        tx.note(r.UpdateAdmitted(request.update_id, request.name, request.input, request.identity, tx.now))
+        tx.note(
+            r.UpdateAdmitted(request.update_id, request.name, request.input, request.identity, tx.now, request.header)
+        )
         tx.schedule_task()
     tx.reply = known
 
@@ -138,9 +140,10 @@ def with_start(tx: Transition, input: MessageWithStart) -> None:
     assert message is not None
     chain = request.namespace, request.workflow_id
     if isinstance(message, StartSignal):
-        _signal(tx, message.name, message.input, request.identity)
+        _signal(tx, message.name, message.input, request.identity, message.header)
     else:
-        update(tx, UpdateWorkflow(*chain, "", message.update_id, message.name, message.input, request.identity))
+        sent = message.update_id, message.name, message.input, request.identity
+        update(tx, UpdateWorkflow(*chain, "", *sent, header=message.header))
     if tx.changed:
         tx.remember(request)  # or a repetition would start a run, once this one is closed
         tx.schedule_task(at_once=True)

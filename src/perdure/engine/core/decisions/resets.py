@@ -299,7 +299,8 @@ class Fork:
     def update_accepted(self, event: e.WorkflowExecutionUpdateAccepted) -> None:
         """An update: the validator is asked again."""
         if not self._knows(event.update_id):
-            self.tx.note(r.UpdateAdmitted(event.update_id, event.name, event.input, event.identity, self.tx.now))
+            admitted = event.update_id, event.name, event.input, event.identity, self.tx.now, event.header
+            self.tx.note(r.UpdateAdmitted(*admitted))
 
     def _knows(self, update_id: str) -> bool:
         state = self.tx.state

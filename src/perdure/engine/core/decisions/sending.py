@@ -22,6 +22,7 @@ def start_child(tx: Transition, event: e.StartChildWorkflowExecutionInitiated) -
         parent_of(tx.state, event.id),
         event.execution_timeout,
         event.run_timeout,
+        event.header,
     )
     send(tx, event.id, message, event.time)
 
@@ -29,7 +30,7 @@ def start_child(tx: Transition, event: e.StartChildWorkflowExecutionInitiated) -
 def signal_external(tx: Transition, event: e.SignalExternalWorkflowExecutionInitiated, written_by: str) -> None:
     """Signal another execution. written_by: the run that asked for it first."""
     request_id = request_id_of(written_by, event.id)
-    message = r.OutboxSignal(event.workflow_id, event.run_id, event.signal_name, event.input, request_id)
+    message = r.OutboxSignal(event.workflow_id, event.run_id, event.signal_name, event.input, request_id, event.header)
     send(tx, event.id, message, event.time)
 
 

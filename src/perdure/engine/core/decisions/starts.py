@@ -46,6 +46,7 @@ def begin_run(start: Start, now: int, retention: int) -> Transition:
         request.retry_policy,
         request.start_delay,
         request.task_timeout,
+        header=request.header,
     )
     return _begin(request.namespace, request.workflow_id, start.run_no, event, retention, request.message)
 
@@ -105,9 +106,11 @@ def _begin(
         tx.note(r.RunPaused(pause.reason, pause.identity, pause.time))
     take_over(tx, carried)
     if isinstance(message, StartSignal):
-        tx.arrive(e.WorkflowExecutionSignaled(0, tx.now, message.name, message.input, event.identity))
+        tx.arrive(e.WorkflowExecutionSignaled(0, tx.now, message.name, message.input, event.identity, message.header))
     elif message is not None:
-        tx.note(r.UpdateAdmitted(message.update_id, message.name, message.input, event.identity, tx.now))
+        tx.note(
+            r.UpdateAdmitted(message.update_id, message.name, message.input, event.identity, tx.now, message.header)
+        )
     tx.schedule_task()
     tx.reply = Started(event.run_id)
     return tx
