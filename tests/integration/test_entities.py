@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from perdure import workflow
+from perdure import embedded, workflow
 from perdure.engine.core.decisions import messages
+from perdure.model.events import WorkflowExecutionContinuedAsNew
 from perdure.sdk.client.client import Client
 from perdure.sdk.workflow import facts
 from tests.integration.engines import Engine, described, event_names
 from tests.integration.work import echo
 
 EARLY = 60
+SIGNALS, SENDERS = 2_000, 20
 
 
 @pytest.fixture(autouse=True)
@@ -186,6 +191,69 @@ async def test_a_child_of_an_earlier_run_stays_with_an_entity_that_is_reset(clie
     await again.result()
     with pytest.raises(Exception, match="terminated"):
         await client.get("rex").result()
+
+
+@workflow(name="entities.Counter", entity=True)
+class Counter:
+    count: int = 0
+    gone: bool = False
+
+    async def run(self) -> int:
+        while not self.gone:
+            await workflow.idle()
+        return self.count
+
+    @workflow.signal
+    def add(self) -> None:
+        self.count += 1
+
+    @workflow.signal
+    def end(self) -> None:
+        self.gone = True
+
+
+async def test_many_signals_leave_each_run_short_and_what_goes_over_small(client: Client) -> None:
+    """However many there are: a replay reads no more than one run, and no run has more than one roll-over's worth."""
+    handle = await client.start(Counter(), id="counter")
+    counter = client.get("counter", Counter)
+    left = iter(range(SIGNALS))
+
+    async def send() -> None:
+        for _ in left:
+            await counter.signal(Counter.add)
+
+    await asyncio.gather(*(send() for _ in range(SENDERS)))
+    await counter.signal(Counter.end)
+    assert await counter.result() == SIGNALS
+    lengths, headers, run_id = list[int](), list[int](), handle.run_id
+    while run_id:
+        events = [event async for event in client.get("counter", run_id=run_id).history()]
+        lengths.append(len(events))
+        end = events[-1]
+        run_id = end.new_run_id if isinstance(end, WorkflowExecutionContinuedAsNew) else ""
+        if isinstance(end, WorkflowExecutionContinuedAsNew):
+            headers.append(sum(len(value.data) for value in (end.header or {}).values()))
+    longest = EARLY + 4 * SENDERS
+    assert max(lengths) <= longest
+    assert SIGNALS / longest <= len(lengths) <= 2 * SIGNALS / (EARLY - 10)
+    assert max(headers) <= min(headers) + len(str(SIGNALS))
+
+
+async def test_the_journal_of_a_run_is_no_longer_than_its_history(tmp_path: Path) -> None:
+    """Nothing in the store grows with the messages beyond them: a loaded run is one snapshot and a few rows."""
+    path = tmp_path / "counter.db"
+    async with embedded(path) as client:
+        await client.start(Counter(), id="counter")
+        counter = client.get("counter", Counter)
+        for _ in range(SIGNALS // SENDERS):
+            await asyncio.gather(*(counter.signal(Counter.add) for _ in range(SENDERS)))
+    with closing(sqlite3.connect(path)) as file:
+        (rows,) = file.execute("SELECT max(n) FROM (SELECT count(*) AS n FROM journal GROUP BY run)").fetchone()
+        (state,) = file.execute("SELECT max(length(state)) FROM snapshot").fetchone()
+        (remembered,) = file.execute("SELECT count(*) FROM dedup").fetchone()
+    assert rows <= EARLY + 4 * SENDERS
+    assert state < 4_096
+    assert remembered <= SIGNALS + 2  # a request id each, for a week
 
 
 async def test_without_a_quiet_moment_it_is_held_at_the_hard_limit(
