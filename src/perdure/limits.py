@@ -82,7 +82,7 @@ MAX_PENDING_TIMERS: Final = 50_000
 """Timers running in one run, for the same reason."""
 
 MAX_PENDING_CHILDREN: Final = 10_000
-"""Children unresolved in one run, for the same reason."""
+"""Children unresolved in one run, with those that earlier ones have left to it; for the same reason."""
 
 MAX_PENDING_MESSAGES: Final = 10_000
 """Signals and requests to other workflows on their way from one run, for the same reason."""

@@ -47,6 +47,17 @@ def test_what_may_be_pending_in_one_run(monkeypatch: pytest.MonkeyPatch, limit: 
     assert run.state.task is None
 
 
+def test_children_that_an_entity_has_kept_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "MAX_PENDING_CHILDREN", 2)
+    run = Run.begin()
+    run.complete(*(c.StartChildWorkflow(id, "Type", "", ()) for id in "ab"))
+    run.signal()
+    run.complete(c.ContinueAsNew("Type", "", (), keep_children=True))
+    following = run.continued()
+    following.complete(c.StartChildWorkflow("c", "Type", "", ()))
+    assert failure_of(following) == "3 would be pending; limits.MAX_PENDING_CHILDREN is 2"
+
+
 def test_commands_in_one_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "MAX_COMMANDS", 2)
     run = Run.begin()

@@ -47,7 +47,8 @@ def _too_many(state: State, commands: Sequence[c.Command]) -> str:
     if len(commands) > MAX_COMMANDS:
         return f"{len(commands)} commands at once; limits.MAX_COMMANDS is {MAX_COMMANDS}"
     sent = len(state.signals_sent) + len(state.cancels_sent)
-    pending = max(len(state.activities), len(state.timers), len(state.children), sent)
+    children = len(state.children) + len(state.inherited)
+    pending = max(len(state.activities), len(state.timers), children, sent)
     limits = MAX_PENDING_ACTIVITIES, MAX_PENDING_TIMERS, MAX_PENDING_CHILDREN, MAX_PENDING_MESSAGES
     if pending + len(commands) <= min(limits):
         return ""  # as nearly always, whatever the commands are
@@ -56,7 +57,7 @@ def _too_many(state: State, commands: Sequence[c.Command]) -> str:
     for kind, pending, limit, name in (
         (c.ScheduleActivity, len(state.activities), MAX_PENDING_ACTIVITIES, "MAX_PENDING_ACTIVITIES"),
         (c.StartTimer, len(state.timers), MAX_PENDING_TIMERS, "MAX_PENDING_TIMERS"),
-        (c.StartChildWorkflow, len(state.children), MAX_PENDING_CHILDREN, "MAX_PENDING_CHILDREN"),
+        (c.StartChildWorkflow, children, MAX_PENDING_CHILDREN, "MAX_PENDING_CHILDREN"),
         (c.SignalExternalWorkflow, sent, MAX_PENDING_MESSAGES, "MAX_PENDING_MESSAGES"),
     ):
         if pending + counts[kind] > limit:
