@@ -16,6 +16,7 @@ from perdure.model.requests import GetBlob, PutBlob
 from perdure.sdk.client.client import Client
 from perdure.sdk.codecs.api import PayloadCodec
 from tests.integration.engines import Engine, Simulation, described, failing_task
+from tests.sdk import crunching
 
 TEXT = "0123456789abcdef" * 50_000
 
@@ -85,6 +86,16 @@ async def test_values_over_the_journal_s_limit_are_taken(
         assert await handle.result() == large * 2 + "!"
         with pytest.raises(PayloadTooLarge, match=f"{MAX_BLOB:,}"):
             await client.start(Keeper("x" * MAX_BLOB))
+
+
+@workflow(name="offload.crunches")
+async def crunches(text: str) -> int:
+    return len(await crunching.repeat.start(text, 3))
+
+
+async def test_so_they_are_from_a_process_of_the_pool(tmp_path: Path) -> None:
+    async with Engine("sqlite", tmp_path).open(codecs=[Offload()]) as client:
+        assert await client.run(crunches("x" * MAX_PAYLOAD)) == MAX_PAYLOAD * 3
 
 
 async def test_a_blob_that_is_missing_stops_no_more_than_the_task(engine: Engine, tmp_path: Path) -> None:

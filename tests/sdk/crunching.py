@@ -90,3 +90,8 @@ class Hidden:
     """Its function is not found by the name of the function."""
 
     visible = activity(name="crunching.hidden", executor="process")(pid.__wrapped__)
+
+
+@activity(name="crunching.repeat", executor="process")
+def repeat(text: str, times: int) -> str:
+    return text * times

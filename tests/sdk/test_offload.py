@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from perdure import AesGcm, CodecError, Offload, Payload, PayloadTooLarge, StoreFull, Zstd
-from perdure.limits import BLOB_CACHE, BLOB_PUT_AGAIN, MAX_BLOB, MAX_PAYLOAD, SECOND
+from perdure.limits import BLOB_CACHE, BLOB_PUT_AGAIN, MAX_BLOB, MAX_PAYLOAD
 from perdure.model import requests as q
 from perdure.sdk.client.client import Client
 from perdure.sdk.codecs import offload
@@ -139,7 +139,7 @@ async def test_what_was_put_or_read_lately_is_known(monkeypatch: pytest.MonkeyPa
     assert await offloading.get(sent) == LARGE
     assert (place.puts, place.gets) == (1, 0)
     for digest in list(offloading._put):
-        offloading._put[digest] -= BLOB_PUT_AGAIN / SECOND  # an hour later it is put again, so that it is kept
+        offloading._put[digest] -= BLOB_PUT_AGAIN  # an hour later it is put again, so that it is kept
     await offloading.put(LARGE)
     assert place.puts == 2
     other = Offloading(place, 0)
@@ -150,6 +150,15 @@ async def test_what_was_put_or_read_lately_is_known(monkeypatch: pytest.MonkeyPa
     assert other._cached <= BLOB_CACHE
     await other.get(sent)
     assert place.gets == 2
+
+
+async def test_few_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offload, "BLOBS_REMEMBERED", 2)
+    place = Counting()
+    offloading = Offloading(place, 0)
+    for number in (0, 1, 2, 1, 2, 0):
+        await offloading.put(Payload(b"%d" % number))
+    assert place.puts == 4
 
 
 async def test_the_engine_is_asked_for_its_own_store() -> None:

@@ -296,6 +296,11 @@ def roomy(size: int) -> Generator[None]:
         _room.reset(token)
 
 
+def room() -> int:
+    """How large a value may be here, encoded."""
+    return _room.get()
+
+
 def hand_on_room(context: Context) -> None:
     """Values may be as large in another context as they may be here."""
     if (size := _room.get()) != MAX_PAYLOAD:

@@ -20,16 +20,17 @@ from types import ModuleType
 from typing import Final
 
 from perdure.clock import SECOND
-from perdure.errors import InvalidRequest
+from perdure.errors import CodecError, InvalidRequest
 from perdure.limits import HEARTBEAT_INTERVAL_MINIMUM
 from perdure.model.payloads import Payloads
 from perdure.model.tasks import ActivityFailure, ActivityHeartbeat, ActivityTask
 from perdure.sdk.activity import spawned
 from perdure.sdk.activity.context import ActivityContext, current_context
 from perdure.sdk.activity.definition import ActivityDefinition
-from perdure.sdk.activity.outcomes import Outcome, encoding_failure, raised, returned
+from perdure.sdk.activity.outcomes import Outcome, encoding_failure, raised, returned, unread_failure
 from perdure.sdk.activity.pipe import FromProcess, RunAttempt, Said, StopAttempt, frame, read_to_process
 from perdure.sdk.calls import Activity
+from perdure.sdk.converter import roomy
 from perdure.sdk.failures import failure_of
 from perdure.sdk.names import SPAWNED_MAIN
 
@@ -134,11 +135,14 @@ def _run(link: _Link, order: RunAttempt) -> Outcome:
         args, kwargs = definition.signature.decode(task.input)
     except InvalidRequest as error:
         return ActivityFailure(task.token, encoding_failure(error))
+    except CodecError as error:
+        return ActivityFailure(task.token, unread_failure(error))
     except BaseException as error:  # the module can't be imported, or has no such activity
         return ActivityFailure(task.token, failure_of(error))
     token = current_context.set(attempt)
     try:
-        outcome = returned(task, definition, definition.function(*args, **kwargs))
+        with roomy(order.room):
+            outcome = returned(task, definition, definition.function(*args, **kwargs))
     except BaseException as error:  # SystemExit, too: it is one attempt's end
         outcome = raised(task, error, asked=attempt.cancelled, reason=attempt.reason)
     finally:

@@ -22,8 +22,6 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
 from perdure.clock import SECOND
 from perdure.errors import CodecError, InvalidRequest, NotFound
 from perdure.limits import HEARTBEAT_INTERVAL_MINIMUM, HEARTBEAT_JOURNAL_INTERVAL, MAX_THREADS, SHUTDOWN_GRACE
@@ -41,7 +39,7 @@ from perdure.model.tasks import (
 )
 from perdure.sdk.activity.context import ActivityContext, current_context
 from perdure.sdk.activity.definition import ActivityDefinition
-from perdure.sdk.activity.outcomes import Outcome, encoding_failure, raised, returned, value_of
+from perdure.sdk.activity.outcomes import Outcome, encoding_failure, raised, returned, unread_failure, value_of
 from perdure.sdk.activity.threads import Job, ThreadPool
 from perdure.sdk.converter import hand_on_room
 from perdure.sdk.failures import failure_of
@@ -182,7 +180,9 @@ class ActivityExecutor:
             return
         if definition.executor == "process" and self._around is None:  # which decodes its arguments there
             self._attempts[token] = attempt = Attempt(self, task, definition)
-            attempt.running = self.loop.create_task(self._run_in_process(attempt), context=self._context.copy())
+            context = self._context.copy()
+            hand_on_room(context)
+            attempt.running = self.loop.create_task(self._run_in_process(attempt), context=context)
             return
         try:
             args, kwargs = definition.signature.decode(task.input)
@@ -190,7 +190,7 @@ class ActivityExecutor:
             self.send(ActivityFailure(token, encoding_failure(error)))
             return
         except CodecError as error:
-            self.send(ActivityFailure(token, replace(failure_of(error), kind="unread")))
+            self.send(ActivityFailure(token, unread_failure(error)))
             return
         except Exception as error:  # a bug of the definition, such as an annotation that can't be read
             self.send(ActivityFailure(token, failure_of(error)))

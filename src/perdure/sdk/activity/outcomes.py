@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from perdure.errors import ApplicationError, CompleteLater, InvalidRequest
+from perdure.errors import ApplicationError, CodecError, CompleteLater, InvalidRequest
 from perdure.model.failures import Failure
 from perdure.model.tasks import (
     ActivityCancellation,
@@ -60,3 +60,8 @@ def value_of(definition: ActivityDefinition, outcome: Outcome) -> object:
     if isinstance(outcome, ActivityFailure):
         raise exception_of(outcome.failure, of="activity")
     raise CompleteLater if isinstance(outcome, ActivityDetached) else asyncio.CancelledError
+
+
+def unread_failure(error: CodecError) -> Failure:
+    """Of an attempt that has not begun, since what it was given can't be decoded here."""
+    return replace(failure_of(error), kind="unread")

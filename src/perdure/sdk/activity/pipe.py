@@ -21,6 +21,7 @@ _LENGTH: Final = 4
 class RunAttempt(Struct, frozen=True, array_like=True, tag=1):
     """Run an attempt of the activity at `module`.`qualname`.
 
+    room: how large its result may be, encoded.
     main: the module's name as `python -m` takes it, or else its file, where that is the worker's `__main__`.
     """
 
@@ -30,6 +31,7 @@ class RunAttempt(Struct, frozen=True, array_like=True, tag=1):
     main_file: str
     log_level: int
     task: ActivityTask
+    room: int
 
 
 class StopAttempt(Struct, frozen=True, array_like=True, tag=2):

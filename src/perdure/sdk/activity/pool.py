@@ -30,6 +30,7 @@ from perdure.sdk.activity.definition import ActivityDefinition
 from perdure.sdk.activity.groups import WATCHER, end_group, how_it_ended, signal_group, watch
 from perdure.sdk.activity.outcomes import Outcome
 from perdure.sdk.activity.pipe import RunAttempt, Said, StopAttempt, ToProcess, frame, read_from_process
+from perdure.sdk.converter import room
 from perdure.sdk.failures import failure_of
 from perdure.sdk.names import main_place
 
@@ -195,7 +196,7 @@ def _order(attempt: RunningAttempt, definition: ActivityDefinition) -> RunAttemp
     function = definition.function
     name, file = main_place() or ("", "")
     level = _LOGGER.getEffectiveLevel()
-    return RunAttempt(function.__module__, function.__qualname__, name, file, level, attempt.task)
+    return RunAttempt(function.__module__, function.__qualname__, name, file, level, attempt.task, room())
 
 
 def _log(said: Said) -> None:

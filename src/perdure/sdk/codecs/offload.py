@@ -18,9 +18,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, Protocol
 
+from perdure.clock import SystemClock
 from perdure.errors import CodecError, PayloadTooLarge, StoreFull
 from perdure.ids import IdSource, RandomIds
-from perdure.limits import BLOB_CACHE, BLOB_PUT_AGAIN, BLOBS_REMEMBERED, MAX_BLOB, OFFLOAD_MINIMUM, SECOND
+from perdure.limits import BLOB_CACHE, BLOB_PUT_AGAIN, BLOBS_REMEMBERED, MAX_BLOB, OFFLOAD_MINIMUM
 from perdure.model.payloads import BLOB, BLOB_MARK, BLOB_REFERENCE, ENCODING, Payload
 from perdure.model.requests import GetBlob, PutBlob, Service
 from perdure.sdk.codecs.api import PayloadCodec, encoding_of
@@ -79,7 +80,8 @@ class Offloading:
 
     def __init__(self, place: Place, minimum: int) -> None:
         self._place, self._minimum = place, minimum
-        self._put: OrderedDict[str, float] = OrderedDict()  # when each was put last
+        self._clock = SystemClock()  # which goes on while the machine sleeps, as the engine's does
+        self._put: OrderedDict[str, int] = OrderedDict()  # when each was put last
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._cached = 0
 
@@ -93,8 +95,8 @@ class Offloading:
         if len(data) > MAX_BLOB:
             raise PayloadTooLarge(f"a value has {len(data):,} bytes; limits.MAX_BLOB is {MAX_BLOB:,}")
         digest = await asyncio.to_thread(lambda: sha256(data).hexdigest())
-        now = asyncio.get_running_loop().time()
-        if self._put.get(digest, -BLOB_PUT_AGAIN) <= now - BLOB_PUT_AGAIN / SECOND:
+        now = self._clock.now()
+        if self._put.get(digest, 0) <= now - BLOB_PUT_AGAIN:
             await self._place.put(digest, data)
             self._put[digest] = now
             if len(self._put) > BLOBS_REMEMBERED:
