@@ -42,6 +42,8 @@ from perdure.errors import (
     PerdureError,
     ProcessFailed,
     QueryFailed,
+    ScheduleChanged,
+    ScheduleExists,
     StoreCorrupt,
     StoreError,
     StoreForeign,
@@ -77,7 +79,9 @@ if TYPE_CHECKING:
     from perdure.sdk.client.description import ActivityDescription, WorkflowDescription, WorkflowRow
     from perdure.sdk.client.elsewhere import AsyncActivityHandle
     from perdure.sdk.client.handle import WorkflowHandle
+    from perdure.sdk.client.schedules import ScheduleDescription, ScheduleHandle, ScheduleRow
     from perdure.sdk.client.starts import StartOptions, WithStart
+    from perdure.sdk.client.timing import Calendar, Interval, Schedule
     from perdure.sdk.codecs.aes_gcm import AesGcm
     from perdure.sdk.codecs.api import PayloadCodec
     from perdure.sdk.codecs.offload import Offload
@@ -98,6 +102,7 @@ __all__ = [
     "ApplicationError",
     "AsyncActivityHandle",
     "AttemptState",
+    "Calendar",
     "ChildHandle",
     "Client",
     "ClientCall",
@@ -112,6 +117,7 @@ __all__ = [
     "Hold",
     "InboundCall",
     "Interceptor",
+    "Interval",
     "InvalidRequest",
     "LimitExceeded",
     "NondeterminismError",
@@ -128,6 +134,12 @@ __all__ = [
     "QueryFailed",
     "RetryPolicy",
     "Saga",
+    "Schedule",
+    "ScheduleChanged",
+    "ScheduleDescription",
+    "ScheduleExists",
+    "ScheduleHandle",
+    "ScheduleRow",
     "StartOptions",
     "StoreCorrupt",
     "StoreError",
@@ -164,14 +176,20 @@ _LAZY: Final = {
     "AesGcm": "perdure.sdk.codecs.aes_gcm",
     "AsyncActivityHandle": "perdure.sdk.client.elsewhere",
     "AttemptState": "perdure.model.requests",
+    "Calendar": "perdure.sdk.client.timing",
     "Client": "perdure.sdk.client.client",
     "Offload": "perdure.sdk.codecs.offload",
     "ClientCall": "perdure.sdk.interceptors",
     "InboundCall": "perdure.sdk.interceptors",
     "Interceptor": "perdure.sdk.interceptors",
+    "Interval": "perdure.sdk.client.timing",
     "OutboundCall": "perdure.sdk.interceptors",
     "PayloadCodec": "perdure.sdk.codecs.api",
     "ProcessResult": "perdure.sdk.activity.processes",
+    "Schedule": "perdure.sdk.client.timing",
+    "ScheduleDescription": "perdure.sdk.client.schedules",
+    "ScheduleHandle": "perdure.sdk.client.schedules",
+    "ScheduleRow": "perdure.sdk.client.schedules",
     "StartOptions": "perdure.sdk.client.starts",
     "WithStart": "perdure.sdk.client.starts",
     "WorkflowDescription": "perdure.sdk.client.description",

@@ -12,6 +12,8 @@
     ├── NotFound                 there is no such execution, activity or update
     │   └── NotRunning           there is one, but it is closed
     ├── WorkflowAlreadyStarted   the workflow id is taken
+    ├── ScheduleExists           the schedule's id is taken
+    ├── ScheduleChanged          somebody else has changed the schedule meanwhile
     ├── Unavailable              not now; the same request may be sent again   (retryable)
     ├── EngineStopped            the engine in this process was stopped
     ├── StoreError               the file or database can't be used
@@ -82,6 +84,14 @@ class WorkflowAlreadyStarted(PerdureError):
     def __init__(self, message: str, run_id: str = "") -> None:
         super().__init__(message)
         self.run_id = run_id
+
+
+class ScheduleExists(PerdureError):
+    """There is a schedule with that id."""
+
+
+class ScheduleChanged(PerdureError):
+    """The schedule is not what the change was made for: somebody else was faster. Look at it, and change it again."""
 
 
 class Unavailable(PerdureError):

@@ -158,6 +158,61 @@ OUTBOX_RETRY_LIFETIME: Final = 6 * DAY
 OUTBOX_RETRY_INITIAL: Final = 1 * SECOND
 OUTBOX_RETRY_MAXIMUM: Final = 5 * MINUTE
 
+# --- Schedules ------------------------------------------------------------------------------------------
+DEFAULT_CATCHUP_WINDOW: Final = 365 * DAY
+"""How long ago a time may be that could not be kept and is still made up for, as in Temporal: nothing is lost by an
+outage unless somebody says so, and by default ("skip") an outage of any length leads to one start."""
+
+MINIMUM_CATCHUP_WINDOW: Final = 10 * SECOND
+"""The shortest that may be asked for: a restart takes some seconds, and is no reason to miss a time."""
+
+MINIMUM_INTERVAL: Final = 1 * SECOND
+"""The shortest interval: what is due more often is the work of a workflow, not of starts."""
+
+SCHEDULE_PARTS: Final = 100
+"""Cron expressions, calendars, intervals and exclusions of one schedule together: each is searched for every time."""
+
+MAX_CALENDAR_TEXT: Final = 500
+"""Characters of a cron expression, or of one field of a calendar: longer ones are mistakes."""
+
+SCHEDULE_HORIZON_YEARS: Final = 100
+"""A calendar that has no date within so many years never has one that anybody waits for. A 29 February that is a Monday
+comes within 40."""
+
+SKIPPED_IN_A_ROW: Final = 10_000
+"""Excluded times that one search passes over; days, hours and minutes that are excluded as a whole count once. A
+schedule that finds none beyond is over."""
+
+SCHEDULE_BATCH: Final = 500
+"""Times that one transition of a schedule looks at, when many are due at once: some milliseconds. The others follow in
+the next transition."""
+
+SCHEDULE_STARTS: Final = 100
+"""Starts of a schedule that are on their way at once. Others wait: what is due at once must not fill the memory."""
+
+MAX_SCHEDULE_BUFFER: Final = 1_000
+"""Starts of a schedule that wait for what runs. Further ones are skipped, and counted; a backfill waits instead."""
+
+MAX_SCHEDULED_RUNS: Final = 10_000
+"""Workflows of one schedule that run at once (overlap "allow_all"): they are part of its state. Further starts are
+skipped, and counted."""
+
+MAX_BACKFILLS: Final = 100
+"""Backfills of one schedule that are under way at once."""
+
+RECENT_ACTIONS: Final = 10
+"""Starts that have ended and that a schedule remembers, to be shown. All of them can be listed as workflows."""
+
+SHOWN_TIMES: Final = 10
+"""Next times that a description of a schedule shows."""
+
+UPDATE_TRIES: Final = 10
+"""How often a client reads and changes a schedule again that somebody else has changed meanwhile."""
+
+SCHEDULE_ROLL_OVER: Final = 1_000
+"""Records after which a schedule goes on in another run of its chain, and the last one is deleted: so its journal stays
+short, though it lives for years."""
+
 RESET_TRIES: Final = 10
 """How often a run is looked at that is to be reset, and has moved on meanwhile. One that is never still is to be paused
 first."""

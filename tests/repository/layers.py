@@ -18,6 +18,7 @@ LAYERS = {
     "clock": 0,
     "ids": 0,
     "durations": 0,
+    "calendars": 0,
     "model": 1,
     "engine": 2,
     "engine.core": 2,

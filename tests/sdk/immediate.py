@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn, cast
 
 from perdure.model.commands import RequestCancelExternalWorkflow, SignalExternalWorkflow
+from perdure.model.payloads import Payload
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.coroutines import Coro
 from perdure.sdk.workflow import context
@@ -78,6 +79,9 @@ class Immediate:
 
     def info(self) -> WorkflowInfo:
         raise NotImplementedError
+
+    def last_result(self) -> Payload | None:
+        return None
 
     def now(self) -> datetime:
         return datetime(2026, 1, 2, tzinfo=UTC)

@@ -47,6 +47,17 @@ class ParentRef(Struct, frozen=True, array_like=True, gc=False):
     initiated_event_id: int
 
 
+class ScheduleRef(Struct, frozen=True, array_like=True, gc=False):
+    """What has started a run: a schedule, the first run of its chain, the number of the start, and its nominal time.
+
+    The schedule is in the namespace of the schedules of the run's."""
+
+    schedule_id: str
+    schedule_run_id: str
+    start_id: int
+    time: int
+
+
 # --- The execution --------------------------------------------------------------------------------------
 class WorkflowExecutionStarted(Event, frozen=True, array_like=True, gc=False, tag=1):
     """The run begins. Always event 1."""
@@ -71,6 +82,8 @@ class WorkflowExecutionStarted(Event, frozen=True, array_like=True, gc=False, ta
     original_run_id: str = ""  # of a run that began as a copy of another: that one's
     continued_failure: Failure | None = None  # of a run that is another attempt: what the last one failed with
     header: dict[str, Payload] | None = None  # what the SDK hands from run to run, beside the input
+    scheduled_by: ScheduleRef | None = None
+    last_completion_result: Payload | None = None  # what the schedule's last run that has completed returned
 
 
 class WorkflowExecutionCompleted(Event, frozen=True, array_like=True, gc=False, tag=2):

@@ -10,10 +10,12 @@ from typing import Literal
 
 from msgspec import Struct
 
-from perdure.model.events import HistoryEvent, ParentClosePolicy, ParentRef
+from perdure.model.events import HistoryEvent, ParentClosePolicy, ParentRef, ScheduleRef
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload, Payloads
+from perdure.model.requests import Intervention, Status
 from perdure.model.retry import RetryPolicy
+from perdure.model.schedules import DueStart, Overlap, Schedule, ScheduleState
 
 
 class Record(Struct, frozen=True, array_like=True, gc=False):
@@ -183,7 +185,26 @@ class OutboxReport(Struct, frozen=True, array_like=True, gc=False, tag=4):
     failure: Failure | None
 
 
-Outgoing = OutboxStart | OutboxSignal | OutboxCancel | OutboxReport
+class OutboxScheduledStart(Struct, frozen=True, array_like=True, gc=False, tag=5):
+    """Start what a schedule starts."""
+
+    start_id: int
+    time: int
+    workflow_id: str
+    request_id: str
+
+
+class OutboxScheduleReport(Struct, frozen=True, array_like=True, gc=False, tag=6):
+    """Tell a schedule how what it has started ended."""
+
+    schedule: ScheduleRef
+    run_id: str
+    status: Status
+    result: Payload | None
+    failure: Failure | None
+
+
+Outgoing = OutboxStart | OutboxSignal | OutboxCancel | OutboxReport | OutboxScheduledStart | OutboxScheduleReport
 
 
 class OutboxAdded(Record, frozen=True, array_like=True, gc=False, tag=115):
@@ -336,6 +357,106 @@ class ActivityAttemptDetached(Record, frozen=True, array_like=True, gc=False, ta
     time: int
 
 
+# --- Schedules ------------------------------------------------------------------------------------------
+class ScheduleDefined(Record, frozen=True, array_like=True, gc=False, tag=170):
+    """A person made the schedule, or gave it another definition."""
+
+    schedule: Schedule
+    note: str
+    identity: str
+    time: int
+
+
+class ScheduleCarried(Record, frozen=True, array_like=True, gc=False, tag=171):
+    """The schedule goes on in another run of its chain, as it is, so that no journal grows for ever."""
+
+    schedule: ScheduleState
+    interventions: tuple[Intervention, ...]
+
+
+class ScheduleAdvanced(Record, frozen=True, array_like=True, gc=False, tag=172):
+    """All its times were looked at up to one of them; some were due too long ago."""
+
+    until: int
+    next_time: int
+    next_at: int
+    missed: int = 0
+
+
+class ScheduleActed(Record, frozen=True, array_like=True, gc=False, tag=173):
+    """It starts something; the outbox's entry follows. buffered: its place in the buffer, -1: it did not wait."""
+
+    start_id: int
+    start: DueStart
+    workflow_id: str
+    time: int
+    buffered: int = -1
+
+
+class ScheduleBuffered(Record, frozen=True, array_like=True, gc=False, tag=174):
+    """A start waits until what runs has ended."""
+
+    start: DueStart
+
+
+class ScheduleSkipped(Record, frozen=True, array_like=True, gc=False, tag=175):
+    """Starts are left out. buffered: the place in the buffer of the one that is, -1: none of them has waited."""
+
+    count: int = 1
+    buffered: int = -1
+
+
+class ScheduledRunAsked(Record, frozen=True, array_like=True, gc=False, tag=181):
+    """What was started is to end for another start."""
+
+    start_id: int
+    terminate: bool
+
+
+class ScheduledStartAnswered(Record, frozen=True, array_like=True, gc=False, tag=176):
+    """What was started exists."""
+
+    start_id: int
+    run_id: str
+
+
+class ScheduledRunClosed(Record, frozen=True, array_like=True, gc=False, tag=177):
+    """What was started has ended; status "": it was refused."""
+
+    start_id: int
+    run_id: str
+    status: Status | Literal[""]
+    error: str = ""
+    result: Payload | None = None
+    failure: Failure | None = None
+
+
+class ScheduleTriggered(Record, frozen=True, array_like=True, gc=False, tag=178):
+    """A person wants one start now."""
+
+    note: str
+    identity: str
+    time: int
+
+
+class BackfillAdded(Record, frozen=True, array_like=True, gc=False, tag=179):
+    """A person wants starts for times of the past."""
+
+    after: int
+    end: int
+    overlap: Overlap
+    note: str
+    identity: str
+    time: int
+
+
+class BackfillAdvanced(Record, frozen=True, array_like=True, gc=False, tag=180):
+    """The first backfill was looked at up to a time; over: it is done."""
+
+    after: int
+    over: bool = False
+
+
 PrivateRecord = (
     InputBuffered
     | BufferFlushed
@@ -367,6 +488,18 @@ PrivateRecord = (
     | InheritedChildOver
     | RunForked
     | ActivityAttemptDetached
+    | ScheduleDefined
+    | ScheduleCarried
+    | ScheduleAdvanced
+    | ScheduleActed
+    | ScheduleBuffered
+    | ScheduleSkipped
+    | ScheduledRunAsked
+    | ScheduledStartAnswered
+    | ScheduledRunClosed
+    | ScheduleTriggered
+    | BackfillAdded
+    | BackfillAdvanced
 )
 """Every private record there is."""
 

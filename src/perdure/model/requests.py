@@ -12,7 +12,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
-from perdure.model.events import HistoryEvent, ParentRef, SearchValue
+from perdure.model.events import HistoryEvent, ParentRef, ScheduleRef, SearchValue
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload, Payloads
 from perdure.model.retry import RetryPolicy
@@ -117,8 +117,9 @@ class PendingActivityInfo(Struct, frozen=True, gc=False):
     detached: bool = False
 
 
-Action = Literal["released", "completed", "failed", "paused", "resumed", "reset", "changed"]
-"""What a person may do about an activity; the run itself is paused, resumed or (from a hard limit) released."""
+Action = Literal["released", "completed", "failed", "paused", "resumed", "reset", "changed", "triggered", "backfilled"]
+"""What a person may do about an activity; the run itself is paused, resumed or (from a hard limit) released. A schedule
+is paused, resumed, changed, triggered or backfilled."""
 
 
 class Intervention(Struct, frozen=True, array_like=True, gc=False):
@@ -182,6 +183,7 @@ class Description(Struct, frozen=True, gc=False):
     paused: Pause | None = None
     attempt: int = 1
     start_at: int = 0
+    scheduled_by: ScheduleRef | None = None
 
 
 class ListedWorkflow(Struct, frozen=True, gc=False):
@@ -258,6 +260,8 @@ class StartWorkflow(Request[Started], frozen=True, gc=False, tag="start"):
     retry_policy: RetryPolicy | None = None
     message: StartSignal | StartUpdate | None = None
     header: dict[str, Payload] | None = None
+    scheduled_by: ScheduleRef | None = None
+    last_completion_result: Payload | None = None
 
 
 class SignalWorkflow(Request[Done], frozen=True, gc=False, tag="signal"):

@@ -21,6 +21,7 @@ from perdure.model.payloads import Payload, Payloads
 from perdure.model.records import ChildInherited, OutboxAdded, UpdateAdmitted
 from perdure.model.requests import ActivityStatus, Intervention, Pause, Status
 from perdure.model.retry import RetryPolicy
+from perdure.model.schedules import ScheduleState
 from perdure.model.tasks import START, Position
 
 
@@ -153,3 +154,4 @@ class State(Struct):
     released_bytes: int = 0
     forked_at: int = 0  # when it began as a copy of another run's first part; timeouts begin there
     start_at: int = 0  # when the first workflow task may be scheduled; 0: it was, or at once
+    schedule: ScheduleState | None = None  # of a run that is a schedule's, and has no code

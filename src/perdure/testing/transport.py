@@ -17,13 +17,14 @@ from typing_extensions import get_original_bases
 import perdure.errors
 from perdure.errors import PerdureError
 from perdure.model.requests import AnyRequest, Reply, Request, Service, WorkerLink
+from perdure.model.schedules import ScheduleRequest
 from perdure.model.shapes import shape_of
 from perdure.model.tasks import FromWorker, ToWorker, WorkerHello
 
 Message = TypeVar("Message")
 
 _encode = msgspec.msgpack.Encoder().encode
-_request = msgspec.msgpack.Decoder(AnyRequest)
+_request = msgspec.msgpack.Decoder(AnyRequest | ScheduleRequest)
 _hello = msgspec.msgpack.Decoder(WorkerHello)
 _to_worker = cast("msgspec.msgpack.Decoder[ToWorker]", msgspec.msgpack.Decoder(ToWorker))
 _from_worker = cast("msgspec.msgpack.Decoder[FromWorker]", msgspec.msgpack.Decoder(FromWorker))
@@ -31,7 +32,8 @@ _from_worker = cast("msgspec.msgpack.Decoder[FromWorker]", msgspec.msgpack.Decod
 
 # Each request class derives from Request[its reply].
 _replies = {
-    request: msgspec.msgpack.Decoder(get_args(get_original_bases(request)[0])[0]) for request in get_args(AnyRequest)
+    request: msgspec.msgpack.Decoder(get_args(get_original_bases(request)[0])[0])
+    for request in (*get_args(AnyRequest), *get_args(ScheduleRequest))
 }
 
 

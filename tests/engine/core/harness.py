@@ -160,7 +160,7 @@ class Run:
         after, snapshot = self._random.choice(self._snapshots)
         assert fold(decode_state(snapshot), self.rows[after:]) == state
         rows = self._regrouped() if self._random.random() < 0.3 else self.rows
-        rebuilt = rebuild(NAMESPACE, WORKFLOW, state.run_no, rows)
+        rebuilt = rebuild(state.namespace, state.workflow_id, state.run_no, rows)
         assert rebuilt == state
         return rebuilt
 

@@ -15,9 +15,19 @@ from perdure.model import journal
 from perdure.model import records as r
 from perdure.model import requests as q
 from perdure.model import tasks as t
+from perdure.model.schedules import ScheduleRequest
 from perdure.model.state import State
 
-UNIONS: list[Any] = [e.HistoryEvent, r.PrivateRecord, r.Outgoing, c.Command, t.FromWorker, t.ToWorker, q.AnyRequest]
+UNIONS: list[Any] = [
+    e.HistoryEvent,
+    r.PrivateRecord,
+    r.Outgoing,
+    c.Command,
+    t.FromWorker,
+    t.ToWorker,
+    q.AnyRequest,
+    ScheduleRequest,
+]
 SIMPLE: dict[type[Any], Any] = {
     m.IntType: 7,
     m.StrType: "text",

@@ -17,12 +17,15 @@ from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model import requests as q
+from perdure.model import schedules as s
 from perdure.model import tasks as t
 
-STARTS: set[type[Any]] = {q.StartWorkflow, i.Start}
+STARTS: set[type[Any]] = {q.StartWorkflow, s.CreateSchedule, i.Start}
 """They make an execution, and are decided apart."""
 
-FROM_THE_STORE: set[type[Any]] = {q.ListWorkflows, q.GetHistory, q.ResetWorkflow, q.PutBlob, q.GetBlob}
+FROM_THE_STORE: set[type[Any]] = {
+    q.ListWorkflows, q.GetHistory, q.ResetWorkflow, q.PutBlob, q.GetBlob, s.ListSchedules
+}  # fmt: skip
 """Requests that no single execution in memory answers."""
 
 BESIDE: set[type[Any]] = {t.HistoryWanted, t.QueryAnswer, t.WorkerLeaving, t.WorkerServes}
@@ -49,6 +52,7 @@ def test_the_unions_hold_all_that_there_is() -> None:
     assert members(e.HistoryEvent) == named_in(e, e.Event)
     assert members(r.PrivateRecord) == {kind for kind in named_in(r, r.Record) if kind.__module__ == r.__name__}
     assert members(q.AnyRequest) == {kind for kind in named_in(q, q.Request) if kind.__struct_config__.tag}
+    assert members(s.ScheduleRequest) == {kind for kind in named_in(s, q.Request) if kind.__module__ == s.__name__}
 
 
 def test_every_event_is_folded_and_checked() -> None:
@@ -70,8 +74,9 @@ def test_every_command_is_carried_out() -> None:
 
 
 def test_every_input_is_decided_on_or_answered() -> None:
-    asked = members(q.AnyRequest) | members(t.FromWorker) | inputs()
-    assert asked == set(DECISIONS) | (set(ANSWERS) & members(q.AnyRequest)) | STARTS | FROM_THE_STORE | BESIDE
+    requests = members(q.AnyRequest) | members(s.ScheduleRequest)
+    asked = requests | members(t.FromWorker) | inputs()
+    assert asked == set(DECISIONS) | (set(ANSWERS) & requests) | STARTS | FROM_THE_STORE | BESIDE
     assert not set(DECISIONS) & (set(ANSWERS) | STARTS | FROM_THE_STORE | BESIDE)
 
 
@@ -80,7 +85,9 @@ def test_every_effect_is_carried_out() -> None:
 
 
 def test_every_kind_of_deadline_is_acted_on() -> None:
-    kinds = {deadlines.RUN, deadlines.TASK, deadlines.ACTIVITY, deadlines.TIMER, deadlines.OUTBOX}
+    kinds = {
+        deadlines.RUN, deadlines.TASK, deadlines.ACTIVITY, deadlines.TIMER, deadlines.OUTBOX, deadlines.SCHEDULE
+    }  # fmt: skip
     assert set(wake.KINDS) == kinds == set(range(len(kinds)))
 
 

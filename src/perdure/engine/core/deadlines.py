@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple
 
-from perdure.limits import OUTBOX_RETRY_INITIAL
+from perdure.limits import MAX_SCHEDULE_BUFFER, OUTBOX_RETRY_INITIAL, SCHEDULE_STARTS
 from perdure.model.payloads import Payloads
 from perdure.model.state import PendingActivity, State
 
@@ -20,6 +20,7 @@ TASK: Final = 1
 ACTIVITY: Final = 2
 TIMER: Final = 3
 OUTBOX: Final = 4
+SCHEDULE: Final = 5
 
 Stalls = Sequence[tuple[int, int]]
 """Intervals (start, end) in which the node itself could not read or commit."""
@@ -32,6 +33,7 @@ makes some."""
 
 RUN_KEY: Final[Key] = (RUN, 0, "")
 TASK_KEY: Final[Key] = (TASK, 0, "")
+SCHEDULE_KEY: Final[Key] = (SCHEDULE, 0, "")
 
 
 class Beat(NamedTuple):
@@ -126,6 +128,24 @@ def execution_deadline(state: State) -> int:
     return deadline + (state.forked_at - state.started.time if state.forked_at else 0) if deadline else 0
 
 
+def schedule_has_room(state: State) -> bool:
+    """Whether a schedule may send more starts on their way."""
+    return len(state.outbox) < SCHEDULE_STARTS
+
+
+def schedule_deadline(state: State) -> int:
+    """When a schedule next has something to start; 0: never, or not before something else has happened."""
+    schedule = state.schedule
+    if schedule is None or not schedule_has_room(state):
+        return 0
+    times: list[int] = []
+    if state.paused is None and schedule.remaining != 0 and schedule.next_at:
+        times.append(schedule.next_at)
+    if schedule.backfills and len(schedule.buffer) < MAX_SCHEDULE_BUFFER:
+        times.append(schedule.backfills[0].asked_at)
+    return min(times, default=0)
+
+
 class Deadlines:
     """The deadlines of one run, kept beside its state.
 
@@ -144,7 +164,7 @@ class Deadlines:
 
     def _rebuild(self) -> None:
         state = self._state
-        keys = [RUN_KEY, TASK_KEY]
+        keys = [RUN_KEY, TASK_KEY, SCHEDULE_KEY]
         keys += [(ACTIVITY, id, "") for id in state.activities]
         keys += [(TIMER, timer.id, name) for name, timer in state.timers.items()]
         keys += [(OUTBOX, id, "") for id in state.outbox]
@@ -171,7 +191,13 @@ class Deadlines:
         if kind == TASK:
             return state.task.next_attempt_at if state.task is not None else state.start_at
         if state.status != "Running":
-            return 0 if state.outbox else state.close_time + self.retention
+            if kind == SCHEDULE or state.outbox:
+                return 0
+            # A schedule that goes on in another run needs the last one no more.
+            rolled_over = state.schedule is not None and state.status == "ContinuedAsNew"
+            return state.close_time + (0 if rolled_over else self.retention)
+        if kind == SCHEDULE:
+            return schedule_deadline(state)
         return run_deadline(state)
 
     def extend(self, stalls: Stalls) -> None:

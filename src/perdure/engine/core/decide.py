@@ -16,12 +16,14 @@ from perdure.engine.core.decisions import (
     messages,
     outbox,
     pauses,
+    schedules,
     wake,
     workflow_tasks,
 )
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
 from perdure.model import requests as q
+from perdure.model import schedules as s
 from perdure.model import tasks as t
 
 DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
@@ -40,6 +42,12 @@ DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
     q.UnpauseActivity: holds.unpause_activity,
     q.ResetActivity: holds.reset_activity,
     q.UpdateActivityOptions: holds.change_options,
+    s.UpdateSchedule: schedules.update,
+    s.PauseSchedule: schedules.pause,
+    s.UnpauseSchedule: schedules.unpause,
+    s.TriggerSchedule: schedules.trigger,
+    s.BackfillSchedule: schedules.backfill,
+    s.DeleteSchedule: schedules.delete,
     t.WorkflowTaskCompletion: workflow_tasks.complete,
     t.WorkflowTaskFailure: workflow_tasks.fail,
     t.ActivityCompletion: activities.complete,
@@ -58,6 +66,7 @@ DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
     i.OutboxAnswered: outbox.answered,
     i.OutboxUndelivered: outbox.undelivered,
     i.ChildReported: outbox.child_reported,
+    i.ScheduledRunReported: schedules.reported,
 }
 """What decides on each input. A start is apart: it makes the execution (`decisions.starts`); so is the taking of a
 workflow task, which changes memory only (`decisions.workflow_tasks.take`)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from perdure.engine.core import interventions
+from perdure.engine.core import interventions, scheduling
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure
@@ -435,5 +435,17 @@ RECORDS: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.InheritedChildOver: _inherited_child_over,
     r.RunForked: interventions.run_forked,
     r.ActivityAttemptDetached: _attempt_detached,
+    r.ScheduleDefined: scheduling.defined,
+    r.ScheduleCarried: scheduling.carried,
+    r.ScheduleAdvanced: scheduling.advanced,
+    r.ScheduleActed: scheduling.acted,
+    r.ScheduleBuffered: scheduling.buffered,
+    r.ScheduleSkipped: scheduling.skipped,
+    r.ScheduledRunAsked: scheduling.asked,
+    r.ScheduledStartAnswered: scheduling.answered,
+    r.ScheduledRunClosed: scheduling.closed,
+    r.ScheduleTriggered: scheduling.triggered,
+    r.BackfillAdded: scheduling.backfill_added,
+    r.BackfillAdvanced: scheduling.backfill_advanced,
 }
 """What each private record changes."""

@@ -12,7 +12,7 @@ from msgspec import Struct
 from perdure.engine.core.deadlines import Stalls
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload
-from perdure.model.requests import StartWorkflow
+from perdure.model.requests import StartWorkflow, Status
 
 
 class Start(Struct, frozen=True, gc=False):
@@ -84,6 +84,20 @@ class OutboxUndelivered(Struct, frozen=True, gc=False):
 
     entry_id: int
     error: str
+
+
+class ScheduledRunReported(Struct, frozen=True, gc=False):
+    """What a schedule has started has ended. Idempotent: it is recognised by the number of its start.
+
+    schedule_run_id: the first run of the schedule's chain. run_id: the run that ended.
+    """
+
+    schedule_run_id: str
+    start_id: int
+    run_id: str
+    status: Status
+    result: Payload | None
+    failure: Failure | None
 
 
 class ChildReported(Struct, frozen=True, gc=False):

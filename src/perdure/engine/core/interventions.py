@@ -11,7 +11,7 @@ from perdure.model.state import PendingActivity, State
 # --- The run --------------------------------------------------------------------------------------------
 def run_paused(state: State, record: r.RunPaused) -> None:
     state.paused = Pause(record.time, record.identity, record.reason)
-    _keep(state, Intervention(record.time, record.identity, "", "paused", record.reason))
+    keep(state, Intervention(record.time, record.identity, "", "paused", record.reason))
 
 
 def run_resumed(state: State, record: r.RunResumed) -> None:
@@ -19,13 +19,13 @@ def run_resumed(state: State, record: r.RunResumed) -> None:
     for activity in state.activities.values():
         if activity.status == "scheduled":
             activity.queued_at = record.time  # no worker could have taken it meanwhile
-    _keep(state, Intervention(record.time, record.identity, "", "resumed", record.note))
+    keep(state, Intervention(record.time, record.identity, "", "resumed", record.note))
 
 
 def run_released(state: State, record: r.RunReleased) -> None:
     state.held = ""
     state.released_events, state.released_bytes = record.events, record.bytes
-    _keep(state, Intervention(record.time, record.identity, "", "released", record.note))
+    keep(state, Intervention(record.time, record.identity, "", "released", record.note))
 
 
 def run_forked(state: State, record: r.RunForked) -> None:
@@ -34,7 +34,7 @@ def run_forked(state: State, record: r.RunForked) -> None:
     for activity in state.activities.values():  # as if they had been asked for now
         activity.queued_at = record.time
         activity.held_for = max(0, record.time - activity.event.time)
-    _keep(state, Intervention(record.time, record.identity, "", "reset", record.reason))
+    keep(state, Intervention(record.time, record.identity, "", "reset", record.reason))
 
 
 # --- One activity ---------------------------------------------------------------------------------------
@@ -127,9 +127,10 @@ def _intervened(
     action: Action,
     note: str,
 ) -> None:
-    _keep(state, Intervention(record.time, record.identity, activity.event.activity_id, action, note))
+    keep(state, Intervention(record.time, record.identity, activity.event.activity_id, action, note))
 
 
-def _keep(state: State, done: Intervention) -> None:
+def keep(state: State, done: Intervention) -> None:
+    """Remember what a person did, to be shown."""
     state.interventions.append(done)
     del state.interventions[:-MAX_INTERVENTIONS]

@@ -76,6 +76,7 @@ def describe(execution: Execution) -> Description:
         paused=state.paused if execution.open else None,
         attempt=started.attempt,
         start_at=state.start_at,
+        scheduled_by=started.scheduled_by,
     )
 
 

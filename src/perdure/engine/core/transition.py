@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec.structs import force_setattr, replace
 
-from perdure.engine.core.deadlines import ACTIVITY, OUTBOX, RUN_KEY, TASK_KEY, TIMER, Key
+from perdure.engine.core.deadlines import ACTIVITY, OUTBOX, RUN_KEY, SCHEDULE_KEY, TASK_KEY, TIMER, Key
 from perdure.engine.core.deduplication import dedup_id
 from perdure.engine.core.effects import Effect, OfferWorkflowTask
 from perdure.engine.core.evolve import evolve_event, evolve_record
@@ -119,7 +119,7 @@ class Transition:
         one waits for the start's delay, or (at_once) does not wait any more.
         """
         state = self.state
-        if state.start_at > self.now and not at_once:
+        if (state.start_at > self.now and not at_once) or state.schedule is not None:
             return
         if state.task is None and self.execution.taken is None and state.status == "Running" and not state.held:
             self.add(e.WorkflowTaskScheduled(self.next_id, self.now, self.state.started.task_queue))
@@ -128,6 +128,10 @@ class Transition:
 
 def _run(_: object) -> Key:
     return RUN_KEY
+
+
+def _schedule(_: object) -> Key:
+    return SCHEDULE_KEY
 
 
 def _task(_: object) -> Key:
@@ -176,5 +180,13 @@ WATCHED_RECORDS: Final[dict[type[r.Record], Callable[[Any], Key]]] = {
     r.OutboxAdded: _entry,
     r.OutboxDelayed: _entry,
     r.OutboxSettled: _run,
+    r.ScheduleDefined: _schedule,
+    r.ScheduleCarried: _schedule,
+    r.ScheduleAdvanced: _schedule,
+    r.ScheduleActed: _schedule,
+    r.ScheduleSkipped: _schedule,
+    r.BackfillAdded: _schedule,
+    r.BackfillAdvanced: _schedule,
+    r.RunResumed: _schedule,
 }
 """Private records that make a deadline."""

@@ -11,8 +11,10 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core.queries import CLOSED, describe, heir, outcome, update_outcome
 from perdure.engine.node.live import Live, Work
 from perdure.engine.node.places import Locate, Location
+from perdure.engine.node.schedules import tell_schedule
 from perdure.engine.storage.api import BacklogItem
 from perdure.model import requests as q
+from perdure.model import schedules as s
 
 if TYPE_CHECKING:
     from perdure.engine.node.serving import Serving
@@ -74,6 +76,7 @@ def claim(serving: Serving, live: Live, work: Work) -> None:
 ANSWERS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
     q.GetResult: tell_end,
     q.DescribeWorkflow: tell_state,
+    s.DescribeSchedule: tell_schedule,
     Locate: tell_place,
     LookAgain: tell_news,
     q.QueryWorkflow: ask_code,

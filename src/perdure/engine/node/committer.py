@@ -299,13 +299,13 @@ class Committer:
 
 def visibility(state: State) -> Visibility:
     """A run as listings show it."""
-    started = state.started
+    started, schedule = state.started, state.schedule
     return Visibility(
         started.run_id,
-        started.workflow_type,
+        started.workflow_type if schedule is None else schedule.schedule.start.workflow_type,
         started.task_queue,
         state.status,
-        started.time,
+        started.time if schedule is None else schedule.created,  # whichever run it goes on in
         state.close_time,
         started.search_attributes,
         started.memo,

@@ -14,6 +14,7 @@ from perdure.engine.core.decisions.sending import request_id_of
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import ChildReported, OutboxAnswered, OutboxUndelivered
 from perdure.engine.core.refusals import class_names
+from perdure.engine.node.schedules import report_of, start_of
 from perdure.engine.storage.api import ChainKey
 from perdure.errors import InvalidRequest, NotFound, PerdureError, WorkflowAlreadyStarted
 from perdure.model import records as r
@@ -25,6 +26,7 @@ from perdure.model.requests import (
     StartWorkflow,
     TerminateWorkflow,
 )
+from perdure.model.schedules import namespace_of
 
 Call = Callable[[Request[Any]], Awaitable[Any]]
 Tell = Callable[[ChainKey, str, object], Awaitable[Any]]
@@ -37,12 +39,18 @@ async def deliver(
 
     Raises EngineStopped where the engine is, and it must be delivered by another.
     """
-    namespace = sender.ref.namespace
+    namespace = namespace_of(sender.ref.namespace)  # a schedule's is apart from that of what it starts
     run_id = ""
     try:
         if isinstance(message, r.OutboxStart):
             started: Started = await call(_start(namespace, message))
             run_id = started.run_id
+        elif isinstance(message, r.OutboxScheduledStart):
+            begun: Started = await call(start_of(sender, message))
+            run_id = begun.run_id
+        elif isinstance(message, r.OutboxScheduleReport):
+            to, over = report_of(namespace, message)
+            await tell(to, "", over)
         elif isinstance(message, r.OutboxSignal):
             signal = SignalWorkflow(
                 namespace, message.workflow_id, message.run_id, message.name, message.input, message.request_id,
@@ -50,7 +58,7 @@ async def deliver(
             )  # fmt: skip
             await call(signal)
         elif isinstance(message, r.OutboxCancel):
-            await call(_stop(sender, message))
+            await call(_stop(namespace, sender, message))
         else:
             parent = message.parent
             report = ChildReported(
@@ -75,10 +83,10 @@ async def _report(parent: ChainKey, report: ChildReported, tell: Tell) -> None:
     await tell(parent, "", report)
 
 
-def _stop(sender: Execution, message: r.OutboxCancel) -> TerminateWorkflow | CancelWorkflowRequest:
+def _stop(namespace: str, sender: Execution, message: r.OutboxCancel) -> TerminateWorkflow | CancelWorkflowRequest:
     ref = sender.ref
-    target = ref.namespace, message.workflow_id, message.run_id
-    why = f"requested by workflow {ref.workflow_id!r}"
+    target = namespace, message.workflow_id, message.run_id
+    why = f"requested by {'workflow' if sender.state.schedule is None else 'schedule'} {ref.workflow_id!r}"
     if message.terminate:
         return TerminateWorkflow(*target, why, ref.workflow_id, message.child_of)
     return CancelWorkflowRequest(*target, why, ref.workflow_id, message.request_id, message.child_of)

@@ -25,7 +25,9 @@ from perdure.model.requests import (
     Request,
     StartSignal,
     StartUpdate,
+    StartWorkflow,
 )
+from perdure.model.schedules import PREFIX, ListSchedules, Schedule, ScheduleRequest
 from perdure.model.shapes import Check, Shape, check_text, shape_of
 from perdure.model.tasks import WorkerHello
 
@@ -63,6 +65,12 @@ def _check_name(value: str, name: str) -> None:
     if not value:
         raise InvalidRequest(f"{name} must not be empty")
     _check_id(value, name)
+
+
+def _check_namespace(value: str, name: str) -> None:
+    _check_name(value, name)
+    if value.startswith(PREFIX):
+        raise InvalidRequest(f"{name} must not begin with {PREFIX!r}: schedules are kept there")
 
 
 def _check_reason(value: str, name: str) -> None:
@@ -116,13 +124,18 @@ def _check_message(message: StartSignal | StartUpdate, name: str) -> None:
     _MESSAGES[type(message)].check(message)
 
 
+def _check_schedule(schedule: Schedule, name: str) -> None:
+    _SCHEDULE.check(schedule)
+
+
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 _PAYLOAD: Final = shape_of(Payload)
 ACTIVITY_TIMEOUTS: Final = (
     "start_to_close_timeout", "schedule_to_close_timeout", "schedule_to_start_timeout", "heartbeat_timeout",
 )  # fmt: skip
 _LIMITS: Final[Mapping[str, Check]] = {
-    **dict.fromkeys(("namespace", "workflow_id", "workflow_type", "task_queue", "name"), _check_name),
+    "namespace": _check_namespace,
+    **dict.fromkeys(("workflow_id", "workflow_type", "task_queue", "name"), _check_name),
     **dict.fromkeys(("update_id", "activity_id", "request_id"), _check_id),
     **dict.fromkeys(("reason", "note"), _check_reason),
     **dict.fromkeys(("execution_timeout", "run_timeout", "start_delay"), _check_duration),
@@ -137,10 +150,16 @@ _LIMITS: Final[Mapping[str, Check]] = {
 }
 """What is looked at beside the types, by a field's name."""
 
-_HELLO: Final = Shape(WorkerHello, {"namespace": _check_name, "build_id": _check_id})
+_HELLO: Final = Shape(WorkerHello, {"namespace": _check_namespace, "build_id": _check_id})
 _MESSAGES: Final[Mapping[type[object], Shape]] = {kind: Shape(kind, _LIMITS) for kind in (StartSignal, StartUpdate)}
 _OF_NO_WORKFLOW: Final = (ListWorkflows, PutBlob, GetBlob)
+_SCHEDULE: Final = Shape(Schedule, {"start": Shape(StartWorkflow, _LIMITS).check, "catchup_window": _check_duration})
 _SHAPES: Final = {
     kind: Shape(kind, {**_LIMITS, "workflow_id": _check_id} if kind in _OF_NO_WORKFLOW else _LIMITS)
     for kind in get_args(AnyRequest)
+} | {
+    kind: Shape(
+        kind, {**_LIMITS, "schedule": _check_schedule} | ({"workflow_id": _check_id} if kind is ListSchedules else {})
+    )
+    for kind in get_args(ScheduleRequest)
 }

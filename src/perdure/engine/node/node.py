@@ -32,6 +32,7 @@ from perdure.engine.node.peers import Alone, Peers
 from perdure.engine.node.performing import Performing
 from perdure.engine.node.reading import Reading
 from perdure.engine.node.resets import ResetRun, reset
+from perdure.engine.node.schedules import chain_of
 from perdure.engine.node.serving import Serving
 from perdure.engine.node.stalls import Stalls
 from perdure.engine.node.wakeups import Wakeups
@@ -41,6 +42,7 @@ from perdure.ids import IdSource
 from perdure.limits import BACKLOG_PAGE, DEFAULT_RETENTION, MAX_UNCOMMITTED, SECOND, STOP_WAIT
 from perdure.model import requests as q
 from perdure.model import tasks as t
+from perdure.model.schedules import ListSchedules
 
 logger = logging.getLogger("perdure.engine")
 ELSEWHERE = (
@@ -195,14 +197,13 @@ class Node:
             raise RuntimeError(ELSEWHERE)
         if isinstance(request, q.PutBlob | q.GetBlob):
             return cast(Reply, await blobs.call(self, request))
-        if isinstance(request, q.ListWorkflows | q.GetHistory):
+        if isinstance(request, q.ListWorkflows | q.GetHistory | ListSchedules):
             return cast(Reply, await self.reading.call(request))
         if self.committer.uncommitted >= MAX_UNCOMMITTED:
             raise Unavailable("the store does not keep up (limits.MAX_UNCOMMITTED); try again")
         if isinstance(request, q.ResetWorkflow):
             return cast(Reply, await reset(self, request))
-        chain = ChainKey(request.namespace, request.workflow_id)
-        return cast(Reply, await self.tell(chain, getattr(request, "run_id", ""), request))
+        return cast(Reply, await self.tell(chain_of(request), getattr(request, "run_id", ""), request))
 
     async def tell(self, chain: ChainKey, run_id: str, input: object) -> object:
         """Hand an input to a run ("": the latest), and wait for its reply."""

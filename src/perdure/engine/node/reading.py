@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from perdure.engine.node.live import Live
 from perdure.engine.node.patience import patiently
 from perdure.engine.node.places import Locate, Location
+from perdure.engine.node.schedules import list_schedules
 from perdure.engine.storage.api import ChainKey, RunKey
 from perdure.limits import HISTORY_PAGE_BYTES, LIST_PAGE
 from perdure.model.events import HistoryEvent
 from perdure.model.journal import decode_events
 from perdure.model.requests import GetHistory, HistoryPage, ListPage, ListWorkflows
+from perdure.model.schedules import ListSchedules
 from perdure.model.tasks import HistoryWanted
 
 if TYPE_CHECKING:
@@ -38,8 +40,10 @@ class Reading:
         self._node = node
         self._store = node.store
 
-    async def call(self, request: ListWorkflows | GetHistory) -> ListPage | HistoryPage:
+    async def call(self, request: ListWorkflows | GetHistory | ListSchedules) -> ListPage | HistoryPage:
         """Requests that are answered from the store alone."""
+        if isinstance(request, ListSchedules):
+            return await list_schedules(self._store, request)
         if isinstance(request, ListWorkflows):
             limit = min(request.limit or LIST_PAGE, LIST_PAGE)
             rows, following = await self._store.list(request.namespace, request.query, request.page, limit)

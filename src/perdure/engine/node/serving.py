@@ -16,9 +16,11 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
 from perdure.engine.core.decisions.activities import keep_beats
+from perdure.engine.core.decisions.schedules import gone
 from perdure.engine.core.decisions.starts import begin_run, check_start
 from perdure.engine.core.deduplication import dedup_id
 from perdure.engine.core.transition import Transition
+from perdure.engine.node import schedules
 from perdure.engine.node.answers import ANSWERS, LookAgain
 from perdure.engine.node.chains import begin, continue_run
 from perdure.engine.node.dispatch import AttachedWorker, Backlog
@@ -34,6 +36,7 @@ from perdure.model import requests as q
 from perdure.model.events import HistoryEvent
 from perdure.model.failures import Failure
 from perdure.model.requests import StartWorkflow, TerminateWorkflow
+from perdure.model.schedules import CreateSchedule
 from perdure.model.tasks import ActivityCompletion, ActivityEvicted, ActivityFailure, WorkflowTaskCompletion
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ logger = logging.getLogger("perdure.engine")
 
 REMEMBERED: Final = (
     q.SignalWorkflow, q.CancelWorkflowRequest, q.PauseWorkflow, q.ResumeWorkflow, q.PauseActivity, q.UnpauseActivity,
-    q.ResetActivity, q.UpdateActivityOptions, q.SettleAttempt,
+    q.ResetActivity, q.UpdateActivityOptions, q.SettleAttempt, *schedules.REMEMBERED,
 )  # fmt: skip
 """Requests whose ids are rows of the store, from the commit that carries them."""
 
@@ -148,15 +151,8 @@ class Serving:
             self.offers.workflow_task(live)
         try:
             tx = decide(execution, input, self.clock.now())
-        except NotFound as error:
-            if isinstance(input, ONCE):  # it may have been taken while the run was open, or the attempt running
-                self._node.refuse_unless_repeated(live, work, error)
-            else:
-                self.reply(live, work, error)
         except PerdureError as error:
-            if type(input) is WorkflowTaskCompletion:
-                self.offers.evict(input.run)  # its code has gone on from what nobody will record
-            self.reply(live, work, error)
+            self._refuse(live, work, error)
         else:
             self.apply(live, work, tx)
         if type(input) is i.WakeUp:
@@ -165,6 +161,16 @@ class Serving:
             self.offers.workflow_task(live)  # its home is gone, and it was in memory here
         elif type(input) is i.WorkersLost:
             self.depends(live, work)  # if what is under way is refused, another node may have begun more
+
+    def _refuse(self, live: Live, work: Work, error: PerdureError) -> None:
+        """An input can't be decided on. Some were carried out before, and must not be told otherwise."""
+        input = work.input
+        if isinstance(input, schedules.REMEMBERED) or (isinstance(input, ONCE) and isinstance(error, NotFound)):
+            self._node.refuse_unless_repeated(live, work, error)
+            return
+        if type(input) is WorkflowTaskCompletion:
+            self.offers.evict(input.run)  # its code has gone on from what nobody will record
+        self.reply(live, work, error)
 
     def apply(self, live: Live, work: Work, tx: Transition) -> None:
         """Keep what was decided, and act on it."""
@@ -444,6 +450,9 @@ class Serving:
     def missing(self, live: Live, work: Work) -> None:
         """There is no such run (any more)."""
         id = live.chain.workflow_id
+        if isinstance(work.input, schedules.OF_SCHEDULES):
+            self.reply(live, work, NotFound(gone(id)))
+            return
         text = f"workflow {id!r} has no run {work.run_id}" if live.older else f"there is no workflow with the id {id!r}"
         self.reply(live, work, NotFound(text))
         if type(work.input) is i.WakeUp:
@@ -575,6 +584,7 @@ def probably_first(input: object) -> bool:
 
 BEGINNINGS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
     StartWorkflow: Serving.start,
+    CreateSchedule: schedules.create,
     ResetRun: begin_again,
 }
 """Inputs with which a run begins, or they are refused."""

@@ -16,6 +16,7 @@ from perdure.sdk.client.description import WorkflowRow, row
 from perdure.sdk.client.elsewhere import AsyncActivityHandle, attempt_of
 from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.client.requests import send
+from perdure.sdk.client.schedules import Schedules
 from perdure.sdk.client.starts import StartOptions, WithStart, start_request
 from perdure.sdk.identity import identity as default_identity
 from perdure.sdk.interceptors import Interceptor, chain, checked, client_call
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class Client:
+class Client(Schedules):
     """Talks to the engine through a Service.
 
     Args:
@@ -74,6 +75,9 @@ class Client:
         if self._chain is None:
             return await send(self.service, request, self.ids)
         return await client_call(self._chain, request, lambda request: send(self.service, request, self.ids))
+
+    def _client(self) -> Client:
+        return self
 
     @overload
     async def start(

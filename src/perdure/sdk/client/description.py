@@ -141,6 +141,10 @@ class WorkflowDescription(Struct, frozen=True, kw_only=True):
     """When a delayed start begins, until it has."""
     unserved: tuple[str, ...]
     """Why tasks that wait are not begun, where that is for want of a worker."""
+    schedule_id: str | None
+    """The schedule that has started it."""
+    scheduled_time: datetime | None
+    """The nominal time that it was started for."""
 
 
 def describe(reply: Description) -> WorkflowDescription:
@@ -152,7 +156,7 @@ def describe(reply: Description) -> WorkflowDescription:
         task_queue=reply.task_queue,
         status=reply.status,
         start_time=to_datetime(reply.start_time),
-        close_time=_time_or_none(reply.close_time),
+        close_time=moment_or_none(reply.close_time),
         history_length=reply.history_events,
         history_bytes=reply.history_bytes,
         activities=tuple([_activity(each) for each in reply.activities]),
@@ -168,15 +172,18 @@ def describe(reply: Description) -> WorkflowDescription:
         parent_id=None if reply.parent is None else reply.parent.workflow_id,
         memo={name: _value(payload, f"memo {name!r}") for name, payload in (reply.memo or {}).items()},
         search_attributes=reply.search_attributes or {},
-        interventions=tuple([_intervention(each) for each in reply.interventions]),
-        paused=_pause(reply.paused),
+        interventions=tuple([intervention_of(each) for each in reply.interventions]),
+        paused=pause_of(reply.paused),
         attempt=reply.attempt,
-        begins=_time_or_none(reply.start_at),
+        begins=moment_or_none(reply.start_at),
         unserved=reply.unserved,
+        schedule_id=None if reply.scheduled_by is None else reply.scheduled_by.schedule_id,
+        scheduled_time=None if reply.scheduled_by is None else to_datetime(reply.scheduled_by.time),
     )
 
 
-def _intervention(done: Intervention) -> InterventionDescription:
+def intervention_of(done: Intervention) -> InterventionDescription:
+    """What a person did, for people."""
     return InterventionDescription(
         time=to_datetime(done.time),
         identity=done.identity,
@@ -194,7 +201,7 @@ def row(listed: ListedWorkflow) -> WorkflowRow:
         workflow_type=listed.workflow_type,
         status=listed.status,
         start_time=to_datetime(listed.start_time),
-        close_time=_time_or_none(listed.close_time),
+        close_time=moment_or_none(listed.close_time),
     )
 
 
@@ -206,15 +213,15 @@ def _activity(info: PendingActivityInfo) -> ActivityDescription:
         attempt=info.attempt,
         maximum_attempts=info.maximum_attempts or None,
         scheduled_time=to_datetime(info.scheduled_at),
-        started_time=_time_or_none(info.started_at),
-        next_attempt_time=_time_or_none(info.next_attempt_at),
+        started_time=moment_or_none(info.started_at),
+        next_attempt_time=moment_or_none(info.next_attempt_at),
         last_failure=_text(info.last_failure),
         hold_reason=_hold_reason(info) or None,
-        held_since=_time_or_none(info.held_at),
+        held_since=moment_or_none(info.held_at),
         heartbeat_details=tuple([_value(each, "a heartbeat detail") for each in info.heartbeat_details]),
         worker=info.worker or None,
         cancel_requested=info.cancel_requested,
-        paused=_pause(info.paused),
+        paused=pause_of(info.paused),
         detached=info.detached,
     )
 
@@ -225,7 +232,8 @@ def _hold_reason(info: PendingActivityInfo) -> str:
     return info.hold_reason if failure is None else info.hold_reason.replace(HIDDEN, failure.message)
 
 
-def _pause(pause: Pause | None) -> PauseDescription | None:
+def pause_of(pause: Pause | None) -> PauseDescription | None:
+    """A pause for people."""
     if pause is None:
         return None
     return PauseDescription(since=to_datetime(pause.time), identity=pause.identity, reason=pause.reason)
@@ -236,7 +244,7 @@ def _workflow_task(info: WorkflowTaskInfo) -> WorkflowTaskDescription:
     return WorkflowTaskDescription(
         attempt=info.attempt,
         scheduled_time=to_datetime(info.scheduled_at),
-        next_attempt_time=_time_or_none(info.next_attempt_at),
+        next_attempt_time=moment_or_none(info.next_attempt_at),
         failure=_text(failure),
         location=(failure.location or None) if failure is not None else None,
         traceback=(failure.story or None) if failure is not None else None,
@@ -255,5 +263,6 @@ def _value(payload: Payload, what: str) -> object:
         return f"({error})"
 
 
-def _time_or_none(microseconds: int) -> datetime | None:
+def moment_or_none(microseconds: int) -> datetime | None:
+    """A time in UTC; None for 0."""
     return to_datetime(microseconds) if microseconds else None

@@ -14,6 +14,7 @@ from typing_extensions import ParamSpec, deprecated
 
 from perdure.clock import from_datetime, to_datetime
 from perdure.durations import Duration, optional_microseconds
+from perdure.sdk.converter import decode
 from perdure.sdk.coroutines import Coro
 from perdure.sdk.options import name as checked_name
 from perdure.sdk.options import optional_name
@@ -396,6 +397,21 @@ class WorkflowNamespace:
     def info(self) -> WorkflowInfo:
         """Facts about the run."""
         return require("workflow.info()").info()
+
+    def last_result(self, type: TypeForm[T]) -> T | None:
+        """What the workflow that its schedule has started before, and that was completed last, has returned.
+
+        Args:
+            type: what it is decoded to.
+
+        Returns:
+            None where there is none, or no schedule has started this workflow.
+
+        Raises:
+            DecodeError: the result doesn't fit the type.
+        """
+        result = require("workflow.last_result()").last_result()
+        return None if result is None else cast(T, decode(result, type, "the last result"))
 
     def random(self) -> random.Random:
         """Random numbers that are the same in a replay."""

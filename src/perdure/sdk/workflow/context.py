@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from perdure.model.commands import RequestCancelExternalWorkflow, SignalExternalWorkflow
 from perdure.model.events import ParentClosePolicy
+from perdure.model.payloads import Payload
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
 from perdure.sdk.workflow.definition import WorkflowDefinition
 
@@ -41,6 +42,10 @@ class WorkflowInfo:
     continue_as_new_suggested: bool
     parent_workflow_id: str | None
     is_replaying: bool
+    schedule_id: str | None = None
+    """The schedule that has started the workflow."""
+    scheduled_time: datetime | None = None
+    """The nominal time that it was started for, in UTC; whenever it really began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,7 @@ class WorkflowContext(Protocol):
     async def receive(self, name: str, type: object, timeout: int | None) -> object: ...
 
     def info(self) -> WorkflowInfo: ...
+    def last_result(self) -> Payload | None: ...
 
     def now(self) -> datetime: ...
 

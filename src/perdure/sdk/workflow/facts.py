@@ -17,7 +17,7 @@ def info_of(
     ref: RunRef, started: WorkflowExecutionStarted, length: int, size: int, *, is_replaying: bool
 ) -> WorkflowInfo:
     """Facts about a run, whose history has so many events and bytes."""
-    parent = started.parent
+    parent, scheduled_by = started.parent, started.scheduled_by
     return WorkflowInfo(
         namespace=ref.namespace,
         workflow_id=ref.workflow_id,
@@ -31,4 +31,6 @@ def info_of(
         continue_as_new_suggested=length >= SUGGEST_CONTINUE_AS_NEW_EVENTS or size >= SUGGEST_CONTINUE_AS_NEW_BYTES,
         parent_workflow_id=parent.workflow_id if parent is not None else None,
         is_replaying=is_replaying,
+        schedule_id=None if scheduled_by is None else scheduled_by.schedule_id,
+        scheduled_time=None if scheduled_by is None else EPOCH + timedelta(microseconds=scheduled_by.time),
     )

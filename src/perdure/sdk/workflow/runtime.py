@@ -542,6 +542,9 @@ class WorkflowRun:
         size = self._history_bytes if self._history_bytes is not None else self._reader.bytes_until(length)
         return info_of(self.ref, self._started, length, size, is_replaying=self._loop.replaying)
 
+    def last_result(self) -> Payload | None:
+        return self._started.last_completion_result
+
     def now(self) -> datetime:
         return to_datetime(self._time)
 

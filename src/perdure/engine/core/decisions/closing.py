@@ -90,12 +90,17 @@ def send(tx: Transition, event_id: int, message: r.Outgoing, since: int = 0) -> 
 
 
 def report_to_parent(tx: Transition, event: e.HistoryEvent) -> None:
-    """A child tells its parent how it ended."""
+    """A child tells its parent how it ended, and what a schedule has started tells that."""
     state = tx.state
-    parent = state.started.parent
-    if parent is None or state.new_run_id:
+    parent, scheduled_by = state.started.parent, state.started.scheduled_by
+    if state.new_run_id:
         return  # the last run of the chain tells
     failure = state.failure
+    if scheduled_by is not None:
+        run_id = state.started.run_id
+        send(tx, 0, r.OutboxScheduleReport(scheduled_by, run_id, state.status, state.result, failure))
+    if parent is None:
+        return
     if type(event) in OUTCOMES and not isinstance(event, e.WorkflowExecutionFailed):
         reason = f": {failure.message}" if failure is not None and failure.message else ""
         text = f"child workflow {state.workflow_id!r} was {state.status.lower()}{reason}"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from perdure.engine.core.deadlines import SCHEDULE_KEY
 from perdure.engine.core.decisions.messages import DONE
+from perdure.engine.core.decisions.schedules import roll_over, start_answered
 from perdure.engine.core.effects import Send
 from perdure.engine.core.inputs import ChildReported, OutboxAnswered, OutboxUndelivered
 from perdure.engine.core.transition import Transition
@@ -40,6 +42,11 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
         inherited = message.parent.run_id, message.parent.initiated_event_id
         if inherited in tx.state.inherited:
             tx.note(r.InheritedChildOver(*inherited))
+    if tx.state.schedule is not None:
+        if isinstance(message, r.OutboxScheduledStart):
+            start_answered(tx, message, answer)
+        roll_over(tx)
+        tx.execution.deadlines.watch(SCHEDULE_KEY)  # there may be room for another start
     if not event_id or not tx.execution.open:
         return
     failure = Failure(answer.error, answer.types, "engine") if answer.error else None

@@ -47,6 +47,8 @@ def begin_run(start: Start, now: int, retention: int) -> Transition:
         request.start_delay,
         request.task_timeout,
         header=request.header,
+        scheduled_by=request.scheduled_by,
+        last_completion_result=request.last_completion_result,
     )
     return _begin(request.namespace, request.workflow_id, start.run_no, event, retention, request.message)
 
@@ -87,6 +89,8 @@ def continue_run(
         before.workflow_task_timeout,
         continued_failure=failure,
         header=end.header if isinstance(end, e.WorkflowExecutionContinuedAsNew) else before.header,
+        scheduled_by=before.scheduled_by,
+        last_completion_result=before.last_completion_result,
     )
     return _begin(last.namespace, last.workflow_id, run_no, event, retention, pause=last.paused, carried=carried)
 

@@ -9,6 +9,7 @@ from perdure.engine.core.deadlines import (
     ACTIVITY,
     OUTBOX,
     RUN,
+    SCHEDULE,
     TASK,
     TIMER,
     Key,
@@ -18,6 +19,7 @@ from perdure.engine.core.deadlines import (
 from perdure.engine.core.decisions.activities import offer, timed_out
 from perdure.engine.core.decisions.chains import end_or_retry
 from perdure.engine.core.decisions.outbox import resend
+from perdure.engine.core.decisions.schedules import due as schedule_due
 from perdure.engine.core.decisions.workflow_tasks import due as task_due
 from perdure.engine.core.effects import DeleteRun, EvictCopy
 from perdure.engine.core.inputs import WakeUp
@@ -89,5 +91,6 @@ KINDS: Final[dict[int, Callable[[Transition, Key], None]]] = {
     ACTIVITY: _activity,
     TIMER: _timer,
     OUTBOX: _outbox,
+    SCHEDULE: schedule_due,
 }
 """What is done about each kind of deadline."""
