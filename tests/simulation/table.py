@@ -14,6 +14,7 @@ from perdure.testing.simulation.loop import Stuck
 from tests.simulation.family_mutations import FAMILY_MUTATIONS
 from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.simulation.node_mutations import NODE_MUTATIONS
+from tests.simulation.schedule_mutations import SCHEDULE_MUTATIONS
 from tests.simulation.test_mutations import SEEDS
 
 
@@ -31,6 +32,6 @@ def row(kind: str, mutation: Mutation) -> str:
 
 if __name__ == "__main__":
     for kind in sys.argv[1:] or KINDS:
-        for each in NODE_MUTATIONS if kind == "several" else (*MUTATIONS, *FAMILY_MUTATIONS):
+        for each in NODE_MUTATIONS if kind == "several" else (*MUTATIONS, *FAMILY_MUTATIONS, *SCHEDULE_MUTATIONS):
             sys.stdout.write(row(kind, each) + "\n")
             sys.stdout.flush()

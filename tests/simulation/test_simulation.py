@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from typing import get_args
 
 import pytest
 
+from perdure.engine.core.decisions import schedules
+from perdure.model.schedules import Overlap
 from perdure.testing.simulation import world
-from perdure.testing.simulation.__main__ import run
+from perdure.testing.simulation.__main__ import KINDS, run
 from perdure.testing.simulation.clients import Wanted
 from perdure.testing.simulation.fleet import Fleet
 from perdure.testing.simulation.ledger import Ledger, Violation
@@ -31,6 +34,17 @@ def test_seeds(first: int, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("first", range(0, FLEETS, FLEET_CHUNK))
 def test_seeds_of_several_nodes(first: int, capsys: pytest.CaptureFixture[str]) -> None:
     failed = [seed for seed in range(first, first + FLEET_CHUNK) if not run("several", seed)]
+    assert not failed, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["one", "several"])
+def test_seeds_with_schedules_that_often_go_on_in_another_run(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(schedules, "SCHEDULE_ROLL_OVER", 5)
+    scheduled = [seed for seed in range(100) if KINDS[kind](seed).schedules][:20]
+    assert len(scheduled) == 20
+    failed = [seed for seed in scheduled if not run(kind, seed)]
     assert not failed, capsys.readouterr().err
 
 
@@ -67,6 +81,11 @@ def test_the_seeds_reach_what_they_are_for() -> None:
     assert sum(each.crew > 1 for each in worlds) > SEEDS / 5
     assert sum(each.late > 0 for each in worlds) > SEEDS / 5
     assert sum(len(each.deaths) for each in worlds) > SEEDS
+    timed = [each for world in worlds for each in world.schedules]
+    assert len(timed) > SEEDS / 2
+    assert {kind for each in timed for _, kind, _ in each.acts} == {"trigger", "pause", "update", "backfill"}
+    assert {each.overlap for each in timed} == set(get_args(Overlap))
+    assert {each.limit for each in timed} == {-1, 3}
 
 
 KILLED_EARLY = [seed for seed in range(100) if any(kill < 50 for kill in World.from_seed(seed).kills[:1])]

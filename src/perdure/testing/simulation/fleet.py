@@ -28,6 +28,7 @@ from perdure.testing.simulation.lives import GRACE
 from perdure.testing.simulation.loop import SimulatedClock, SimulatedLoop, Stuck, Timeline
 from perdure.testing.simulation.pets import rolling_over_early
 from perdure.testing.simulation.process import EPOCH, Process, Surroundings, Traits, bury
+from perdure.testing.simulation.schedules import Timed, Timekeepers, Told, check_schedules, make_timed
 from perdure.testing.simulation.script import KINDS, SIDE
 from perdure.testing.simulation.store import Faults
 from perdure.testing.simulation.switchboard import Switchboard
@@ -76,6 +77,7 @@ class Fleet:
     members: list[Member]
     outages: list[tuple[float, float]]
     ledger: Ledger = field(default_factory=lambda: Ledger(MemoryStore(), several=True))
+    schedules: list[Timed] = field(default_factory=list[Timed])
 
     @classmethod
     def from_seed(cls, seed: int) -> Fleet:
@@ -94,7 +96,9 @@ class Fleet:
         )
         members = [_member(random, number) for number in range(random.randint(2, 5))]
         outages = [(random.random() * 20, random.random() * 30) for _ in range(random.choice((0, 0, 0, 1)))]
-        return cls(seed, _workflows(random), faults, random.choice((0.0, 0.0, 0.003, 0.1)), members, outages)
+        workflows, network = _workflows(random), random.choice((0.0, 0.0, 0.003, 0.1))
+        schedules = make_timed(workflows, f"fleet {seed}")
+        return cls(seed, workflows, faults, network, members, outages, schedules=schedules)
 
     def run(self, watch: Callable[[Node], None] = lambda node: None) -> Ledger:
         """Run the seed to its end. Raises Violation or Stuck; the ledger's trace tells what happened.
@@ -167,6 +171,7 @@ class Course:
         ledger.served = self._served
         self._around = Surroundings(f"fleet {fleet.seed}", timeline, ledger, store, fleet.faults, fleet.network, watch)
         self._processes: list[Process] = []
+        self._told: dict[str, Told] = {}
         self._disturbed = 0.0
         self._looks = True
         random = Random(f"clients {fleet.seed}")
@@ -186,6 +191,7 @@ class Course:
                 timeline.run(done.done)
                 done.result()
                 self._come_to_rest()
+                check_schedules(ledger, fleet.schedules, self._told)
                 check_end(ledger, fleet.workflows)
             finally:
                 bury(self._processes, (self._loop,))
@@ -196,10 +202,14 @@ class Course:
 
     async def _drive(self) -> None:
         ids = SeededIds(f"clients {self._fleet.seed}")
-        clients = Clients(Client(self._switchboard, ids=ids, identity="outside"), self._ledger)
+        client = Client(self._switchboard, ids=ids, identity="outside")
+        clients, keepers = Clients(client, self._ledger), Timekeepers(client, self._ledger, self._told)
         try:
             async with asyncio.timeout(LONGEST):
-                await asyncio.gather(*(clients.drive(wanted) for wanted in self._fleet.workflows))
+                await asyncio.gather(
+                    *(clients.drive(wanted) for wanted in self._fleet.workflows),
+                    *(keepers.drive(timed) for timed in self._fleet.schedules),
+                )
         except TimeoutError:
             raise Stuck(f"not done after {LONGEST:.0f} s") from None
 

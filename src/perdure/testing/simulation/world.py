@@ -21,6 +21,7 @@ from perdure.testing.simulation.ledger import Ledger
 from perdure.testing.simulation.loop import Stuck, Timeline
 from perdure.testing.simulation.pets import rolling_over_early
 from perdure.testing.simulation.process import Process, Surroundings, Traits, bury
+from perdure.testing.simulation.schedules import Timed, Timekeepers, Told, check_schedules, make_timed
 from perdure.testing.simulation.store import Faults
 from perdure.testing.simulation.workers import Outfit
 
@@ -45,6 +46,8 @@ class World:
     late: float  # seconds until they come
     deaths: list[float]  # in each process a worker dies, each so many seconds after the last
     ledger: Ledger = field(default_factory=lambda: Ledger(MemoryStore()))
+    schedules: list[Timed] = field(default_factory=list[Timed])
+    _told: dict[str, Told] = field(default_factory=dict[str, Told])
 
     @classmethod
     def from_seed(cls, seed: int) -> World:
@@ -68,7 +71,8 @@ class World:
             random.choice((0.0, 0.0, 0.01, 1.0)),
         )
         deaths = [random.random() * random.choice((0.01, 1.0, 5.0)) for _ in range(random.choice((0, 0, 1, 5)))]
-        return cls(seed, workflows, faults, kills, slots, skews, network, crew, late, deaths)
+        schedules = make_timed(workflows, f"world {seed}")
+        return cls(seed, workflows, faults, kills, slots, skews, network, crew, late, deaths, schedules=schedules)
 
     def run(self, watch: Callable[[Node], None] = lambda node: None) -> Ledger:
         """Run the seed to its end. Raises Violation or Stuck; the ledger's trace tells what happened.
@@ -86,6 +90,7 @@ class World:
                     processes.append(self._process(number, kill_at, around))
                     if self._live(processes[-1], timeline):
                         break
+                check_schedules(ledger, self.schedules, self._told)
                 check_end(ledger, self.workflows)
             finally:
                 bury(processes)
@@ -112,9 +117,12 @@ class World:
         return True
 
     async def _drive(self, client: Client) -> None:
-        clients = Clients(client, self.ledger)
+        clients, keepers = Clients(client, self.ledger), Timekeepers(client, self.ledger, self._told)
         try:
             async with asyncio.timeout(LONGEST):
-                await asyncio.gather(*(clients.drive(wanted) for wanted in self.workflows))
+                await asyncio.gather(
+                    *(clients.drive(wanted) for wanted in self.workflows),
+                    *(keepers.drive(timed) for timed in self.schedules),
+                )
         except TimeoutError:
             raise Stuck(f"not done after {LONGEST:.0f} s") from None
