@@ -14,7 +14,7 @@ from tests.repository.files import ROOT
 _PROGRAM = re.compile(r"^```python\n(.*?)^```\n\nIt prints\n\n```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["ids.md", "pause-and-reset.md"])
+@pytest.mark.parametrize("name", ["ids.md", "pause-and-reset.md", "schedules.md"])
 def test_a_guides_program_prints_what_the_guide_says(name: str, tmp_path: Path) -> None:
     ((program, printed),) = _PROGRAM.findall((ROOT / "docs" / name).read_text())
     file = tmp_path / "program.py"
