@@ -186,6 +186,18 @@ async def test_pause_update_and_unpause(client: Client) -> None:
     ]
 
 
+async def test_changes_at_the_same_time_are_all_kept(client: Client) -> None:
+    handle = await client.create_schedule("both", quick(1), DAILY)
+    await asyncio.gather(
+        handle.update(lambda schedule: replace(schedule, jitter="5m")),
+        handle.update(lambda schedule: replace(schedule, overlap="buffer_one")),
+        handle.update(lambda schedule: replace(schedule, pause_on_failure=True)),
+    )
+    seen = await handle.describe()
+    assert (seen.schedule.jitter, seen.schedule.overlap, seen.schedule.pause_on_failure) == ("5m", "buffer_one", True)
+    assert seen.revision == 4
+
+
 async def test_an_update_of_the_times_leaves_what_is_started(client: Client) -> None:
     handle = await client.create_schedule("leaves", quick(7), DAILY, memo={"why": "nightly"})
     await handle.update(HOURLY)

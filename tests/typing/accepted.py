@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar, assert_type
 
@@ -16,15 +16,19 @@ from perdure import (
     ApplicationError,
     AsyncActivityHandle,
     AttemptState,
+    Calendar,
     Client,
     ClientCall,
     ExternalHandle,
     Hold,
     Interceptor,
+    Interval,
     OutboundCall,
     ProcessResult,
     RetryPolicy,
     Saga,
+    Schedule,
+    ScheduleHandle,
     WorkflowHandle,
     activity,
     embedded,
@@ -492,3 +496,20 @@ def takes_async(function: Callable[[str], Awaitable[str]]) -> None: ...
 
 
 def takes_plain(function: Callable[[str], str]) -> None: ...
+
+
+async def schedules(client: Client) -> None:
+    monthly = Schedule(calendars=Calendar(day_of_month="L", hour=3), skip=[Calendar(month="dec")], jitter="5m")
+    handle = await client.create_schedule("x", provision("payments", regions=["eu"]), monthly, run_timeout="1h")
+    await client.create_schedule("y", Onboarding(Request("ann")), Schedule(every=timedelta(hours=1), overlap="skip"))
+    assert_type(await client.create_schedule("z", PlainClass(), Schedule(intervals=Interval(every=60))), ScheduleHandle)
+    assert_type((await handle.describe()).next_times, tuple[datetime, ...])
+    await handle.update(lambda schedule: Schedule(cron=schedule.cron, every="1h"), PlainClass(), task_queue="q")
+    async for row in client.list_schedules():
+        assert_type(row.id, str)
+
+
+@workflow
+async def incremental() -> list[int]:
+    assert_type(workflow.info().scheduled_time, datetime | None)
+    return assert_type(workflow.last_result(list[int]), list[int] | None) or []

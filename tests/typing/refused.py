@@ -15,7 +15,7 @@ from accepted import (
 )
 
 import perdure
-from perdure import ApplicationError, Client, RetryPolicy, activity, embedded, workflow
+from perdure import ApplicationError, Client, RetryPolicy, Schedule, activity, embedded, workflow
 
 
 def use(*values: object) -> None: ...
@@ -246,6 +246,23 @@ async def completes_elsewhere(client: Client) -> None:
     client.activity(5)  # expect error
     await client.activity("token").fail(5)  # expect error
     await client.activity("token").fail(KeyboardInterrupt())  # expect error
+
+
+async def schedules(client: Client) -> None:
+    nightly = Schedule(cron="0 3 * * *")
+    await client.create_schedule("x", provision, nightly)  # expect error
+    await client.create_schedule("x", provision("a"), nightly)  # expect error
+    await client.create_schedule("x", create_vpc("eu"), nightly)  # expect error
+    await client.create_schedule("x", PlainClass(), "0 3 * * *")  # expect error
+    await client.create_schedule("x", PlainClass(), nightly, start_delay="1m")  # expect error
+    await client.create_schedule("x", PlainClass(), nightly, run_timeout=[1])  # expect error
+    Schedule(cron=3)  # expect error
+    Schedule(overlap="never")  # expect error
+    Schedule(evry="1h")  # expect error
+    handle = client.schedule("x")
+    await handle.trigger(overlap="never")  # expect error
+    await handle.backfill("2025-01-01", "2025-02-01")  # expect error
+    await handle.update(lambda schedule: 3)  # expect error
 
 
 async def messages(client: Client) -> None:
