@@ -206,6 +206,11 @@ def days_in(year: int, month: int) -> int:
     return (following - timedelta(days=1)).day
 
 
+def days_to(year: int) -> int:
+    """Days from the epoch to the begin of a year."""
+    return (date(year, 1, 1) - date(FIRST_YEAR, 1, 1)).days
+
+
 def parse_calendar(
     second: str, minute: str, hour: str, day_of_month: str, month: str, year: str, day_of_week: str, *, whole: bool
 ) -> Calendar:

@@ -122,6 +122,10 @@ async def test_schedules_and_workflows_are_listed_apart(client: Client) -> None:
     assert [row.id async for row in client.list_schedules()] == ["s2", "s1", "s0"]
     assert [row.id async for row in client.list_schedules("WorkflowType = 'schedules.waits'")] == ["s0"]
     assert [row.id async for row in client.list()] == ["s1"]
+    await client.schedule("s2").pause()
+    assert [row.id async for row in client.list_schedules("Paused = TRUE")] == ["s2"]
+    await client.schedule("s2").unpause()
+    assert [row.id async for row in client.list_schedules("Paused = FALSE")] == ["s2", "s1", "s0"]
     await client.schedule("s1").delete("not needed")
     assert [row.id async for row in client.list_schedules()] == ["s2", "s0"]
     with pytest.raises(NotFound, match="no schedule with the id 's1'"):
@@ -297,6 +301,8 @@ async def test_a_workflow_that_continues_as_new_reports_at_its_end(client: Clien
         (Schedule(every="1h", remaining_actions=-1), ValueError, "remaining_actions must be between 0"),
         (Schedule(every="1h", start_at=datetime(2027, 1, 1)), ValueError, "start_at has no time zone"),  # noqa: DTZ001
         (Schedule(every="1h", end_at=datetime(2020, 1, 1, tzinfo=UTC)), InvalidRequest, "it ended at 2020-01-01"),
+        (Schedule(every="1h", start_at=datetime(1950, 1, 1, tzinfo=UTC)), InvalidRequest, "start_at must be between"),
+        (Schedule(every="1h", end_at=datetime(9999, 1, 1, tzinfo=UTC)), InvalidRequest, "the years 1970 and 2199"),
         (Schedule(calendars=Calendar(hour=24)), InvalidRequest, r"calendar \(hour='24'\): hour: 24 is not between"),
         (Schedule(calendars=Calendar(hour=1.5)), TypeError, "calendars: hour must be a number or text, not float"),  # pyright: ignore[reportArgumentType]
         (Schedule(cron=["@daily", 5]), TypeError, "cron must hold str, not int"),  # pyright: ignore[reportArgumentType]

@@ -257,7 +257,8 @@ class DescribeSchedule(Request[ScheduleDescription], frozen=True, gc=False, tag=
 class ListSchedules(Request[ListPage], frozen=True, gc=False, tag="list_schedules"):
     """A page of schedules, the latest made first. `workflow_id` is unused.
 
-    query: as that of `ListWorkflows`; WorkflowId is the schedule's id, WorkflowType what it starts.
+    query: as that of `ListWorkflows`; WorkflowId is the schedule's id, WorkflowType what it starts, Paused
+        whether it is.
     """
 
     query: str = ""

@@ -544,6 +544,8 @@ def test_other_things_that_make_no_sense() -> None:
         run.decide(s.TriggerSchedule(*TARGET, ""))
     with pytest.raises(InvalidRequest, match=r"ends at .*, before it starts"):
         run.decide(s.BackfillSchedule(*TARGET, "b", NOW, NOW - 1))
+    with pytest.raises(InvalidRequest, match="start must be between the years 1970 and 2199"):
+        run.decide(s.BackfillSchedule(*TARGET, "b", -1, NOW))
     with pytest.raises(InvalidRequest, match="for the past"):
         run.decide(s.BackfillSchedule(*TARGET, "b", NOW, NOW + 1))
     run = Timed(definition(overlap="buffer_all"))

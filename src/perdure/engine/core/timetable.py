@@ -8,9 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Final
 
-from perdure.calendars import Calendar, instant, iso, next_instant, parse_calendar, parse_cron, wall_time, zone
-from perdure.clock import SECOND
+from perdure.calendars import (
+    FIRST_YEAR,
+    LAST_YEAR,
+    Calendar,
+    days_to,
+    instant,
+    iso,
+    next_instant,
+    parse_calendar,
+    parse_cron,
+    wall_time,
+    zone,
+)
+from perdure.clock import DAY, SECOND
 from perdure.errors import InvalidRequest
 from perdure.limits import (
     MAX_DURATION,
@@ -20,6 +33,9 @@ from perdure.limits import (
     SKIPPED_IN_A_ROW,
 )
 from perdure.model.schedules import CalendarSpec, IntervalSpec, Schedule, ScheduleSpec
+
+LATEST: Final = days_to(LAST_YEAR + 1) * DAY
+"""Times are before this one, and not before the epoch: a calendar knows no others."""
 
 _Part = Callable[[int], int]
 """The first time of a part of a specification after another; 0: none."""
@@ -152,6 +168,8 @@ def check_schedule(schedule: Schedule, now: int, before: ScheduleSpec | None = N
         raise InvalidRequest("the schedule can never fire: it has no cron expression, no calendar and no interval")
     if not 0 <= spec.jitter <= MAX_DURATION:
         raise InvalidRequest(f"jitter must be between 0 and {MAX_DURATION} microseconds, not {spec.jitter}")
+    check_time(spec.start_at, "start_at")
+    check_time(spec.end_at, "end_at")
     for interval in spec.intervals:
         _check_interval(interval)
     try:
@@ -160,6 +178,12 @@ def check_schedule(schedule: Schedule, now: int, before: ScheduleSpec | None = N
         raise InvalidRequest(str(error)) from None
     if spec != before:
         _check_fires(table, spec, now)
+
+
+def check_time(time: int, what: str) -> None:
+    """Raises InvalidRequest where no calendar knows a time."""
+    if not 0 <= time < LATEST:
+        raise InvalidRequest(f"{what} must be between the years {FIRST_YEAR} and {LAST_YEAR}")
 
 
 def _check_interval(interval: IntervalSpec) -> None:

@@ -307,6 +307,6 @@ def visibility(state: State) -> Visibility:
         state.status,
         started.time if schedule is None else schedule.created,  # whichever run it goes on in
         state.close_time,
-        started.search_attributes,
+        started.search_attributes if schedule is None else {"Paused": state.paused is not None},
         started.memo,
     )

@@ -82,7 +82,8 @@ def describe(execution: Execution, now: int) -> s.ScheduleDescription:
     spec = schedule.schedule.spec
     # Those that are due and were not looked at yet are among the next ones; in a pause, none is made up for.
     since = now if state.paused is not None or not schedule.next_time else schedule.next_time - 1
-    times = () if schedule.remaining == 0 else tuple(upcoming(spec, state.workflow_id, since, SHOWN_TIMES))
+    count = SHOWN_TIMES if schedule.remaining < 0 else min(SHOWN_TIMES, schedule.remaining)
+    times = tuple(upcoming(spec, state.workflow_id, since, count))
     return s.ScheduleDescription(
         state.workflow_id,
         schedule.schedule,

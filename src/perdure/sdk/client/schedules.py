@@ -383,7 +383,8 @@ class Schedules:
         """Schedules, the latest made first.
 
         Args:
-            query: such as "WorkflowType = 'provision'"; `WorkflowId` is the schedule's id. By default all.
+            query: such as "WorkflowType = 'provision' AND Paused = TRUE"; `WorkflowId` is the schedule's id. By default
+                all.
 
         Raises:
             TypeError: the query is no text.

@@ -26,7 +26,7 @@ from perdure.engine.core.evolve import begin
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import OutboxAnswered, ScheduledRunReported
 from perdure.engine.core.scheduling import of
-from perdure.engine.core.timetable import check_schedule, timetable, with_jitter
+from perdure.engine.core.timetable import check_schedule, check_time, timetable, with_jitter
 from perdure.engine.core.transition import Transition
 from perdure.errors import InvalidRequest, LimitExceeded, NotRunning, ScheduleChanged, ScheduleExists
 from perdure.limits import (
@@ -141,6 +141,7 @@ def pause(tx: Transition, request: s.PauseSchedule) -> None:
     _require_open(tx, request.request_id)
     if tx.state.paused is None:
         tx.note(r.RunPaused(request.note, request.identity, tx.now))
+        tx.listed = True
     _done(tx, request)
 
 
@@ -149,6 +150,7 @@ def unpause(tx: Transition, request: s.UnpauseSchedule) -> None:
     _require_open(tx, request.request_id)
     if tx.state.paused is not None:
         tx.note(r.RunResumed(request.note, request.identity, tx.now))
+        tx.listed = True
         _go_on_from(tx, tx.now)
         _drain(tx)
     _done(tx, request)
@@ -173,6 +175,7 @@ def backfill(tx: Transition, request: s.BackfillSchedule) -> None:
     """Starts for times of the past, batch by batch."""
     _require_open(tx, request.request_id)
     schedule = of(tx.state)
+    check_time(request.start, "start")
     if request.end < request.start:
         raise InvalidRequest(f"the backfill ends at {iso(request.end)}, before it starts at {iso(request.start)}")
     if request.end > tx.now:
@@ -356,6 +359,7 @@ def reported(tx: Transition, report: ScheduledRunReported) -> None:
     if report.status in _FAILED and schedule.schedule.pause_on_failure and tx.state.paused is None:
         why = f"{run.workflow_id} {'took too long' if report.status == 'TimedOut' else 'failed'}: {text}"
         tx.note(r.RunPaused(why.removesuffix(": ")[:500], "pause_on_failure", tx.now))
+        tx.listed = True
     _drain(tx)
     roll_over(tx)
 
