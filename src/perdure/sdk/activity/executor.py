@@ -22,6 +22,8 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from perdure.clock import SECOND
 from perdure.errors import CodecError, InvalidRequest, NotFound
 from perdure.limits import HEARTBEAT_INTERVAL_MINIMUM, HEARTBEAT_JOURNAL_INTERVAL, MAX_THREADS, SHUTDOWN_GRACE
