@@ -148,7 +148,8 @@ class Batch:
         else:
             self._journal.append((run, write.version, write.history, b""))
             self._snapshots.append((run, write.version, write.snapshot))
-        self._blobs += [(run, digest) for digest in write.blobs]
+        if write.blobs:
+            self._blobs += [(run, digest) for digest in write.blobs]
         if write.visibility is not None:
             self._see(run, key.namespace, write.visibility, new=not write.expected)
 
