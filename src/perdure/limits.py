@@ -140,6 +140,18 @@ MAX_WORKFLOW_TASK_TIMEOUT: Final = 2 * MINUTE
 """The longest that a start may give workers instead: a task answers in milliseconds, and while nobody knows that its
 worker hangs, the workflow stands still."""
 
+LOCAL_ACTIVITY_TIMEOUT: Final = 1 * MINUTE
+"""How long one attempt of a local activity may take, at most and unless it is told less: what takes longer is worth a
+place in a task queue."""
+
+LOCAL_ACTIVITY_BACKOFF: Final = 2 * SECOND
+"""A local activity that is tried again after at most this waits in its worker. After a longer time, which is a timer of
+the workflow, its task is over meanwhile."""
+
+LOCAL_ACTIVITY_REPORT: Final = 0.7
+"""After this share of its timeout, a workflow task that local activities hold open reports what they have come to, and
+goes on as the next one: well before another worker would get it."""
+
 HEARTBEAT_JOURNAL_INTERVAL: Final = 5 * SECOND
 """Heartbeat details are journaled at most this often (or half the timeout, if that is longer)."""
 

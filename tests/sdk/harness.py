@@ -235,6 +235,7 @@ class Scenario:
         """Run the code on what is new, and record what it asks for."""
         task = self.next_task()
         outcome = self.run.activate(task)
+        assert outcome is not None
         if isinstance(outcome, WorkflowTaskFailure):
             self.record_failure(task, outcome.failure)
         else:
@@ -377,7 +378,9 @@ def replay(scenario: Scenario, target: object = None) -> list[Outcome]:
         run = WorkflowRun(REF, definitions)
         events = tuple(scenario.history[: task.position.event_id])
         fresh = msgspec.structs.replace(task, previous=START, events=events)
-        outcomes.append(run.activate(fresh))
+        outcome = run.activate(fresh)
+        assert outcome is not None
+        outcomes.append(outcome)
         run.evict()
     return outcomes
 

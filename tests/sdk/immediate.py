@@ -49,6 +49,15 @@ class Immediate:
             future.set_result(definition.function(*args, **kwargs))
         return future
 
+    def start_local(
+        self,
+        definition: ActivityDefinition,
+        options: ActivityOptions,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> asyncio.Future[object]:
+        return self.start_activity(definition, options, args, kwargs)
+
     def start_child(
         self,
         definition: WorkflowDefinition,

@@ -16,7 +16,7 @@ from perdure.model import events as e
 from perdure.model.commands import CompleteWorkflow
 from perdure.model.failures import Failure
 from perdure.model.journal import encode_event
-from perdure.model.tasks import START, QueryTask, WorkflowTaskCompletion
+from perdure.model.tasks import START, QueryTask, WorkflowTaskCompletion, WorkflowTaskFailure
 from perdure.sdk.workflow.replay import NEWS, HistoryReader
 from perdure.sdk.workflow.resolutions import RESOLVE
 from perdure.sdk.workflow.runtime import WorkflowRun
@@ -254,7 +254,7 @@ def test_a_history_with_a_gap_is_refused() -> None:
     scenario.complete("A")
     task = scenario.next_task()
     outcome = scenario.run.activate(msgspec.structs.replace(task, events=task.events[3:]))
-    assert not isinstance(outcome, WorkflowTaskCompletion)
+    assert isinstance(outcome, WorkflowTaskFailure)
     assert "the events begin at" in outcome.failure.message
 
 

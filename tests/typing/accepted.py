@@ -450,6 +450,13 @@ async def crunches(n: int) -> float:
     return 0.0
 
 
+@workflow
+async def looks_up(n: int) -> str:
+    assert_type(await create_vpc.local("eu", size=3), str)
+    assert_type(render.local("x"), ActivityHandle[str])
+    return await render.options(start_to_close_timeout="1s").local("x")
+
+
 @activity
 async def ask_somebody(change: str) -> int:
     assert_type(activity.info().task_token, str)

@@ -234,6 +234,11 @@ async def starts(client: Client) -> None:
     use(result, number, account)
 
 
+async def looks_up() -> None:
+    create_vpc.local(3)  # expect error
+    await create_vpc.local("eu", sise=3)  # expect error
+
+
 def wrong_interceptors() -> None:
     embedded(":memory:", interceptors=[5])  # expect error
 

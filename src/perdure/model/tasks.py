@@ -147,7 +147,16 @@ class WorkflowTaskAcknowledged(Struct, frozen=True, array_like=True, gc=False, t
     position: Position
 
 
-ToWorker = WorkflowTask | QueryTask | ActivityTask | CancelActivity | EvictWorkflow | WorkflowTaskAcknowledged
+class InputStored(Struct, frozen=True, array_like=True, gc=False, tag=20):
+    """What a workflow task told is on disk: local activities that it has led to may begin."""
+
+    run: RunRef
+    given: int
+
+
+ToWorker = (
+    WorkflowTask | QueryTask | ActivityTask | CancelActivity | EvictWorkflow | WorkflowTaskAcknowledged | InputStored
+)
 
 
 # --- Worker → node --------------------------------------------------------------------------------------
@@ -163,6 +172,7 @@ class WorkflowTaskCompletion(Struct, frozen=True, array_like=True, gc=False, tag
     exceptions: dict[str, bool] | None = None
     acknowledge: bool = False
     given: int = 0
+    more: bool = False  # local activities run on: another task follows at once
 
 
 class WorkflowTaskFailure(Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -234,6 +244,13 @@ class ActivityDetached(Struct, frozen=True, array_like=True, gc=False, tag=20):
     token: ActivityToken
 
 
+class InputWanted(Struct, frozen=True, array_like=True, gc=False, tag=21):
+    """The workflow's code has asked for local activities, which begin when what the task told it is on disk."""
+
+    run: RunRef
+    given: int
+
+
 class WorkerLeaving(Struct, frozen=True, array_like=True, gc=False, tag=10):
     """The worker is shutting down: it takes no more attempts, and finishes or lets go those that it has."""
 
@@ -255,6 +272,7 @@ FromWorker = (
     | HistoryWanted
     | QueryAnswer
     | AboutAttempt
+    | InputWanted
     | WorkerLeaving
     | WorkerServes
 )

@@ -100,6 +100,24 @@ class Activity(Generic[P, R_co]):
         handle = context.start_activity(self.definition, self._options, args, kwargs)
         return cast("ActivityHandle[R_co]", handle)
 
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> ActivityHandle[R_co]:
+        """Run the activity in the worker that runs this workflow's code, without a task queue: for what is short.
+
+        Its outcome is recorded with the workflow task that it belongs to, so many cost one commit. Meanwhile the
+        workflow hears of nothing else. It runs at least once: whatever ends the worker before that commit makes all
+        local activities of that task run again. See docs/local-activities.md.
+
+        Returns:
+            A handle to await or cancel.
+
+        Raises:
+            RuntimeError: outside a workflow.
+            ValueError: its retry policy holds, which a local activity can't.
+            TypeError, EncodeError, PayloadTooLarge: the arguments are not what the activity takes.
+        """
+        context = current() or require(f"{self.__name__}.local()")
+        return cast("ActivityHandle[R_co]", context.start_local(self.definition, self._options, args, kwargs))
+
     def options(
         self,
         *,

@@ -28,7 +28,7 @@ FROM_THE_STORE: set[type[Any]] = {
 }  # fmt: skip
 """Requests that no single execution in memory answers."""
 
-BESIDE: set[type[Any]] = {t.HistoryWanted, t.QueryAnswer, t.WorkerLeaving, t.WorkerServes}
+BESIDE: set[type[Any]] = {t.HistoryWanted, t.InputWanted, t.QueryAnswer, t.WorkerLeaving, t.WorkerServes}
 """Worker messages that are about the worker, or its copy of a run, not about the run."""
 
 AT_ONCE: set[type[Any]] = {fx.OfferActivity, fx.OfferWorkflowTask, fx.EvictCopy, fx.ContinueRun, fx.DeleteRun}

@@ -68,6 +68,13 @@ class Acknowledge(Struct, frozen=True, gc=False):
     position: Position
 
 
+class TellStored(Struct, frozen=True, gc=False):
+    """Tell a worker that what its workflow task told is on disk."""
+
+    worker: str
+    given: int
+
+
 class RunClosed(Struct, frozen=True, gc=False):
     """The run has ended; callers who wait for its result hear of it."""
 
@@ -119,6 +126,7 @@ Effect = (
     | SendHistory
     | WakeServed
     | Acknowledge
+    | TellStored
     | ContinueRun
     | EvictCopy
     | DeleteRun

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import zlib
 from typing import NamedTuple
 
 from perdure.clock import SECOND
 from perdure.engine.core.deadlines import limits_of
-from perdure.limits import DEFAULT_MAXIMUM_INTERVAL_FACTOR, MAX_ATTEMPTS, MAX_DURATION, RETRY_JITTER
+from perdure.limits import MAX_ATTEMPTS, MAX_DURATION
 from perdure.model.events import RetryState
 from perdure.model.failures import Failure
-from perdure.model.retry import RetryPolicy
+from perdure.model.retry import RetryPolicy, backoff, matches
 from perdure.model.state import PendingActivity
 
 
@@ -86,15 +85,6 @@ def _exhausted(policy: RetryPolicy, failure: Failure, why: RetryState, text: str
     return GiveUp(why)
 
 
-def matches(names: tuple[str, ...], failure: Failure) -> bool:
-    """Whether any class that the failure is an instance of is named, in full or by its bare name."""
-    return any(
-        name == type or ("." not in name and type.rpartition(".")[2] == name)
-        for name in names
-        for type in failure.types
-    )
-
-
 def wrong_policy(policy: RetryPolicy) -> str:
     """What is wrong with a policy from outside; "" if nothing is."""
     for name, interval in (
@@ -108,14 +98,3 @@ def wrong_policy(policy: RetryPolicy) -> str:
     if not 0 <= policy.maximum_attempts <= MAX_ATTEMPTS:
         return f"maximum_attempts must be between 0 and {MAX_ATTEMPTS}, not {policy.maximum_attempts}"
     return ""
-
-
-def backoff(policy: RetryPolicy, attempts: int, seed: str) -> int:
-    """Microseconds until the next attempt, after so many; shortened by a jitter that depends on the seed."""
-    ceiling = policy.maximum_interval or policy.initial_interval * DEFAULT_MAXIMUM_INTERVAL_FACTOR
-    try:
-        interval = policy.initial_interval * policy.backoff_coefficient ** (attempts - 1)
-    except OverflowError:
-        interval = ceiling
-    jitter = zlib.crc32(seed.encode()) / 2**32 * RETRY_JITTER
-    return int(min(interval, ceiling, MAX_DURATION) * (1 - jitter))

@@ -15,6 +15,7 @@ from perdure.engine.node.schedules import tell_schedule
 from perdure.engine.storage.api import BacklogItem
 from perdure.model import requests as q
 from perdure.model import schedules as s
+from perdure.model.tasks import InputWanted
 
 if TYPE_CHECKING:
     from perdure.engine.node.serving import Serving
@@ -62,6 +63,17 @@ def tell_place(serving: Serving, live: Live, work: Work) -> None:
     serving.reply(live, work, Location(live.key, live.run.ref.run_id))
 
 
+def tell_stored(serving: Serving, live: Live, work: Work) -> None:
+    """A worker is to hear when what it was told is on disk: at once, then, if nothing else holds it up."""
+    message, execution = work.input, live.run
+    assert isinstance(message, InputWanted)
+    if execution.taken is not None and execution.given == message.given:
+        live.wants_input = True
+        serving.act(live, [fx.TellStored(execution.taken_by, message.given)])
+        if live.row is not None:
+            serving.dirty(live, live.row)
+
+
 def ask_code(serving: Serving, live: Live, work: Work) -> None:
     """A query, to be sent when all inputs are taken."""
     live.queries.append(work)
@@ -79,6 +91,7 @@ ANSWERS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
     s.DescribeSchedule: tell_schedule,
     Locate: tell_place,
     LookAgain: tell_news,
+    InputWanted: tell_stored,
     q.QueryWorkflow: ask_code,
     BacklogItem: claim,
 }

@@ -136,7 +136,7 @@ class Committer:
     def _may_answer(self, live: Live, now: int) -> bool:
         """Whether a worker has the workflow task, and may still answer in time for the same commit."""
         execution = live.execution
-        if execution is None or execution.taken is None or live.wants_history:
+        if execution is None or execution.taken is None or live.wants_history or live.wants_input:
             return False
         # Workflow time may be ahead of a clock that was set back.
         return 0 <= now - execution.taken_at < SPECULATION_WAIT

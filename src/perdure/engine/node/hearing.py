@@ -46,6 +46,12 @@ def query_answered(node: Node, _: AttachedWorker, message: t.QueryAnswer) -> Non
     node.serving.queries.answered(message)
 
 
+def input_wanted(node: Node, _: AttachedWorker, message: t.InputWanted) -> None:
+    """Local activities wait for what their workflow task told to be on disk."""
+    run = message.run
+    node.serving.submit(ChainKey(run.namespace, run.workflow_id), Work(message, None, run.run_id, False))
+
+
 def leaving(_: Node, worker: AttachedWorker, __: t.WorkerLeaving) -> None:
     """It takes no more attempts."""
     worker.leaving = True
@@ -69,6 +75,7 @@ HEARD: Final[dict[type[t.FromWorker], Callable[[Node, AttachedWorker, Any], None
     t.ActivityEvicted: attempt_ended,
     t.ActivityDetached: attempt_ended,
     t.ActivityHeartbeat: heartbeat,
+    t.InputWanted: input_wanted,
     t.WorkerServes: serves,
     t.WorkerLeaving: leaving,
 }

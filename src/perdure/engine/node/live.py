@@ -95,7 +95,7 @@ class Live:
         "asked", "below", "chain", "execution", "flight", "gone", "home", "homed", "inbox", "journal_bytes", "key",
         "known", "loading", "moved", "older", "parked", "queries", "queued", "ready", "recent", "recent_from",
         "remembered", "row", "snapshot_bytes", "speculative", "sticky", "successor", "version", "wake_at",
-        "wants_history",
+        "wants_history", "wants_input",
     )  # fmt: skip
 
     def __init__(self, chain: ChainKey, older: str = "") -> None:
@@ -129,6 +129,7 @@ class Live:
         self.sticky = ""  # the worker that holds the workflow in memory
         self.queued = False  # its open workflow task is in the backlog, and will be claimed from there
         self.wants_history = False
+        self.wants_input = False  # its worker waits for what the open workflow task told to be on disk
         self.remembered: Collection[str] = ()  # requests that earlier runs have taken, which are deleted by now
         self.successor: Live | None = None  # the run that continues this one, to go into the same commit
 

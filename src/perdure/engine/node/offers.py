@@ -216,7 +216,7 @@ class Offers:
             else ()
         )
         live.sticky = worker.hello.instance
-        live.wants_history = False
+        live.wants_history = live.wants_input = False
         worker.receive(
             WorkflowTask(
                 execution.ref,

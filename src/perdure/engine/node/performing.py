@@ -16,7 +16,7 @@ from perdure.engine.node.resets import ResetRun
 from perdure.engine.storage.api import ChainKey
 from perdure.errors import EngineStopped, PerdureError, WorkflowAlreadyStarted
 from perdure.model.requests import Done, ResetWorkflow, Started, StartWorkflow
-from perdure.model.tasks import ActivityEvicted, CancelActivity, WorkflowTaskAcknowledged
+from perdure.model.tasks import ActivityEvicted, CancelActivity, InputStored, WorkflowTaskAcknowledged
 
 logger = logging.getLogger("perdure.engine")
 
@@ -85,6 +85,11 @@ class Performing:
         if worker is not None:
             worker.receive(WorkflowTaskAcknowledged(live.run.ref, effect.position))
 
+    def tell_stored(self, live: Live, effect: fx.TellStored) -> None:
+        worker = self._node.dispatcher.workers.get(effect.worker)
+        if worker is not None:
+            worker.receive(InputStored(live.run.ref, effect.given))
+
     def offer_workflow_task(self, live: Live, effect: fx.OfferWorkflowTask) -> None:
         self._offers.workflow_task(live)
 
@@ -121,6 +126,7 @@ EFFECTS: Final[dict[type[Any], Callable[[Performing, Live, Any], None]]] = {
     fx.SendHistory: Performing.send_history,
     fx.WakeServed: Performing.wake_served,
     fx.Acknowledge: Performing.acknowledge,
+    fx.TellStored: Performing.tell_stored,
     fx.OfferWorkflowTask: Performing.offer_workflow_task,
 }
 """What carries out each effect that waits for the disk."""

@@ -41,6 +41,8 @@ class ActivityInfo:
     heartbeat_timeout: timedelta | None
     last_failure: str | None
     """What the attempt before this one failed with, as "type: message"."""
+    is_local: bool
+    """Whether the workflow's own worker runs it, without a task queue."""
     task_token: str
     """Names this attempt, for `Client.activity`, when it is completed from elsewhere. It names, and proves nothing: who
     has it can't do more than who has a client."""
@@ -153,6 +155,7 @@ def _info_of(task: ActivityTask) -> ActivityInfo:
         start_to_close_timeout=_duration(task.start_to_close_timeout),
         heartbeat_timeout=_duration(task.heartbeat_timeout),
         last_failure=None if failure is None else failure.text,
+        is_local=task.token.scheduled_event_id < 0,
         task_token=encode_token(task.token, task.activity_type),
     )
 

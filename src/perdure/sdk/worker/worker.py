@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -21,6 +22,7 @@ from perdure.model.tasks import (
     CancelActivity,
     EvictWorkflow,
     FromWorker,
+    InputStored,
     QueryTask,
     ToWorker,
     WorkerHello,
@@ -37,6 +39,7 @@ from perdure.sdk.identity import identity
 from perdure.sdk.interceptors import Interceptor, chain, checked, workflow_chains
 from perdure.sdk.options import name, whole_number
 from perdure.sdk.registry import REGISTRY, Registry
+from perdure.sdk.worker.local import LocalActivities
 from perdure.sdk.worker.workflows import WorkflowTasks
 from perdure.sdk.workflow import determinism, scanning
 from perdure.sdk.workflow.calls import definition_of as workflow_definition
@@ -119,15 +122,16 @@ class Worker:
         determinism.install()
         for definition in self._registry.workflows.values():
             scanning.check(definition)
+        around = chain(self._interceptors, "execute_activity")
+        activities, slots, processes = self._registry.activities, self._slots, self._processes
         self._executor = executor = ActivityExecutor(
-            self._registry.activities,
-            self._send,
-            slots=self._slots,
-            processes=self._processes,
-            around=chain(self._interceptors, "execute_activity"),
+            activities, self._send, slots=slots, processes=processes, around=around
         )
         self._tasks = tasks = WorkflowTasks(
-            self._registry.workflows, self._send, chains=workflow_chains(self._interceptors)
+            self._registry.workflows,
+            self._send,
+            chains=workflow_chains(self._interceptors),
+            locals=partial(LocalActivities, activities, slots=slots, processes=processes, around=around),
         )
         self._handlers = {
             WorkflowTask: tasks.activate,
@@ -136,6 +140,7 @@ class Worker:
             CancelActivity: executor.cancel,
             EvictWorkflow: tasks.evict,
             WorkflowTaskAcknowledged: tasks.acknowledged,
+            InputStored: tasks.stored,
         }
         hello = WorkerHello(
             self._namespace,
@@ -170,6 +175,7 @@ class Worker:
         link.send(WorkerLeaving())
         try:
             await executor.stop()
+            await tasks.stop_locals()
         finally:
             self._handlers.clear()
             tasks.stop()

@@ -75,6 +75,16 @@ class WorkflowContext(Protocol):
         """Schedule an activity. The future ends as the activity does; cancelling it asks for its end."""
         ...
 
+    def start_local(
+        self,
+        definition: ActivityDefinition,
+        options: ActivityOptions,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> asyncio.Future[object]:
+        """Run an activity in this worker, while the workflow task is open."""
+        ...
+
     def start_child(
         self,
         definition: WorkflowDefinition,

@@ -15,6 +15,7 @@ from perdure.sdk.workflow.definition import HandlerDefinition, WorkflowDefinitio
 from perdure.sdk.workflow.endings import continue_with, main_code
 from perdure.sdk.workflow.futures import ActivityFuture, AnswerFuture, ChildFuture
 from perdure.sdk.workflow.ledger import Ledger
+from perdure.sdk.workflow.local import LocalFuture, Locals
 from perdure.sdk.workflow.plain import run_plain
 
 
@@ -84,6 +85,22 @@ class Outbound:
             return self._ledger.schedule(definition, options, payloads, encode_headers(call.headers))
 
         return self._through(OutboundCall("activity", definition.name, "", list(args), kwargs, {}), schedule)
+
+    def local(
+        self,
+        locals: Locals,
+        definition: ActivityDefinition,
+        options: ActivityOptions,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> LocalFuture:
+        """A local activity."""
+
+        def start(call: OutboundCall) -> LocalFuture:
+            payloads = definition.signature.encode(call.args, call.kwargs)
+            return locals.start(definition, options, payloads, encode_headers(call.headers))
+
+        return self._through(OutboundCall("local_activity", definition.name, "", list(args), kwargs, {}), start)
 
     def child(
         self, definition: WorkflowDefinition, options: ChildOptions, args: Sequence[object], kwargs: dict[str, object]

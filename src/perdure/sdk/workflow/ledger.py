@@ -67,6 +67,8 @@ class Ledger:
         self.loop = DeterministicLoop(self, seed)  # type: ignore[abstract]  # its module refuses the rest
         self.refusal = ""
         """Why nothing may be asked for at present; "" where it may."""
+        self.elapsed = 0
+        """Microseconds by which the workflow's time is ahead of that of its task, since local activities took them."""
         self._ref = ref
         self._issued: list[Issued] = []
         self._dropped = False
@@ -88,6 +90,7 @@ class Ledger:
         self._news = news
         self._flags = flags
         self._resolved = None
+        self.elapsed = 0
         self.loop.replaying = replaying
 
     # --- Asking -----------------------------------------------------------------------------------------
@@ -157,7 +160,7 @@ class Ledger:
             self._refuse("a timer can't be started")
         self._timers += 1
         timer.name = str(self._timers)
-        self.issue(StartTimer(timer.name, timer.duration), timer)
+        self.issue(StartTimer(timer.name, timer.duration + self.elapsed), timer)
 
     def cancel_timer(self, timer: LoopTimer) -> None:
         """A timer is not wanted any more (the loop says so)."""

@@ -7,8 +7,10 @@ into another order replays, and each result still goes to the call that it belon
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
 from perdure.clock import SECOND
@@ -16,6 +18,7 @@ from perdure.errors import NondeterminismError
 from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model.payloads import Payload, Payloads
+from perdure.model.tasks import RunRef
 from perdure.sdk.workflow.child_ids import child_number
 from perdure.sdk.workflow.patches import PATCH, is_optional, patch_of
 
@@ -252,3 +255,9 @@ RECORDS: Final[dict[type[Any], type[Any]]] = {
 def in_order(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent]) -> bool:
     """Whether the events are of the commands' types, in order: enough for commands that were just sent."""
     return [RECORDS.get(type(command)) for command, _, _ in issued] == [type(event) for event in recorded]
+
+
+@lru_cache(maxsize=1_000)
+def warn_once(run: RunRef, changed: str) -> None:
+    """Tell of a changed input; not again by each replay."""
+    logging.getLogger("perdure.workflow").warning("in the replay of workflow %s: %s", run.workflow_id, changed)

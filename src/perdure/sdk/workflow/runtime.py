@@ -25,7 +25,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, ClassVar, Final, NoReturn, cast
 
 from msgspec.structs import replace
@@ -40,8 +39,6 @@ from perdure.model.commands import (
     ContinueAsNew,
     FailWorkflow,
     RejectUpdate,
-    RequestCancelExternalWorkflow,
-    SignalExternalWorkflow,
 )
 from perdure.model.failures import Failure
 from perdure.model.flags import CARRIES_OVER, CURRENT, require_known
@@ -56,14 +53,14 @@ from perdure.model.tasks import (
     WorkflowTaskCompletion,
     WorkflowTaskFailure,
 )
-from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.converter import hand_on_room
 from perdure.sdk.failures import ExceptionResolver, failure_of
 from perdure.sdk.interceptors import NO_CHAINS, WorkflowChains, own_headers
 from perdure.sdk.workflow import determinism
 from perdure.sdk.workflow.activation import Activation
+from perdure.sdk.workflow.asking import Asking
 from perdure.sdk.workflow.conditions import Conditions
-from perdure.sdk.workflow.context import ChildOptions, WorkflowInfo
+from perdure.sdk.workflow.context import WorkflowInfo
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.endings import (
     ContinueAsNewRequested,
@@ -75,24 +72,24 @@ from perdure.sdk.workflow.endings import (
 )
 from perdure.sdk.workflow.entities import Entity, Memory, is_continued
 from perdure.sdk.workflow.facts import info_of
-from perdure.sdk.workflow.futures import ActivityFuture, AnswerFuture, ChildFuture
-from perdure.sdk.workflow.interception import Outbound, intercepted_main
+from perdure.sdk.workflow.interception import intercepted_main
 from perdure.sdk.workflow.ledger import EVICTED, Ledger
+from perdure.sdk.workflow.local import LOCAL, LocalOutcome
 from perdure.sdk.workflow.logs import WorkflowLogger
 from perdure.sdk.workflow.loop import LoopTask
-from perdure.sdk.workflow.matching import Issued, Scene, in_order, match
+from perdure.sdk.workflow.matching import Issued, Scene, in_order, match, warn_once
 from perdure.sdk.workflow.messages import ChangedByReader, Messages
 from perdure.sdk.workflow.patches import Patches
 from perdure.sdk.workflow.queries import STACK_TRACE, stack_trace
 from perdure.sdk.workflow.replay import HistoryReader, RecordedTask
 from perdure.sdk.workflow.resolutions import RESOLVE
-from perdure.sdk.workflow.saga import for_activity, for_child
 from perdure.sdk.workflow.stuck import Stuck
 
+Answer = WorkflowTaskCompletion | WorkflowTaskFailure
 PYTHON: Final = ".".join(platform.python_version_tuple()[:2])
 
 
-class WorkflowRun:
+class WorkflowRun(Asking):
     """The live copy of one run. It implements `context.WorkflowContext` for the code that it runs.
 
     Args:
@@ -105,6 +102,7 @@ class WorkflowRun:
         closed: the code has ended; queries are still answered.
         broken: the code and its history are of no use any more: evict the run.
         logger: what the code logs with.
+        locals: the local activities that it waits for.
     """
 
     def __init__(
@@ -121,10 +119,9 @@ class WorkflowRun:
         self.logger: logging.LoggerAdapter[logging.Logger] = self._logger
         self._definitions, self._chains = definitions, chains
         self._resolver = ExceptionResolver()
-        self._ledger = Ledger(ref)
+        super().__init__(Ledger(ref), chains)
         self._loop = self._ledger.loop
         self._loop.logger = self._logger
-        self._outbound = None if chains.outbound is None else Outbound(chains.outbound, self._ledger)
         self._conditions = Conditions(self._loop)
         self._patches = Patches(self._ledger)
         self._reader = HistoryReader()
@@ -142,6 +139,7 @@ class WorkflowRun:
         self._rolls_over = False
         self._flags: tuple[int, ...] = ()
         self._carries_over = False
+        self._open_task: WorkflowTask | None = None
         self._time = 0
         self._history_length = 0
         self._history_bytes: int | None = None
@@ -151,18 +149,52 @@ class WorkflowRun:
         self._messages: Messages | None = None
 
     # --- What the worker calls --------------------------------------------------------------------------
-    def activate(self, task: WorkflowTask) -> WorkflowTaskCompletion | WorkflowTaskFailure:
+    def activate(self, task: WorkflowTask) -> Answer | None:
         """Run the workflow's code on a task's news, after what this copy has not seen of the history.
 
         `task.previous` must be `position`. What goes wrong is the answer, not an exception; then the run is
-        `broken`. Only KeyboardInterrupt passes through, and breaks it too.
+        `broken`. Only KeyboardInterrupt passes through, and breaks it too. None: the code waits for `locals`, which are
+        to be run; their outcomes are for `resume`.
         """
         if self.broken or self.closed or task.previous != self.position:
             raise RuntimeError(f"run {self.ref.run_id} can't take this task: it is broken, closed or elsewhere")
+        self._open_task = task
+        return self._step(lambda: self._begin_live(task))
+
+    def resume(self, seq: int, outcome: LocalOutcome, elapsed: int) -> Answer | None:
+        """Go on with a task when a local activity has an outcome, so many microseconds after the task began."""
+
+        def resolve() -> None:
+            time = max(self._time, self._open.time + elapsed)
+            if self._closing is None and self.locals.happened(seq, outcome, time, self._resolver):
+                self._move_time(time)
+                self._settle()
+
+        return self._step(resolve)
+
+    def report(self) -> Answer | None:
+        """Answer a task although local activities run on: another one is to follow."""
+        return self._step(lambda: None, more=True)
+
+    @property
+    def started(self) -> e.WorkflowExecutionStarted:
+        """The first event."""
+        return self._started
+
+    @property
+    def _open(self) -> WorkflowTask:
+        assert self._open_task is not None
+        return self._open_task
+
+    def _step(self, work: Callable[[], None], *, more: bool = False) -> Answer | None:
+        task = self._open
         try:
             with Activation(self, self._loop):
-                self._catch_up(task.events)
-                issued = self._run_live(task)
+                work()
+                if self.locals.pending and self._closing is None and not more:
+                    return None
+                issued = self._end_live(task)
+            self._open_task = None  # which holds its events
         except KeyboardInterrupt:
             self.broken = True
             raise
@@ -171,17 +203,11 @@ class WorkflowRun:
             failure = self._located(failure_of(error), error)
             return WorkflowTaskFailure(self.ref, task.attempt, task.position, failure, task.given)
         self.position = task.position
+        commands, exceptions, logs = tuple([command for command, _, _ in issued]), self._resolver.take(), self._logger
         return WorkflowTaskCompletion(
-            self.ref,
-            task.attempt,
-            task.position,
-            tuple([command for command, _, _ in issued]),
-            PYTHON,
-            CURRENT,
-            self._resolver.take(),
-            bool(self._logger.records),
-            task.given,
-        )
+            self.ref, task.attempt, task.position, commands, PYTHON, CURRENT, exceptions, bool(logs.records),
+            task.given, more and not self.closed,
+        )  # fmt: skip
 
     def query(self, task: QueryTask) -> QueryAnswer:
         """Answer a question about the workflow's state.
@@ -231,6 +257,7 @@ class WorkflowRun:
                     torn = len(tasks)
         finally:
             self._ledger.release()
+            self.locals.pending.clear()
             self._messages = self._main = self._sent = self._entity = self._target = None
 
     def take_log_records(self) -> list[logging.LogRecord]:
@@ -249,7 +276,7 @@ class WorkflowRun:
             issued = self._replay(recorded) if sent is None else sent
             matched = match(issued, asked, Scene(self.ref.workflow_id, recorded.time))
             for changed in matched.changed:
-                _warn_once(self.ref, changed)
+                warn_once(self.ref, changed)
             self._ledger.bind(matched.pairs)
 
     def _replay(self, recorded: RecordedTask) -> list[Issued]:
@@ -266,9 +293,19 @@ class WorkflowRun:
             if isinstance(event, e.WorkflowExecutionUpdateAccepted):
                 self._listener().accept(event.update_id, event.name, event.input, event.header)
                 self._settle()
+            elif isinstance(event, e.MarkerRecorded) and event.marker_name == LOCAL:
+                self._move_time(self.locals.replay(event.details, self._resolver))
+                self._settle()
         return self._finish()
 
-    def _run_live(self, task: WorkflowTask) -> list[Issued]:
+    def _move_time(self, time: int) -> None:
+        """A local activity took its time."""
+        self._ledger.elapsed += time - self._time
+        self._time = time
+        self._set_clock()
+
+    def _begin_live(self, task: WorkflowTask) -> None:
+        self._catch_up(task.events)
         self._use(CURRENT)
         news = self._reader.take_news()
         self._resolver.take()  # what a replay has met, its history records
@@ -279,6 +316,8 @@ class WorkflowRun:
             if self._successor is None:  # else the next run takes it
                 self._listener().admit(update)
                 self._settle()
+
+    def _end_live(self, task: WorkflowTask) -> list[Issued]:
         issued = self._finish()
         self._sent = [item for item in issued if type(item[0]) is not RejectUpdate] if task.updates else issued
         return issued
@@ -345,11 +384,14 @@ class WorkflowRun:
                 self._closing = replace(self._successor(), signals=signals, pass_cancel=cancel)
             issued.append((self._closing, None, ""))
             self.closed = True
+            self.locals.give_up()
         return issued
 
     def _end_entity_task(self, entity: Entity) -> None:
         entity.check(self._target)
-        if (self._rolls_over if self._loop.replaying else self.info().continue_as_new_suggested) and entity.quiet:
+        if (self._rolls_over if self._loop.replaying else self.info().continue_as_new_suggested) and (
+            entity.quiet and not self.locals.pending
+        ):
             self._successor = self._roll_over
             self._closing = ContinueAsNew(self._started.workflow_type, "", ())  # made when all else is settled
 
@@ -501,34 +543,6 @@ class WorkflowRun:
         self._listener().ring(name)
 
     # --- context.WorkflowContext ------------------------------------------------------------------------
-    def start_activity(
-        self,
-        definition: ActivityDefinition,
-        options: ActivityOptions,
-        args: Sequence[object],
-        kwargs: dict[str, object],
-    ) -> ActivityFuture:
-        self._ledger.check("an activity can't be started")
-        if self._outbound is not None:
-            return self._outbound.activity(definition, for_activity(options), args, kwargs)
-        return self._ledger.schedule(definition, for_activity(options), definition.signature.encode(args, kwargs))
-
-    def start_child(
-        self,
-        definition: WorkflowDefinition,
-        options: ChildOptions,
-        args: Sequence[object],
-        kwargs: dict[str, object],
-    ) -> ChildFuture:
-        self._ledger.check("a child workflow can't be started")
-        if self._outbound is not None:
-            return self._outbound.child(definition, for_child(options), args, kwargs)
-        return self._ledger.start_child(definition, for_child(options), definition.signature.encode(args, kwargs))
-
-    def send(self, command: SignalExternalWorkflow | RequestCancelExternalWorkflow) -> AnswerFuture:
-        self._ledger.check("nothing can be sent to other workflows")
-        return self._ledger.send(command) if self._outbound is None else self._outbound.send(command)
-
     async def wait_until(self, predicate: Callable[[], bool], timeout: int | None) -> None:
         self._ledger.check("workflow.wait_until can't be used")
         await self._conditions.wait(predicate, timeout)
@@ -583,9 +597,3 @@ class WorkflowRun:
         if self._outbound is not None:
             self._outbound.continue_as_new(definition, args, kwargs, header)
         continue_with(definition, args, kwargs, header)
-
-
-@lru_cache(maxsize=1_000)
-def _warn_once(run: RunRef, changed: str) -> None:
-    """Tell of a changed input; not again by each replay."""
-    logging.getLogger("perdure.workflow").warning("in the replay of workflow %s: %s", run.workflow_id, changed)

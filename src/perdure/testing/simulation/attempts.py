@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from perdure.engine.core.retries import RETRY_JITTER
 from perdure.errors import Hold
+from perdure.limits import RETRY_JITTER
 from perdure.model.events import (
     ActivityTaskCompleted,
     ActivityTaskScheduled,

@@ -105,6 +105,8 @@ def complete(tx: Transition, message: WorkflowTaskCompletion) -> None:
     if state.status == "Running":
         offer_scheduled(tx)
         settle(tx)
+        if message.more:
+            tx.schedule_task()
     else:
         execution.taken = None
 

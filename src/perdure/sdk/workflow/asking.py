@@ -1,0 +1,65 @@
+"""What a run's code asks others for: a part of `runtime.WorkflowRun`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perdure.model.commands import RequestCancelExternalWorkflow, SignalExternalWorkflow
+from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.sdk.interceptors import WorkflowChains
+from perdure.sdk.workflow.context import ChildOptions
+from perdure.sdk.workflow.definition import WorkflowDefinition
+from perdure.sdk.workflow.futures import ActivityFuture, AnswerFuture, ChildFuture
+from perdure.sdk.workflow.interception import Outbound
+from perdure.sdk.workflow.ledger import Ledger
+from perdure.sdk.workflow.local import LocalFuture, Locals
+from perdure.sdk.workflow.saga import for_activity, for_child
+
+
+class Asking:
+    """Activities, children and messages to other workflows, through interceptors where there are some."""
+
+    def __init__(self, ledger: Ledger, chains: WorkflowChains) -> None:
+        self._ledger = ledger
+        self.locals = Locals(ledger)
+        self._outbound = None if chains.outbound is None else Outbound(chains.outbound, ledger)
+
+    def start_activity(
+        self,
+        definition: ActivityDefinition,
+        options: ActivityOptions,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> ActivityFuture:
+        self._ledger.check("an activity can't be started")
+        if self._outbound is not None:
+            return self._outbound.activity(definition, for_activity(options), args, kwargs)
+        return self._ledger.schedule(definition, for_activity(options), definition.signature.encode(args, kwargs))
+
+    def start_local(
+        self,
+        definition: ActivityDefinition,
+        options: ActivityOptions,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> LocalFuture:
+        self._ledger.check("a local activity can't be started")
+        if self._outbound is not None:
+            return self._outbound.local(self.locals, definition, options, args, kwargs)
+        return self.locals.start(definition, options, definition.signature.encode(args, kwargs))
+
+    def start_child(
+        self,
+        definition: WorkflowDefinition,
+        options: ChildOptions,
+        args: Sequence[object],
+        kwargs: dict[str, object],
+    ) -> ChildFuture:
+        self._ledger.check("a child workflow can't be started")
+        if self._outbound is not None:
+            return self._outbound.child(definition, for_child(options), args, kwargs)
+        return self._ledger.start_child(definition, for_child(options), definition.signature.encode(args, kwargs))
+
+    def send(self, command: SignalExternalWorkflow | RequestCancelExternalWorkflow) -> AnswerFuture:
+        self._ledger.check("nothing can be sent to other workflows")
+        return self._ledger.send(command) if self._outbound is None else self._outbound.send(command)

@@ -1,0 +1,260 @@
+"""Local activities of one run: what its code has asked for, and what has come of it.
+
+The worker runs them between two steps of the same workflow task. Each outcome is a marker, recorded with the task's
+completion; a replay takes the outcomes from there, in their order, each followed by a run of the loop until it is idle:
+as it was when they happened.
+
+::
+
+    start() → pending → taken by the worker → resolve(marker) → the future is done
+                 ▲                               └─ a long backoff: a timer of the workflow ─┐
+                 └───────────────────────────────────────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import DecodeError, Struct, json
+
+from perdure.clock import SECOND
+from perdure.errors import NondeterminismError
+from perdure.model.commands import RecordMarker
+from perdure.model.failures import Failure
+from perdure.model.payloads import NULL, Payload, Payloads
+from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.sdk.failures import ExceptionResolver, exception_of
+from perdure.sdk.workflow.context import thread
+from perdure.sdk.workflow.ledger import EVICTED, Header, Ledger
+from perdure.sdk.workflow.loop import LoopFuture
+from perdure.sdk.workflow.plain import block
+from perdure.sdk.workflow.source import user_line
+
+LOCAL: Final = "core_local_activity"
+"""The name of a local activity's marker, as Temporal's SDKs have it."""
+
+_DATA, _RESULT, _FAILURE = "data", "result", "failure"
+
+
+class LocalCall(Struct, frozen=True):
+    """A local activity that is to be begun, or begun again after so many attempts. seq: which one it is, in this
+    run."""
+
+    seq: int
+    activity_type: str
+    input: Payloads
+    options: ActivityOptions
+    header: Header
+    attempt: int = 1
+    last_failure: Failure | None = None
+
+
+class LocalOutcome(Struct, frozen=True):
+    """What has become of one. At most one of result and failure is set; neither: it was cancelled. backoff:
+    microseconds after which it is to be tried again, after `attempt`."""
+
+    result: Payload | None = None
+    failure: Failure | None = None
+    attempt: int = 1
+    backoff: int = 0
+
+
+class _Data(Struct, frozen=True):
+    """The part of a marker that says what it is of. time: the workflow's time when it happened."""
+
+    seq: int
+    activity_type: str
+    digest: int
+    attempt: int
+    time: int
+    backoff: int = 0
+    cancelled: bool = False
+
+
+class LocalFuture(LoopFuture[object]):
+    """The outcome of a local activity."""
+
+    __slots__ = ("_locals", "asked", "begun", "call", "decode", "digest", "line", "timer")
+
+    def __init__(self, locals: Locals, call: LocalCall, decode: Callable[[Payload], object], line: str) -> None:
+        super().__init__(locals.ledger.loop)
+        self._locals = locals
+        self.call = call
+        self.decode = decode
+        self.digest = _digest(call.input)
+        self.line = line
+        self.begun = self.asked = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    def cancel(self, msg: object = None) -> bool:
+        if self.done():
+            return False
+        if self.asked:
+            return True
+        if self._locals.cancel(self):
+            return super().cancel(msg)
+        self.asked = True
+        return True
+
+    def stopped(self) -> None:
+        """It has ended because its end was asked for."""
+        super().cancel()
+
+    def result(self) -> object:
+        return block(self) if thread.plain and not self.done() else super().result()
+
+
+class Locals:
+    """The local activities of one run. pending: those that have no outcome and don't wait for a timer."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.pending: dict[int, LocalFuture] = {}
+        self.unwanted: list[int] = []  # those that the worker is to tell to stop
+        self._count = 0
+
+    def start(
+        self, definition: ActivityDefinition, options: ActivityOptions, payloads: Payloads, header: Header = None
+    ) -> LocalFuture:
+        """Ask for one."""
+        policy = options.retry_policy
+        if policy.hold_on or policy.on_exhausted == "hold":
+            raise ValueError(
+                f"activity {definition.name}: its retry policy holds, and a local activity can't wait for a person: "
+                f"give it another one, .options(retry_policy=…).local(…), or call it as an activity"
+            )
+        self._count += 1
+        call = LocalCall(self._count, definition.name, payloads, options, header)
+        future = LocalFuture(self, call, definition.signature.decode_result, user_line())
+        self.pending[call.seq] = future
+        return future
+
+    def cancel(self, future: LocalFuture) -> bool:
+        """One is not wanted any more. Whether that is its end here; False where its own end is waited for."""
+        refusal = self.ledger.refusal
+        if refusal:
+            if refusal != EVICTED:
+                self.ledger.check("nothing can be cancelled")
+            return True
+        if future.timer is not None:
+            future.timer.cancel()
+            return True
+        how = future.call.options.cancellation_type
+        if how != "abandon" and future.begun:
+            self.unwanted.append(future.call.seq)
+        if how == "wait" and future.begun:
+            return False
+        del self.pending[future.call.seq]
+        return True
+
+    # --- The worker -------------------------------------------------------------------------------------
+    @property
+    def waiting(self) -> bool:
+        """Whether there are some that the worker has not begun."""
+        return any(not future.begun for future in self.pending.values())
+
+    def take(self) -> list[LocalCall]:
+        """Those that are to be begun."""
+        taken = [future for future in self.pending.values() if not future.begun]
+        for future in taken:
+            future.begun = True
+        return [future.call for future in taken]
+
+    def give_up(self) -> None:
+        """The run ends: nobody waits for them any more."""
+        self.unwanted += self.pending
+        self.pending.clear()
+
+    # --- Outcomes ---------------------------------------------------------------------------------------
+    def happened(self, seq: int, outcome: LocalOutcome, time: int, resolver: ExceptionResolver) -> bool:
+        """One has an outcome; whether anybody waits for that."""
+        future = self.pending.get(seq)
+        if future is None:
+            return False
+        cancelled = outcome.result is None and outcome.failure is None
+        data = _Data(seq, future.call.activity_type, future.digest, outcome.attempt, time, outcome.backoff, cancelled)
+        details = {_DATA: Payload(json.encode(data))}
+        if outcome.result is not None:
+            details[_RESULT] = outcome.result
+        if outcome.failure is not None:
+            details[_FAILURE] = Payload(json.encode(outcome.failure))
+        self._resolve(future, data, details, resolver)
+        return True
+
+    def replay(self, details: dict[str, Payload], resolver: ExceptionResolver) -> int:
+        """The history records an outcome. The workflow's time when it happened.
+
+        Raises NondeterminismError where the code has asked for no such local activity.
+        """
+        try:
+            data = json.decode(details[_DATA].data, type=_Data)
+        except (KeyError, DecodeError) as error:
+            text = f"the history has the marker of a local activity that can't be read: {error}"
+            raise NondeterminismError(text) from None
+        self._resolve(self._recorded(data), data, details, resolver)
+        return data.time
+
+    def _recorded(self, data: _Data) -> LocalFuture:
+        """The one whose outcome is recorded: of the same type and input; or, its input has changed, the only one of its
+        type."""
+        alike = [future for future in self.pending.values() if future.call.activity_type == data.activity_type]
+        same = [future for future in alike if future.digest == data.digest]
+        if same:
+            return same[0]
+        if len(alike) == 1:
+            return alike[0]
+        asked = "\n".join(
+            f"  local activity {future.call.activity_type}{f' at {future.line}' if future.line else ''}"
+            for future in self.pending.values()
+        )
+        raise NondeterminismError(
+            f"the workflow's code does something else than its history says\n"
+            f"recorded, but the code doesn't ask for it:\n"
+            f"  the outcome of local activity {data.activity_type}\n"
+            f"asked for by the code, and without an outcome at this point:\n{asked or '  no local activity'}\n"
+            f"Workflow code must do the same when it is replayed: put the change back, then the run goes on",
+            next((future.line for future in self.pending.values()), ""),
+        )
+
+    def _resolve(
+        self, future: LocalFuture, data: _Data, details: dict[str, Payload], resolver: ExceptionResolver
+    ) -> None:
+        self.ledger.issue(RecordMarker(LOCAL, details))
+        self._count = max(self._count, data.seq)
+        del self.pending[future.call.seq]
+        encoded = details.get(_FAILURE)
+        failure = None if encoded is None else json.decode(encoded.data, type=Failure)
+        if data.backoff:
+            self._try_later(future, data, failure)
+        elif data.cancelled:
+            future.stopped()
+        elif failure is not None:
+            future.set_exception(exception_of(failure, resolver, of="activity"))
+        else:
+            try:
+                value = future.decode(details.get(_RESULT, NULL))
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+    def _try_later(self, future: LocalFuture, data: _Data, failure: Failure | None) -> None:
+        def again() -> None:
+            future.timer, future.begun = None, False
+            self.pending[future.call.seq] = future
+
+        call = future.call
+        future.call = LocalCall(
+            call.seq, call.activity_type, call.input, call.options, call.header, data.attempt + 1, failure
+        )
+        future.timer = self.ledger.loop.call_later(data.backoff / SECOND, again)
+
+
+def _digest(payloads: Payloads) -> int:
+    digest = 0
+    for payload in payloads:
+        digest = zlib.crc32(payload.data, digest)
+    return digest

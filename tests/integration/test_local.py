@@ -1,0 +1,279 @@
+"""Local activities: run by the workflow's own worker, recorded with its workflow task."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from perdure import ActivityTimedOut, ApplicationError, RetryPolicy, activity, workflow
+from perdure.model.events import MarkerRecorded
+from perdure.sdk.activity.definition import CancellationType
+from perdure.sdk.client.client import Client
+from perdure.sdk.worker import workflows
+from perdure.sdk.workflow.calls import WorkflowFunction
+from tests.integration.engines import Engine, Simulation, described, event_names, failing_task
+from tests.integration.work import Gate, wait_at
+
+SOON = RetryPolicy(initial_interval="1ms", maximum_attempts=3)
+
+
+class Unlucky(Exception):
+    """For the tests."""
+
+
+@activity(name="local.double")
+async def double(n: int) -> int:
+    assert activity.info().is_local == (n < 100)
+    return n * 2
+
+
+@activity(name="local.name_of")
+def name_of(n: int) -> str:
+    return f"name {n}"
+
+
+@activity(name="local.fails", retry_policy=SOON)
+async def fails(until: int) -> int:
+    if activity.info().attempt < until:
+        raise Unlucky(f"attempt {activity.info().attempt}")
+    return activity.info().attempt
+
+
+@workflow(name="local.chain")
+async def chain(n: int) -> int:
+    for _ in range(10):
+        n = await double.local(n) // 2 + 1
+    return n
+
+
+@workflow(name="local.mixed")
+async def mixed() -> list[object]:
+    first, second, names = await asyncio.gather(double.local(1), double(100), name_of.local(3))
+    await asyncio.sleep(0.001)
+    third = await double.local(second // 10)
+    return [first, second, names, third]
+
+
+@workflow(name="local.plain")
+def plain() -> list[object]:
+    return [name_of.local(1).result(), double.local(2).result()]
+
+
+@workflow(name="local.failing")
+async def failing(until: int) -> object:
+    try:
+        return await fails.local(until)
+    except Unlucky as error:
+        return str(error)
+
+
+@workflow(name="local.bad")
+async def bad() -> None:
+    await double.options(retry_policy=RetryPolicy(on_exhausted="hold")).local(1)
+
+
+async def test_ten_steps_are_one_workflow_task(client: Client) -> None:
+    handle = await client.start(chain(0))
+    assert await handle.result() == 10
+    names = await event_names(handle)
+    assert names.count("MarkerRecorded") == 10 and names.count("WorkflowTaskCompleted") == 1
+    assert "ActivityTaskScheduled" not in names
+
+
+async def test_they_go_with_everything_else(client: Client) -> None:
+    assert await client.run(mixed()) == [2, 200, "name 3", 40]
+    assert await client.run(plain()) == ["name 1", 4]
+
+
+@pytest.mark.parametrize(("until", "result"), [(1, 1), (3, 3), (9, "attempt 3")])
+async def test_they_are_tried_again_and_raise_as_themselves(client: Client, until: int, result: object) -> None:
+    assert await client.run(failing(until)) == result
+
+
+async def test_a_replay_takes_the_recorded_outcomes(engine: Engine) -> None:
+    runs: list[int] = []
+
+    @activity(name="local.counted")
+    async def counted(n: int) -> int:
+        runs.append(n)
+        return n
+
+    @workflow(name="local.replayed")
+    async def replayed() -> list[int]:
+        done = list(await asyncio.gather(*[counted.local(n) for n in range(3)]))
+        await workflow.receive("go", bool)
+        return [*done, await counted.local(3)]
+
+    async with engine.open() as client:
+        handle = await client.start(replayed(), id="r")
+        await described(handle, lambda d: d.history_length >= 7)
+    async with engine.open() as client:
+        handle = client.get("r", replayed)
+        await handle.signal("go", True)
+        assert await handle.result() == [0, 1, 2, 3]
+    assert runs == [0, 1, 2, 3]
+
+
+async def test_a_task_that_they_hold_open_reports_and_goes_on(
+    engine: Engine, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflows, "LOCAL_ACTIVITY_REPORT", 0.002)  # of ten seconds
+    gate = Gate.named("local.long")
+
+    @workflow(name="local.long")
+    class Long:
+        def __init__(self) -> None:
+            self.heard = 0
+
+        async def run(self) -> tuple[int, str, int]:
+            first = await double.local(4)
+            return first, await wait_at.local("local.long"), self.heard
+
+        @workflow.signal
+        def hear(self) -> None:
+            self.heard += 1
+
+    handle = await client.start(Long())
+    await gate.reached.wait()
+    await handle.signal(Long.hear)
+    await described(handle, lambda d: d.history_length > 20)
+    gate.open()
+    assert await handle.result() == (8, "local.long", 1)
+    # Where another node takes a message while the task is open, what the task has come to is refused.
+    assert gate.arrived == 1 or engine.kind in ("nodes", "postgres")
+
+
+async def test_what_a_worker_did_not_finish_runs_again(engine: Engine) -> None:
+    ran: list[int] = []
+    gate = Gate.named("local.again")
+
+    @activity(name="local.first")
+    async def first() -> int:
+        ran.append(1)
+        return len(ran)
+
+    @workflow(name="local.again")
+    async def again() -> int:
+        before = await first.local()
+        await wait_at.local("local.again")
+        return before
+
+    async with engine.open() as client:
+        await client.start(again(), id="a")
+        await gate.reached.wait()
+    gate.open()
+    async with engine.open() as client:
+        assert await client.get("a", again).result() == len(ran) > 1
+
+
+async def test_what_takes_too_long_is_timed_out(client: Client) -> None:
+    Gate.named("local.slow")
+
+    @workflow(name="local.slow")
+    async def slow() -> str:
+        try:
+            once = RetryPolicy(maximum_attempts=1)
+            return await wait_at.options(start_to_close_timeout="20ms", retry_policy=once).local("local.slow")
+        except ActivityTimedOut as error:
+            return error.timeout
+
+    assert await client.run(slow()) == "start_to_close"
+
+
+@pytest.mark.parametrize("how", ["try", "wait", "abandon"])
+async def test_they_are_cancelled(client: Client, how: CancellationType) -> None:
+    gate = Gate.named("local.cancelled")
+
+    @workflow(name="local.cancels")
+    async def cancels() -> str:
+        handle = wait_at.options(cancellation_type=how).local("local.cancelled")
+        quick = await double.local(1)
+        handle.cancel()
+        try:
+            await handle
+        except asyncio.CancelledError:
+            return f"cancelled {quick}"
+        return "went on"
+
+    handle = await client.start(cancels())
+    assert await handle.result() == "cancelled 2"
+    if how != "abandon":
+        await gate.cancelled.wait()
+
+
+async def test_a_long_backoff_is_a_timer_of_the_workflow(simulation: Simulation) -> None:
+    @activity(name="local.seldom", retry_policy=RetryPolicy(initial_interval="1h"))
+    async def seldom() -> int:
+        if activity.info().attempt == 1:
+            raise ApplicationError("not yet")
+        return activity.info().attempt
+
+    @workflow(name="local.patient")
+    async def patient() -> tuple[int, float]:
+        began = workflow.now()
+        return await seldom.local(), (workflow.now() - began) / timedelta(hours=1)
+
+    async def start(client: Client) -> None:
+        handle = await client.start(patient(), id="p")
+        await described(handle, lambda d: d.pending_timers == 1)
+
+    async def wait(client: Client) -> tuple[int, float]:
+        return await client.get("p", patient).result()
+
+    await asyncio.to_thread(simulation.run, start)
+    attempt, hours = await asyncio.to_thread(simulation.run, wait)
+    assert attempt == 2 and hours > 0.7
+
+
+async def test_a_change_of_code_is_noticed(engine: Engine) -> None:
+    def define(*, changed: bool) -> WorkflowFunction[[], int]:
+        @workflow(name="local.changes")
+        async def changes() -> int:
+            total = 0 if changed else await double.local(1)
+            await workflow.receive("go", bool)
+            return total
+
+        return changes
+
+    before = define(changed=False)
+    async with engine.open() as client:
+        handle = await client.start(before(), id="c")
+        await described(handle, lambda d: d.history_length >= 5)
+    define(changed=True)
+    async with engine.open() as client:
+        handle = client.get("c")
+        await handle.signal("go", True)
+        failure, _, _ = await failing_task(handle)
+        assert "the outcome of local activity local.double" in failure and "no local activity" in failure
+        define(changed=False)
+
+
+async def test_markers_say_what_they_are_of(client: Client) -> None:
+    handle = await client.start(failing(9))
+    await handle.result()
+    (marker,) = [event async for event in handle.history() if isinstance(event, MarkerRecorded)]
+    assert marker.marker_name == "core_local_activity"
+    assert set(marker.details) == {"data", "failure"}
+
+
+async def test_what_a_local_activity_can_not_be_is_refused(client: Client) -> None:
+    @activity(name="local.later", retry_policy=RetryPolicy(maximum_attempts=1))
+    async def later() -> None:
+        raise activity.CompleteLater()
+
+    @workflow(name="local.not_later")
+    async def not_later() -> str:
+        try:
+            await later.local()
+        except ApplicationError as error:
+            return str(error)
+        return ""
+
+    handle = await client.start(bad())
+    failure, _, _ = await failing_task(handle)
+    assert "a local activity can't wait for a person" in failure
+    assert "can't be completed later" in await client.run(not_later())
+    with pytest.raises(RuntimeError, match=r"double\.local\(\) can only be used inside a workflow"):
+        double.local(1)
