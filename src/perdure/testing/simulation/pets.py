@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 from perdure.errors import ApplicationError
-from perdure.sdk.workflow import runtime
+from perdure.sdk.workflow import facts
 from perdure.sdk.workflow.api import workflow
 from perdure.testing.simulation.attempts import Step
 from perdure.testing.simulation.families import child_id, clerk, look_at
@@ -20,7 +20,7 @@ EVENTS = 25
 @contextmanager
 def rolling_over_early() -> Generator[None]:
     """Entities that are begun meanwhile live through many runs."""
-    with patch.object(runtime, "SUGGEST_CONTINUE_AS_NEW_EVENTS", EVENTS):
+    with patch.object(facts, "SUGGEST_CONTINUE_AS_NEW_EVENTS", EVENTS):
         yield
 
 
