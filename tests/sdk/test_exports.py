@@ -22,8 +22,7 @@ def python(code: str) -> str:
 
 def test_all_errors_are_public() -> None:
     classes = {name for name, value in vars(errors).items() if isinstance(value, type)}
-    # The one has to do with the runtime only, the other is `activity.CompleteLater`.
-    assert classes - set(perdure.__all__) == {"Evicted", "CompleteLater"}
+    assert classes - set(perdure.__all__) == {"Evicted"}  # which has to do with the runtime only
 
 
 def test_importing_perdure_loads_no_engine_and_no_server() -> None:
