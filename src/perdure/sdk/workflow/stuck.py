@@ -87,14 +87,16 @@ class Watcher:
         self._restless = _LOOKS * restless // tolerated
         self._seen: dict[int, _Seen] = {}  # by thread
         self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="perdure-workflow-watch", daemon=True)
 
     def start(self) -> None:
         """Begin, in a thread."""
-        threading.Thread(target=self._run, name="perdure-workflow-watch", daemon=True).start()
+        self._thread.start()
 
     def stop(self) -> None:
-        """End. The thread goes within moments."""
+        """End; when this returns, all that it noticed was said."""
         self._stopped.set()
+        self._thread.join()
 
     def _run(self) -> None:
         while not self._stopped.wait(self._tolerated / SECOND / _LOOKS):
