@@ -11,7 +11,7 @@ from perdure import ActivityTimedOut, ApplicationError, RetryPolicy, activity, w
 from perdure.model.events import MarkerRecorded
 from perdure.sdk.activity.definition import CancellationType
 from perdure.sdk.client.client import Client
-from perdure.sdk.worker import workflows
+from perdure.sdk.worker import local, workflows
 from perdure.sdk.workflow.calls import WorkflowFunction
 from tests.integration.engines import Engine, Simulation, described, event_names, failing_task
 from tests.integration.work import Gate, wait_at
@@ -180,6 +180,21 @@ async def test_what_takes_too_long_is_timed_out(client: Client) -> None:
             return error.timeout
 
     assert await client.run(slow()) == "start_to_close"
+
+
+async def test_there_is_a_bound_on_how_long_one_may_take(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "LOCAL_ACTIVITY_TIMEOUT", 20_000)
+    Gate.named("local.endless")
+
+    @workflow(name="local.endless")
+    async def endless() -> str:
+        once = wait_at.options(start_to_close_timeout="1h", retry_policy=RetryPolicy(maximum_attempts=1))
+        try:
+            return await once.local("local.endless")
+        except ActivityTimedOut as error:
+            return str(error)
+
+    assert await client.run(endless()) == "local activity work.wait_at, attempt 1: start_to_close timeout"
 
 
 @pytest.mark.parametrize("how", ["try", "wait", "abandon"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from perdure.clock import MINUTE, SECOND
 from perdure.engine.core import effects as fx
@@ -359,3 +360,12 @@ def test_a_clock_that_is_set_back_during_a_task_does_not_turn_its_events_around(
     else:
         run.complete(*([c.CompleteWorkflow(payload(1))] if end == "refused" else []))
     assert {event.time for event in run.history[2:]} == {NOW + MINUTE}
+
+
+def test_a_task_that_local_activities_hold_open_is_followed_by_another() -> None:
+    run = Run.begin()
+    run.take()
+    run.decide(replace(run.completion(c.RecordMarker("m", {})), more=True))
+    assert run.names()[-3:] == ["WorkflowTaskCompleted", "MarkerRecorded", "WorkflowTaskScheduled"]
+    run.complete(c.CompleteWorkflow(payload(1)))
+    assert run.state.status == "Completed"
