@@ -54,6 +54,8 @@ class UpdateProgressed(Struct, frozen=True, gc=False):
 class SendHistory(Struct, frozen=True, gc=False):
     """The worker that has the workflow task wants the whole history."""
 
+    given: int  # which giving of the task is meant: it may be at another worker when this is done
+
 
 class WakeServed(Struct, frozen=True, gc=False):
     """A wake-up of this run (its `storage.RunKey`) was acted on."""

@@ -234,7 +234,7 @@ class Offers:
     def history(self, live: Live) -> None:
         """The worker of the taken task needs the whole history, which is read once all of it is on disk."""
         live.wants_history = True
-        self._serving.act(live, [fx.SendHistory()])
+        self._serving.act(live, [fx.SendHistory(live.run.given)])
         if live.row is not None:
             self._serving.dirty(live, live.row)
 

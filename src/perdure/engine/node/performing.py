@@ -75,7 +75,7 @@ class Performing:
         self._node.serving.submit(live.chain, Work(answer, None, live.run.ref.run_id))
 
     def send_history(self, live: Live, effect: fx.SendHistory) -> None:
-        self._node.reading.task_history(live)
+        self._node.reading.task_history(live, effect.given)
 
     def wake_served(self, live: Live, effect: fx.WakeServed) -> None:
         self._node.wakeups.done(effect.key)

@@ -86,16 +86,17 @@ class Reading:
             live.sticky = ""
             self._node.serving.offers.history(live)
 
-    def task_history(self, live: Live) -> None:
+    def task_history(self, live: Live, given: int) -> None:
         """Send the whole history, which is on disk, to the worker that has the workflow task."""
-        self._node.spawn(self._task_history(live))
+        self._node.spawn(self._task_history(live, given))
 
-    async def _task_history(self, live: Live) -> None:
+    async def _task_history(self, live: Live, given: int) -> None:
         execution = live.run
-        taken, given = execution.taken, execution.given
-        if taken is None:
-            return
+        taken = execution.taken
+        if taken is None or execution.given != given:
+            return  # it was given to another, whose news need not be on disk yet
         events = await self.whole(live.key, taken.event_id)
+        assert events[-1].id == taken.event_id
         worker = self._node.dispatcher.workers.get(execution.taken_by)
         if live.gone or execution.taken is None or execution.given != given or worker is None:
             return  # it was given to another
