@@ -111,7 +111,7 @@ async def try_to_open(path: str, uid: str) -> None:
 async def fill(folder: str) -> None:
     """Write until the disk is full, free space, write on; tell what was acknowledged and what is there."""
     ballast = Path(folder, "ballast")
-    ballast.write_bytes(b"x" * 1_500_000)
+    ballast.write_bytes(b"x" * 3_500_000)
     store = SqliteStore(Path(folder, "perdure.db"))
     await store.open(NOW)
     last = start("a")

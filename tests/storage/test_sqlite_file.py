@@ -367,7 +367,7 @@ async def test_a_full_file(path: Path) -> None:
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    mount = f'mount -t tmpfs -o size=4m tmpfs {tmp_path} && exec "$@"'
+    mount = f'mount -t tmpfs -o size=6m tmpfs {tmp_path} && exec "$@"'
     namespace = ["unshare", "--mount", *(["--user", "--map-root-user"] if os.getuid() else [])]
     if subprocess.run([*namespace, "sh", "-c", mount, "sh", "true"], capture_output=True, check=False).returncode:
         pytest.skip("this user can't mount a small disk")
