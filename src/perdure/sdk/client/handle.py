@@ -123,7 +123,11 @@ class WorkflowHandle(Interventions, Generic[R_co]):
         return await self._in_time(self._result())
 
     async def cancel(self, reason: str = "") -> None:
-        """Ask the workflow to stop: its code sees `CancelledError` and may clean up."""
+        """Ask the workflow to stop: its code sees `CancelledError` and may clean up. Asking again changes nothing.
+
+        Args:
+            reason: why; it stands in the history.
+        """
         client = self._client
         await self._call(
             CancelWorkflowRequest(
@@ -137,7 +141,11 @@ class WorkflowHandle(Interventions, Generic[R_co]):
         )
 
     async def terminate(self, reason: str = "") -> None:
-        """End the workflow at once. Its code has no say, and cleans nothing up."""
+        """End the workflow at once. Its code has no say, and cleans nothing up; its children follow their policies.
+
+        Args:
+            reason: why; `WorkflowTerminated` tells it to whoever waits for the result.
+        """
         client = self._client
         await self._call(
             TerminateWorkflow(client.namespace, self.id, self._messages_to, text(reason, "reason"), client.identity)
@@ -284,7 +292,11 @@ class WorkflowHandle(Interventions, Generic[R_co]):
         return describe(await self._call(DescribeWorkflow(self._client.namespace, self.id, self._messages_to)))
 
     async def history(self) -> AsyncIterator[HistoryEvent]:
-        """The events of one run, in order. They are read page by page."""
+        """The events of one run, in order: of the latest, unless the handle is of another. They are read page by page::
+
+        async for event in handle.history():
+            print(event.id, type(event).__name__)
+        """
         run_id, token = self.run_id or "", 0
         while True:
             page = await self._call(GetHistory(self._client.namespace, self.id, run_id, token))
@@ -371,6 +383,10 @@ class WorkflowHandle(Interventions, Generic[R_co]):
             activity_id: which one; `describe` tells them.
             error: what the workflow's code sees; a text becomes an `ApplicationError`.
             note: why; it stands in the journal, with who and when.
+
+        Raises:
+            NotFound: there is no such pending activity; the message tells those there are.
+            TypeError: the error is neither an exception nor a text.
         """
         client = self._client
         failure = reported_failure(error)

@@ -34,14 +34,23 @@ class WorkflowInfo:
     workflow_id: str
     run_id: str
     workflow_type: str
+    """The name that it is started by."""
     task_queue: str
+    """Whose workers run its code, and its activities unless they say another."""
     attempt: int
+    """Which attempt of the workflow this run is, counted from 1, where it has a retry policy."""
     start_time: datetime
+    """When the run began, in UTC."""
     history_length: int
+    """Events so far, as its code has seen them; the same in a replay."""
     history_bytes: int
+    """Their size."""
     continue_as_new_suggested: bool
+    """Whether the history is so long that the run should go on as a new one soon (`workflow.continue_as_new`)."""
     parent_workflow_id: str | None
+    """The workflow whose child it is."""
     is_replaying: bool
+    """Whether what runs now has run before. Nothing but what leaves the workflow, such as a log, may depend on it."""
     schedule_id: str | None = None
     """The schedule that has started the workflow."""
     scheduled_time: datetime | None = None
