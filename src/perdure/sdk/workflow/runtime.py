@@ -159,22 +159,24 @@ class WorkflowRun(Asking):
         if self.broken or self.closed or task.previous != self.position:
             raise RuntimeError(f"run {self.ref.run_id} can't take this task: it is broken, closed or elsewhere")
         self._open_task = task
-        return self._step(lambda: self._begin_live(task))
+        return self._step(task, lambda: self._begin_live(task))
 
     def resume(self, seq: int, outcome: LocalOutcome, elapsed: int) -> Answer | None:
         """Go on with a task when a local activity has an outcome, so many microseconds after the task began."""
 
+        task = self._open
+
         def resolve() -> None:
-            time = max(self._time, self._open.time + elapsed)
+            time = max(self._time, task.time + elapsed)
             if self._closing is None and self.locals.happened(seq, outcome, time, self._resolver):
                 self._move_time(time)
                 self._settle()
 
-        return self._step(resolve)
+        return self._step(task, resolve)
 
     def report(self) -> Answer | None:
         """Answer a task although local activities run on: another one is to follow."""
-        return self._step(lambda: None, more=True)
+        return self._step(self._open, lambda: None, more=True)
 
     @property
     def started(self) -> e.WorkflowExecutionStarted:
@@ -186,14 +188,14 @@ class WorkflowRun(Asking):
         assert self._open_task is not None
         return self._open_task
 
-    def _step(self, work: Callable[[], None], *, more: bool = False) -> Answer | None:
-        task = self._open
+    def _step(self, task: WorkflowTask, work: Callable[[], None], *, more: bool = False) -> Answer | None:
         try:
             with Activation(self, self._loop):
                 work()
                 if self.locals.pending and self._closing is None and not more:
                     return None
-                issued = self._end_live(task)
+                issued = self._finish()
+            self._sent = [item for item in issued if type(item[0]) is not RejectUpdate] if task.updates else issued
             self._open_task = None  # which holds its events
         except KeyboardInterrupt:
             self.broken = True
@@ -316,11 +318,6 @@ class WorkflowRun(Asking):
             if self._successor is None:  # else the next run takes it
                 self._listener().admit(update)
                 self._settle()
-
-    def _end_live(self, task: WorkflowTask) -> list[Issued]:
-        issued = self._finish()
-        self._sent = [item for item in issued if type(item[0]) is not RejectUpdate] if task.updates else issued
-        return issued
 
     def _use(self, flags: tuple[int, ...]) -> None:
         """Behave as the flags of a workflow task say."""
