@@ -229,6 +229,33 @@ async def test_a_worker_without_codecs_loses_nothing(engine: Engine) -> None:
         assert (await client.get("all", Everything).result())[-1] == "plain"
 
 
+@activity(name="codecs.looked_up")
+async def looked_up() -> str:
+    return SECRET
+
+
+@workflow(name="codecs.with_markers")
+async def with_markers(patched: bool) -> str:
+    found = str(workflow.patched("louder")) if patched else await looked_up.local()
+    await workflow.receive("go", str)
+    return found
+
+
+@pytest.mark.parametrize("patched", [True, False])
+async def test_a_marker_that_cant_be_read_is_no_change_of_the_code(engine: Engine, patched: bool) -> None:
+    async with engine.open(codecs=codecs()) as client:
+        handle = await client.start(with_markers(patched), id="marked")
+        await described(handle, lambda d: d.history_length > 4 and d.workflow_task is None)
+    async with engine.open() as client:
+        handle = client.get("marked", with_markers)
+        await handle.signal("go", "on")
+        failure, _, _ = await failing_task(handle)
+        assert "marker" in failure and "codecs=[…]" in failure
+        assert "NondeterminismError" not in failure
+    async with engine.open(codecs=codecs()) as client:
+        assert await client.get("marked", with_markers).result() == (str(True) if patched else SECRET)
+
+
 async def test_a_value_over_the_limit_may_shrink_below_it(engine: Engine) -> None:
     @workflow(name="codecs.large")
     async def large(text: str) -> str:

@@ -18,6 +18,7 @@ from perdure import (
     InboundCall,
     Interceptor,
     OutboundCall,
+    Schedule,
     activity,
     embedded,
     workflow,
@@ -244,6 +245,41 @@ async def test_a_workflow_s_interceptor_is_guarded() -> None:
         handle = await client.start(child())
         failure, location, _ = await failing_task(handle)
         assert GuardError.__name__ in failure and "test_interceptors.py" in location
+
+
+async def test_a_schedule_s_headers_go_to_what_it_starts() -> None:
+    tracing, told = Tracing(), asyncio.get_running_loop().create_future()
+
+    @activity(name="interceptors.tell")
+    async def tell() -> None:
+        told.set_result(request_id.get())
+
+    @workflow(name="interceptors.scheduled")
+    async def scheduled() -> None:
+        await tell()
+
+    async with embedded(":memory:", interceptors=[tracing]) as client:
+        request_id.set("req-7")
+        schedule = await client.create_schedule("s", scheduled(), Schedule(every="30d"))
+        request_id.set("")
+        await schedule.trigger()
+        assert await told == "req-7"
+        await schedule.describe()
+        await schedule.delete()
+        assert [row.id async for row in client.list_schedules()] == []
+    assert [each for each in tracing.seen if "schedule" in each] == [
+        "client create_schedule interceptors.scheduled", "client trigger_schedule ", "client describe_schedule ",
+        "client delete_schedule ", "client list_schedules ",
+    ]  # fmt: skip
+
+
+async def test_a_hook_that_nobody_awaits_must_not_be_async() -> None:
+    class Slip(Interceptor):
+        async def workflow_call(self, call: OutboundCall, next: Callable[[OutboundCall], object]) -> object:
+            return next(call)
+
+    with pytest.raises(TypeError, match=r"Slip.workflow_call must be a plain `def`"):
+        embedded(":memory:", interceptors=[Slip()])
 
 
 async def test_wrong_interceptors_and_headers_are_refused() -> None:

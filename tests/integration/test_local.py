@@ -88,8 +88,13 @@ async def test_they_go_with_everything_else(client: Client) -> None:
 
 
 @pytest.mark.parametrize(("until", "result"), [(1, 1), (3, 3), (9, "attempt 3")])
-async def test_they_are_tried_again_and_raise_as_themselves(client: Client, until: int, result: object) -> None:
+async def test_they_are_tried_again_and_raise_as_themselves(
+    client: Client, until: int, result: object, caplog: pytest.LogCaptureFixture
+) -> None:
     assert await client.run(failing(until)) == result
+    told = [record.getMessage() for record in caplog.records if "of local activity" in record.getMessage()]
+    assert len(told) == (3 if until == 9 else until - 1)
+    assert all(f"attempt {n} of local activity" in text for n, text in enumerate(told, 1))
 
 
 async def test_a_replay_takes_the_recorded_outcomes(engine: Engine) -> None:

@@ -316,6 +316,13 @@ def _check_room(size: int, where: str) -> None:
         )
 
 
+def stored_json(payload: Payload, where: str) -> bytes:
+    """The JSON in a payload that the SDK itself has written. Raises CodecError where its codecs are missing."""
+    if payload.metadata is not None and ENCODING in payload.metadata:
+        raise _unread(payload, where)
+    return payload.data
+
+
 def _unread(payload: Payload, where: str) -> CodecError:
     metadata = payload.metadata or {}
     why = metadata.get(UNREADABLE)

@@ -11,6 +11,7 @@ when a client or a worker is made: where nobody overrides a hook, nothing is cal
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeVar, cast
@@ -21,6 +22,7 @@ from msgspec.structs import replace
 from perdure.errors import DecodeError
 from perdure.model.payloads import Payload
 from perdure.model.requests import Reply, Request, StartWorkflow
+from perdure.model.schedules import CreateSchedule, UpdateSchedule
 from perdure.sdk.converter import decode, encode
 from perdure.sdk.options import text
 
@@ -38,8 +40,9 @@ class ClientCall:
     """What a client asks for.
 
     operation: "start", "signal", "query", "update", "cancel", "terminate", "result", "describe", … name: of the
-    workflow's type where it is started, or of the signal, query or update. headers: go with starts, signals, queries
-    and updates.
+    workflow's type where it is started, or of the signal, query or update. headers: go with starts (those of a schedule
+    with each workflow that it starts), signals, queries and updates. What is asked about a schedule has its id as
+    workflow_id.
     """
 
     operation: str
@@ -124,6 +127,10 @@ class Interceptor:
         return next(call)
 
 
+_SYNCHRONOUS: Final = ("handle_query", "workflow_call")
+"""Hooks whose calls are not awaited."""
+
+
 class WorkflowChains(NamedTuple):
     """The hooks of workflows; None where there are none."""
 
@@ -137,12 +144,15 @@ NO_CHAINS: Final = WorkflowChains()
 
 
 def checked(interceptors: Sequence[Interceptor] | None) -> tuple[Interceptor, ...]:
-    """A list of interceptors. Raises TypeError where something else is in it."""
+    """A list of interceptors. Raises TypeError where something else is in it, or a hook is `async` that must not be."""
     found = tuple(interceptors or ())
     for each in cast("tuple[object, ...]", found):
         if not isinstance(each, Interceptor):
             made = f"{each.__name__}: make one of it, {each.__name__}()" if isinstance(each, type) else repr(each)
             raise TypeError(f"interceptors must be objects of perdure.Interceptor, not {made}")
+        for hook in _SYNCHRONOUS:
+            if inspect.iscoroutinefunction(getattr(type(each), hook)):
+                raise TypeError(f"{type(each).__name__}.{hook} must be a plain `def`: nobody awaits what it returns")
     return found
 
 
@@ -210,13 +220,17 @@ async def client_call(
     """Send a request through the interceptors of a client."""
     asked: Request[object] = request
     tag = cast(str, type(asked).__struct_config__.tag)
-    name = asked.workflow_type if isinstance(asked, StartWorkflow) else getattr(asked, "name", "")
+    starts = asked.schedule.start if isinstance(asked, CreateSchedule | UpdateSchedule) else asked
+    name = starts.workflow_type if isinstance(starts, StartWorkflow) else getattr(asked, "name", "")
     call = ClientCall(tag, asked.workflow_id, name)
     return cast(Reply, await through(call, lambda call: send(_with_headers(request, encode_headers(call.headers)))))
 
 
 def _with_headers(request: Request[Reply], header: Header | None) -> Request[Reply]:
     asked: Request[object] = request
+    if header is not None and isinstance(asked, CreateSchedule | UpdateSchedule):
+        start = _replaced(asked.schedule.start, header=header)
+        return _replaced(request, schedule=_replaced(asked.schedule, start=start))
     if header is None or "header" not in type(asked).__struct_fields__:
         return request
     if isinstance(asked, StartWorkflow) and asked.message is not None:

@@ -24,7 +24,6 @@ from perdure.sdk.client.description import (
     intervention_of,
     pause_of,
 )
-from perdure.sdk.client.requests import send
 from perdure.sdk.client.starts import StartOptions, start_request
 from perdure.sdk.client.timing import Schedule, at, engine_schedule, overlap_or_default, user_schedule
 from perdure.sdk.options import name as checked_name
@@ -279,7 +278,7 @@ class ScheduleHandle:
         return await self._call(s.DescribeSchedule(self._client.namespace, self.id))
 
     async def _call(self, request: Request[Reply]) -> Reply:
-        return await send(self._client.service, request, self._client.ids)
+        return await self._client.send(request)
 
     def __repr__(self) -> str:
         return f"<schedule {self.id!r}>"
@@ -368,7 +367,7 @@ class Schedules:
             text(note, "the note"),
             client.identity,
         )
-        await send(client.service, request, client.ids)
+        await client.send(request)
         return ScheduleHandle(client, id)
 
     def schedule(self, id: str, /) -> ScheduleHandle:
@@ -394,7 +393,7 @@ class Schedules:
         client = self._client()
         page, query = "", text(query, "the query")
         while True:
-            reply = await send(client.service, s.ListSchedules(client.namespace, "", query, page), client.ids)
+            reply = await client.send(s.ListSchedules(client.namespace, "", query, page))
             for listed in reply.rows:
                 yield ScheduleRow(
                     id=listed.workflow_id, workflow_type=listed.workflow_type, created=to_datetime(listed.start_time)

@@ -7,6 +7,7 @@ longer time, is told to the workflow's code.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +33,7 @@ from perdure.sdk.activity.outcomes import Outcome
 from perdure.sdk.interceptors import Chain
 from perdure.sdk.workflow.local import LocalCall, LocalOutcome
 
+_log: Final = logging.getLogger(__name__)
 TIMED_OUT: Final = ("perdure.errors.ActivityTimedOut", "perdure.errors.ActivityError", "builtins.TimeoutError")
 
 
@@ -166,6 +168,12 @@ class LocalActivities:
         """An attempt has failed: another one here, another one later, or the end."""
         self._stop_timer(local)
         delay = self._next_delay(local, failure)
+        _log.warning(
+            "workflow %r: attempt %d of local activity %s failed: %s%s; %s",
+            local.ref.workflow_id, local.attempt, local.call.activity_type, failure.text,
+            f" at {failure.location}" if failure.location else "",
+            "not tried again" if delay < 0 else f"tried again in {delay / SECOND:.3g} s",
+        )  # fmt: skip
         if delay < 0:
             self._end(local, LocalOutcome(None, failure, local.attempt))
         elif delay > LOCAL_ACTIVITY_BACKOFF:

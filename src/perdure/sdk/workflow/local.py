@@ -26,6 +26,7 @@ from perdure.model.commands import RecordMarker
 from perdure.model.failures import Failure
 from perdure.model.payloads import NULL, Payload, Payloads
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.sdk.converter import stored_json
 from perdure.sdk.failures import ExceptionResolver, exception_of
 from perdure.sdk.workflow.context import thread
 from perdure.sdk.workflow.ledger import EVICTED, Header, Ledger
@@ -187,10 +188,10 @@ class Locals:
     def replay(self, details: dict[str, Payload], resolver: ExceptionResolver) -> int:
         """The history records an outcome. The workflow's time when it happened.
 
-        Raises NondeterminismError where the code has asked for no such local activity.
+        Raises NondeterminismError where the code has asked for no such local activity, CodecError without the codecs.
         """
         try:
-            data = json.decode(details[_DATA].data, type=_Data)
+            data = json.decode(stored_json(details[_DATA], "the marker of a local activity"), type=_Data)
         except (KeyError, DecodeError) as error:
             text = f"the history has the marker of a local activity that can't be read: {error}"
             raise NondeterminismError(text) from None

@@ -21,7 +21,7 @@ from perdure.errors import NondeterminismError
 from perdure.model import events as e
 from perdure.model.commands import Command, RecordMarker
 from perdure.model.payloads import Payload
-from perdure.sdk.converter import encode
+from perdure.sdk.converter import encode, stored_json
 from perdure.sdk.options import name
 from perdure.sdk.workflow.source import user_line
 
@@ -109,9 +109,9 @@ class Patches:
 
 
 def patch_of(marker: RecordMarker | e.MarkerRecorded) -> Patch:
-    """What a patch's marker says. Raises NondeterminismError where it can't be read."""
+    """What a patch's marker says. Raises NondeterminismError where it says nothing, CodecError without its codecs."""
     try:
-        return _decode(marker.details[_DATA].data)
+        return _decode(stored_json(marker.details[_DATA], "a patch's marker"))
     except (KeyError, msgspec.MsgspecError) as error:
         raise NondeterminismError(f"the history has a marker {PATCH!r} that names no patch: {error!r}") from None
 
