@@ -25,7 +25,7 @@ from perdure.testing.simulation.schedules import Timed, Timekeepers, Told, check
 from perdure.testing.simulation.store import Faults
 from perdure.testing.simulation.workers import Outfit
 
-MAX_STEPS = 400_000
+MAX_STEPS = 150_000
 
 LONGEST = 30 * 24 * 3600.0
 """Seconds of simulated time after which a seed is stuck."""
