@@ -282,6 +282,29 @@ async def test_a_hook_that_nobody_awaits_must_not_be_async() -> None:
         embedded(":memory:", interceptors=[Slip()])
 
 
+async def test_a_hook_that_returns_nothing_is_named() -> None:
+    class Silent(Interceptor):
+        async def client_call(self, call: ClientCall, next: Callable[[ClientCall], Awaitable[object]]) -> object:
+            await next(call)
+
+    class SilentInside(Interceptor):
+        def workflow_call(self, call: OutboundCall, next: Callable[[OutboundCall], object]) -> object:
+            next(call)
+
+    @workflow(name="interceptors.asks")
+    async def asks() -> str:
+        return await who("x")
+
+    async with embedded(":memory:", interceptors=[Silent()]) as client:
+        with pytest.raises(TypeError, match="client_call returned None for 'start'"):
+            await client.start(asks())
+    async with embedded(":memory:", interceptors=[SilentInside()]) as client:
+        failure, _, _ = await failing_task(await client.start(asks()))
+        assert "workflow_call returned None for 'interceptors.who'" in failure
+    with pytest.raises(TypeError, match=r"interceptors must be a list: \[Silent\(…\)\]"):
+        embedded(":memory:", interceptors=cast("list[Interceptor]", Silent()))
+
+
 async def test_wrong_interceptors_and_headers_are_refused() -> None:
     for wrong, text in (([Tracing], "not Tracing: make one of it"), ([5], "not 5")):
         with pytest.raises(TypeError, match=f"interceptors must be objects of perdure.Interceptor, {text}"):

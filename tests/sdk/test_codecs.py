@@ -179,6 +179,7 @@ def test_a_key_that_is_none_is_named_and_not_shown(
     [
         ({}, 'give either key="env:NAME"'),
         ({"key": KEY}, "never the key itself"),
+        ({"key": "env:"}, "must be a reference with a name"),
         ({"key": "env:"}, "must be a reference"),
         ({"key": 5}, "not int"),
         ({"key": "env:A", "use": "a"}, "use= goes with keys="),

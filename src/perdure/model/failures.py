@@ -85,6 +85,12 @@ class Failure(Struct, frozen=True, array_like=True, gc=False):
         return ":".join((users or frames)[-1]) if frames else ""
 
     @property
+    def located(self) -> str:
+        """What it is, and where, as a log line tells it."""
+        where = self.location
+        return f"{self.text} at {where}" if where else self.text
+
+    @property
     def story(self) -> str:
         """Its traceback, with those of its members and of its cause."""
         parts = [self.traceback.rstrip()]

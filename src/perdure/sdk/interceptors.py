@@ -145,6 +145,8 @@ NO_CHAINS: Final = WorkflowChains()
 
 def checked(interceptors: Sequence[Interceptor] | None) -> tuple[Interceptor, ...]:
     """A list of interceptors. Raises TypeError where something else is in it, or a hook is `async` that must not be."""
+    if isinstance(interceptors, Interceptor):
+        raise TypeError(f"interceptors must be a list: [{type(interceptors).__name__}(…)]")
     found = tuple(interceptors or ())
     for each in cast("tuple[object, ...]", found):
         if not isinstance(each, Interceptor):
@@ -176,6 +178,13 @@ def chain(interceptors: Sequence[Interceptor], hook: str) -> Chain | None:
 
 def _around(hook: Callable[..., Any], next: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda call: hook(call, next)
+
+
+def returned(value: object, hook: str, what: str) -> object:
+    """What a hook has returned. Raises TypeError where that is nothing, though it must be what `next` returned."""
+    if value is None:
+        raise TypeError(f"an interceptor's {hook} returned None for {what!r}: it must return what `next` returns")
+    return value
 
 
 def workflow_chains(interceptors: Sequence[Interceptor]) -> WorkflowChains:
@@ -223,7 +232,8 @@ async def client_call(
     starts = asked.schedule.start if isinstance(asked, CreateSchedule | UpdateSchedule) else asked
     name = starts.workflow_type if isinstance(starts, StartWorkflow) else getattr(asked, "name", "")
     call = ClientCall(tag, asked.workflow_id, name)
-    return cast(Reply, await through(call, lambda call: send(_with_headers(request, encode_headers(call.headers)))))
+    reply = await through(call, lambda call: send(_with_headers(request, encode_headers(call.headers))))
+    return cast(Reply, returned(reply, "client_call", tag))
 
 
 def _with_headers(request: Request[Reply], header: Header | None) -> Request[Reply]:

@@ -63,9 +63,7 @@ class Performing:
         self._node.spawn(self._send(live, effect))
 
     def tell(self, live: Live, effect: fx.Tell) -> None:
-        failure = effect.failure
-        where = f" at {failure.location}" if failure.location else ""
-        logger.warning("%s: %s failed: %s%s; %s", live.chain, effect.what, failure.text, where, effect.then)
+        logger.warning("%s: %s failed: %s; %s", live.chain, effect.what, effect.failure.located, effect.then)
 
     async def _send(self, live: Live, effect: fx.Send) -> None:
         try:

@@ -150,7 +150,8 @@ def _checked(codecs: Iterable[object]) -> Sequence[PayloadCodec]:
     found: list[PayloadCodec] = []
     for codec in codecs:
         if not isinstance(codec, PayloadCodec):
-            raise TypeError(f"codecs must be PayloadCodecs, such as Zstd() or AesGcm(…), not {type(codec).__name__}")
+            made = f"{codec.__name__}: make one of it" if isinstance(codec, type) else type(codec).__name__
+            raise TypeError(f"codecs must be PayloadCodecs, such as Zstd() or AesGcm(…), not {made}")
         name = cast(object, getattr(codec, "encoding", None))
         if not isinstance(name, str) or not name or name in {*ENCODINGS, BLOB}:
             raise ValueError(f"{type(codec).__name__}.encoding must be a name of its own, not {name!r}")

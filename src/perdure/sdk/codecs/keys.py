@@ -23,6 +23,8 @@ def checked_reference(reference: object, what: str) -> str:
             f'{what} must be a reference such as "env:NAME" or "file:/path", not {type(reference).__name__}'
         )
     scheme, _, name = reference.partition(":")
+    if reference in ("env:", "file:"):
+        raise ValueError(f'{what} must be a reference with a name, "env:NAME" or "file:/path", not {reference!r}')
     if scheme not in ("env", "file") or not name:
         raise ValueError(
             f'{what} must be a reference, "env:NAME" or "file:/path", and never the key itself: that would stand in '

@@ -169,9 +169,8 @@ class LocalActivities:
         self._stop_timer(local)
         delay = self._next_delay(local, failure)
         _log.warning(
-            "workflow %r: attempt %d of local activity %s failed: %s%s; %s",
-            local.ref.workflow_id, local.attempt, local.call.activity_type, failure.text,
-            f" at {failure.location}" if failure.location else "",
+            "workflow %r: attempt %d of local activity %s failed: %s; %s",
+            local.ref.workflow_id, local.attempt, local.call.activity_type, failure.located,
             "not tried again" if delay < 0 else f"tried again in {delay / SECOND:.3g} s",
         )  # fmt: skip
         if delay < 0:

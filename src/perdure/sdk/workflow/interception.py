@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from perdure.model.commands import RequestCancelExternalWorkflow, SignalExternalWorkflow
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
-from perdure.sdk.interceptors import Chain, Header, InboundCall, OutboundCall, decode_headers, encode_headers
+from perdure.sdk.interceptors import Chain, Header, InboundCall, OutboundCall, decode_headers, encode_headers, returned
 from perdure.sdk.workflow.context import ChildOptions
 from perdure.sdk.workflow.definition import HandlerDefinition, WorkflowDefinition
 from perdure.sdk.workflow.endings import continue_with, main_code
@@ -69,7 +69,11 @@ class Outbound:
     """What a run asks for, through the interceptors."""
 
     def __init__(self, through: Chain, ledger: Ledger) -> None:
-        self._through, self._ledger = through, ledger
+        self._ledger = ledger
+        self._chain = through
+
+    def _through(self, call: OutboundCall, innermost: Callable[[OutboundCall], object]) -> Any:
+        return returned(self._chain(call, innermost), "workflow_call", call.name)
 
     def activity(
         self,
