@@ -251,16 +251,20 @@ class WorkflowRun(Asking):
         self._logger.records.clear()
         self._loop.clear()
         try:
-            with suppress(Stuck), Activation(self, self._loop):  # a `finally` that never waits was told of, and ended
-                torn = 0
-                while torn < len(tasks := self._loop.live_tasks()):  # a `finally` may have made new ones
-                    for task in reversed(tasks[torn:]):
-                        tear_down(task)
-                    torn = len(tasks)
+            if self._loop.live_tasks():  # else no code of it is left
+                self._tear_down()
         finally:
             self._ledger.release()
             self.locals.pending.clear()
             self._messages = self._main = self._sent = self._entity = self._target = None
+
+    def _tear_down(self) -> None:
+        with suppress(Stuck), Activation(self, self._loop):  # a `finally` that never waits was told of, and ended
+            torn = 0
+            while torn < len(tasks := self._loop.live_tasks()):  # a `finally` may have made new ones
+                for task in reversed(tasks[torn:]):
+                    tear_down(task)
+                torn = len(tasks)
 
     def take_log_records(self) -> list[logging.LogRecord]:
         """What the code has logged since the last call. It may be handed to `logging` when the task's
