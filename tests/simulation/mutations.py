@@ -111,7 +111,7 @@ def skip_deduplication(patch: Patch) -> None:
 
     def undeduplicated(tx: Transition, request: q.SignalWorkflow) -> None:
         signal(tx, request)
-        tx.dedup.clear()
+        tx.dedup = ()
 
     patch.setitem(decide_module.DECISIONS, q.SignalWorkflow, undeduplicated)
 

@@ -86,16 +86,16 @@ def test_a_signal_with_a_delayed_start_waits_and_that_of_another_start_does_not(
     request = start_request("start-2", message=SIGNAL, id_conflict_policy="use_existing")
     assert check_start(run.execution, request) == Started(RUN, existing=True)
     tx = run.decide(i.MessageWithStart(request))
-    assert tx.reply == Started(RUN, existing=True) and tx.dedup == ["start:start-2"]
+    assert tx.reply == Started(RUN, existing=True) and tx.dedup == ("start:start-2",)
     assert run.names(2) == ["WorkflowExecutionSignaled", "WorkflowTaskScheduled"]
 
 
 def test_an_update_with_a_start_is_admitted_once() -> None:
     run = Run.begin()
     request = start_request("start-2", message=UPDATE, id_conflict_policy="use_existing")
-    assert run.decide(i.MessageWithStart(request)).dedup == ["start:start-2"]
+    assert run.decide(i.MessageWithStart(request)).dedup == ("start:start-2",)
     again = run.decide(i.MessageWithStart(request))
-    assert not again.changed and again.dedup == []
+    assert not again.changed and again.dedup == ()
 
 
 def test_an_update_that_was_answered_starts_nothing_once_its_run_is_closed() -> None:

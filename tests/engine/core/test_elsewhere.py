@@ -53,7 +53,7 @@ def test_nobody_s_death_ends_it() -> None:
     run.now = NOW + HOUR
     report = settle(token, payload("vpc"))
     tx = run.decide(report)
-    assert tx.dedup == [dedup_id(report)]
+    assert tx.dedup == (dedup_id(report),)
     scheduled = token.scheduled_event_id
     id = run.state.last_event_id
     assert run.history[-3:-1] == [

@@ -20,7 +20,7 @@ def test_a_signal_enters_the_history_and_wakes_the_code() -> None:
     assert run.history[-2] == e.WorkflowExecutionSignaled(5, NOW, "approve", (payload("bob"),), "ann")
     assert isinstance(run.last, e.WorkflowTaskScheduled)
     assert effects(tx, fx.OfferWorkflowTask) == [fx.OfferWorkflowTask()]
-    assert (tx.dedup, tx.reply) == (["signal:r-1"], q.Done())
+    assert (tx.dedup, tx.reply) == (("signal:r-1",), q.Done())
 
 
 def test_signals_before_a_task_is_taken_share_it() -> None:

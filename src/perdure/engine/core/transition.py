@@ -41,7 +41,7 @@ class Transition:
         self.encoded: list[bytes] = []
         self.private: list[tuple[int, r.PrivateRecord]] = []
         self.effects: list[Effect] = []
-        self.dedup: list[str] = []
+        self.dedup: tuple[str, ...] = ()
         self.listed = False  # what listings show has changed
         self.reply: object = None
 
@@ -85,7 +85,7 @@ class Transition:
     def remember(self, request: Request[object]) -> None:
         """A repetition of this request, which has a request id or not, has no effect."""
         if id := dedup_id(request):
-            self.dedup.append(id)
+            self.dedup += (id,)
 
     def flush(self) -> bool:
         """Let what was buffered enter the history; whether there was anything."""

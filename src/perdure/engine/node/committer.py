@@ -211,7 +211,7 @@ class Committer:
     def _leave_to_home(self, live: Live, row: Row, now: int) -> int | None:
         """The same where another node serves the run. It hears of every commit, since its memory is old now; where
         there is something to do for the code, it finds that also by the clock."""
-        row.notify.add(live.home)
+        row.notify |= {live.home}
         state = live.run.state
         wake_at = live.run.wake_at()
         if state.task is not None and not state.task.next_attempt_at and not live.run.stopped and not live.queued:
@@ -224,10 +224,10 @@ class Committer:
     def _to_be_told(self, live: Live, row: Row) -> Sequence[int]:
         """The nodes whose workers are to stop something, and the one that was the home until now."""
         if live.homed not in (0, live.home):
-            row.notify.add(live.homed)
+            row.notify |= {live.homed}
         for effect in row.effects:
             if type(effect) is CancelAttempt and (node := self._peers.node_of(effect.worker)):
-                row.notify.add(node)
+                row.notify |= {node}
         return sorted(row.notify) if row.notify else ()
 
     # --- Writing ----------------------------------------------------------------------------------------

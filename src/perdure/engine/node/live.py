@@ -65,13 +65,13 @@ class Row:
         self.private: list[tuple[int, PrivateRecord]] = []
         self.dedup: list[str] = []
         self.backlog_added: list[BacklogItem] = []
-        self.backlog_removed: list[BacklogItem] = []
+        self.backlog_removed: tuple[BacklogItem, ...] = ()
         self.listed = False
         self.delete = False
-        self.notify: set[int] = set()  # nodes that are to hear of it
+        self.notify: frozenset[int] = frozenset()  # nodes that are to hear of it
         self.effects: list[Effect] = []
         self.answers: list[tuple[Answer, object]] = []
-        self.reads: list[tuple[Work, object]] = []  # answers that came when it was on its way already
+        self.reads: tuple[tuple[Work, object], ...] = ()  # answers that came when it was on its way already
         self.works: list[Work] = []
         self.additions = 0  # how often something was added, as `limits.MAX_UNCOMMITTED` counts
 
@@ -110,7 +110,7 @@ class Live:
         self.gone = False  # discarded; whoever still holds it must look it up again
         self.inbox: deque[Work] = deque()
         self.ready = False  # in the queue of the current turn
-        self.parked: list[Work] = []  # starts that wait until the end of the last run is on disk
+        self.parked: tuple[Work, ...] = ()  # starts that wait until the end of the last run is on disk
         self.queries: list[Work] = []  # until the open workflow task is over
         self.asked: dict[str, Work] = {}  # queries that are at a worker, by query id
 

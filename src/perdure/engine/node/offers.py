@@ -126,7 +126,7 @@ class Offers:
                 return
         backlog.claims -= 1
         row = live.next_row()
-        row.backlog_removed.append(item)
+        row.backlog_removed += (item,)
         self._serving.dirty(live, row)
         if key.kind == "workflow":
             live.queued = False

@@ -57,7 +57,7 @@ def create(serving: Serving, live: Live, work: Work) -> None:
     if known is not None:
         serving.reply(live, work, known)
     elif live.pending is not None:
-        live.parked.append(work)  # until the end of the last one is on disk
+        live.parked += (work,)  # until the end of the last one is on disk
     else:
         run_id, run_no = serving.ids.new_id(), live.key.run_no + 1
         started = begin_schedule(request, run_id, run_no, now, serving.retention)

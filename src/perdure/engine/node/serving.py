@@ -28,7 +28,8 @@ from perdure.engine.node.live import Live, Work, heartbeats_of, settle
 from perdure.engine.node.offers import Offers
 from perdure.engine.node.queries import Queries
 from perdure.engine.node.resets import ResetRun, begin_again
-from perdure.engine.node.waiting import Waiting
+from perdure.engine.node.resting import collector_rests
+from perdure.engine.node.waiting import Waiting, far_enough
 from perdure.engine.storage.api import BacklogItem, ChainKey, QueueKey, RunKey
 from perdure.errors import NotFound, PerdureError, WorkflowAlreadyStarted
 from perdure.limits import MAX_CACHED_EXECUTIONS, MAX_GROUP, NODES_TOLD_APART, SECOND, WAKE_BACKOFF_INITIAL
@@ -100,24 +101,28 @@ class Serving:
         """Serve the executions that are ready, and those that become so meanwhile, as far as a turn goes."""
         self._turn_scheduled = True  # what becomes ready below is served below
         try:
-            for _ in range(MAX_GROUP):
-                if not self._ready:
-                    self.offers.pump()
-                    if not self._ready:
-                        break
-                live = self._ready.popleft()
-                live.ready = False
-                while live.inbox and not live.gone:
-                    self.step(live, live.inbox.popleft())
-                if not live.gone:
-                    if live.queries:
-                        self.queries.flush(live)
-                    if live.pending is None:
-                        self.rest(live)
+            with collector_rests():
+                self._serve()
         finally:
             self._turn_scheduled = False
             if self._ready:
                 self.nudge()
+
+    def _serve(self) -> None:
+        for _ in range(MAX_GROUP):
+            if not self._ready:
+                self.offers.pump()
+                if not self._ready:
+                    break
+            live = self._ready.popleft()
+            live.ready = False
+            while live.inbox and not live.gone:
+                self.step(live, live.inbox.popleft())
+            if not live.gone:
+                if live.queries:
+                    self.queries.flush(live)
+                if live.pending is None:
+                    self.rest(live)
 
     # --- Deciding ---------------------------------------------------------------------------------------
     def step(self, live: Live, work: Work) -> None:
@@ -186,7 +191,7 @@ class Serving:
         if tx.effects:
             self.act(live, tx.effects)
         if work.answer is not None:
-            if type(work.input) is q.UpdateWorkflow and not self._far_enough(work.input, tx):
+            if type(work.input) is q.UpdateWorkflow and not far_enough(tx.reply, work.input.wait_for):
                 self.waiting.for_update(live.run.ref.run_id, work.input.update_id, work.answer, work.input.wait_for)
                 self.depends(live, work)
                 self.peers.await_news(live)
@@ -232,7 +237,7 @@ class Serving:
                 live.row.answers.append((work.answer, value))
             self.depends(live, work)
         elif live.flight is not None:  # perhaps it is on disk since before the question, and another node's after it
-            live.flight.reads.append((work, value))
+            live.flight.reads += ((work, value),)
             self.depends(live, work)
         else:
             self.peers.answer(live, work, value)
@@ -246,11 +251,6 @@ class Serving:
         pending = live.pending
         if pending is not None and (not pending.works or pending.works[-1] is not work):
             pending.works.append(work)
-
-    def _far_enough(self, request: q.UpdateWorkflow, tx: Transition) -> bool:
-        """Whether an update has come as far as its caller wants to know."""
-        outcome = tx.reply
-        return isinstance(outcome, q.UpdateOutcome) and (outcome.stage != "accepted" or request.wait_for == "accepted")
 
     # --- Starting ---------------------------------------------------------------------------------------
     def start(self, live: Live, work: Work) -> None:
@@ -277,7 +277,7 @@ class Serving:
             terminate = TerminateWorkflow(*live.chain, "", reason, request.identity)
             self.apply(live, Work(terminate), decide(before, terminate, self.clock.now()))
         if live.pending is not None:
-            live.parked.append(work)  # until the end of the last run is on disk
+            live.parked += (work,)  # until the end of the last run is on disk
             return
         started = begin_run(i.Start(request, self.ids.new_id(), live.key.run_no + 1), self.clock.now(), self.retention)
         new = begin(self, live, started)
@@ -321,7 +321,7 @@ class Serving:
         self._forget(live)
         latest = self.lives.get(live.chain)
         if latest is not None and latest.pending is not None:
-            latest.parked += works  # until it is known that the store refuses what is in memory
+            latest.parked += (*works,)  # until it is known that the store refuses what is in memory
             return
         self.moved(live.chain)
         for work in works:
@@ -382,7 +382,7 @@ class Serving:
         """A row of it is on disk."""
         if live.row is None and live.parked:
             live.inbox += live.parked
-            live.parked.clear()
+            live.parked = ()
             self.make_ready(live)
         if live.queries:
             self.make_ready(live)
@@ -534,7 +534,7 @@ class Serving:
             elif work.again:
                 works[id(work)] = work
         live.inbox.clear()
-        live.parked.clear()
+        live.parked = ()
         successor, live.successor = live.successor, None
         if successor is not None:
             works |= {id(work): work for work in self.discard(successor)}

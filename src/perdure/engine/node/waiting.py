@@ -37,7 +37,7 @@ class Waiting:
     def progressed(self, run_id: str, outcome: UpdateOutcome) -> None:
         """An update has come further, on disk."""
         for answer, stage in list(self._callers.get((run_id, outcome.update_id), {}).items()):
-            if outcome.stage != "accepted" or stage == "accepted":
+            if far_enough(outcome, stage):
                 self.withdraw(answer)
                 settle(answer, outcome)
 
@@ -73,3 +73,8 @@ class Waiting:
         self._callers.setdefault(key, {})[answer] = stage
         self._runs.setdefault(key[0], {})[key[1]] = None
         self._keys[answer] = key
+
+
+def far_enough(outcome: object, stage: UpdateStage) -> bool:
+    """Whether an update has come as far as a caller wants to know."""
+    return isinstance(outcome, UpdateOutcome) and (outcome.stage != "accepted" or stage == "accepted")

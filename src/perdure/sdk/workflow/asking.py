@@ -19,6 +19,8 @@ from perdure.sdk.workflow.saga import for_activity, for_child
 class Asking:
     """Activities, children and messages to other workflows, through interceptors where there are some."""
 
+    __slots__ = ("_ledger", "_outbound", "locals")
+
     def __init__(self, ledger: Ledger, chains: WorkflowChains) -> None:
         self._ledger = ledger
         self.locals = Locals(ledger)

@@ -23,7 +23,7 @@ from perdure.model.failures import Failure
 from perdure.sdk.failures import origin_of
 from perdure.sdk.interceptors import Header
 from perdure.sdk.workflow.definition import WorkflowDefinition
-from perdure.sdk.workflow.loop import LoopTask
+from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask
 from perdure.sdk.workflow.plain import run_plain
 
 
@@ -83,7 +83,16 @@ def located(failure: Failure, error: BaseException, definition: WorkflowDefiniti
     return replace(failure, traceback=f'  File "{file}", line {number}, in {code.co_qualname}\n')
 
 
-def tear_down(task: LoopTask[object]) -> None:
+def tear_down(loop: DeterministicLoop) -> None:
+    """End all tasks of a run's code, the last made first."""
+    torn = 0
+    while torn < len(tasks := loop.live_tasks()):  # a `finally` may have made new ones
+        for task in reversed(tasks[torn:]):
+            _end(task)
+        torn = len(tasks)
+
+
+def _end(task: LoopTask[object]) -> None:
     """Throw Evicted into a task until it ends."""
     coroutine = cast("Coroutine[object, object, object]", task.get_coro())
     for _ in range(EVICTION_THROWS):

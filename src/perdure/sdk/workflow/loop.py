@@ -218,6 +218,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             loops in one set, which would be slow if every run's first task had the same hash.
     """
 
+    logger: logging.LoggerAdapter[logging.Logger] = logging.LoggerAdapter(_logger, {})
+    """What takes asyncio's complaints about forgotten tasks and exceptions."""
+
     def __init__(self, host: TimerHost, seed: int) -> None:
         self.reseed(seed)
         self._host: TimerHost = host
@@ -236,9 +239,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.struck = False
         """Whether a step was interrupted, because it took too long."""
         self.silent = False
-        """Whether asyncio's complaints about forgotten tasks and exceptions are dropped."""
-        self.logger: logging.LoggerAdapter[logging.Logger] = logging.LoggerAdapter(_logger, {})
-        """What takes them otherwise."""
+        """Whether such complaints are dropped."""
 
     def reseed(self, seed: int) -> None:
         """Begin the numbers of tasks elsewhere: before the first one."""

@@ -63,7 +63,7 @@ class Patches:
 
     def __init__(self, ledger: Issuer) -> None:
         self._ledger = ledger
-        self._marked: set[str] = set()  # which the history has, as far as it was seen
+        self._marked: frozenset[str] = frozenset()  # which the history has, as far as it was seen
         self._uses: dict[str, tuple[_Use, str]] = {}  # how the code first used each, and at which line
         self.decided: dict[str, bool] = {}
         """Which branch was taken, by patch; for the whole run, whatever comes later in its history."""
@@ -72,7 +72,7 @@ class Patches:
         """A workflow task that recorded these events is about to be replayed."""
         for event in asked:
             if type(event) is e.MarkerRecorded and event.marker_name == PATCH:
-                self._marked.add(patch_of(event).id)
+                self._marked |= {patch_of(event).id}
 
     def patched(self, id: str, *, replaying: bool) -> bool:
         """Whether the new branch is to be taken."""

@@ -105,14 +105,21 @@ class WorkflowRun(Asking):
         locals: the local activities that it waits for.
     """
 
+    __slots__ = (
+        "_bug", "_cancel_requested", "_cancel_unheard", "_carries_over", "_chains", "_closing", "_conditions",
+        "_context", "_definition", "_definitions", "_entity", "_facts", "_flags", "_history_bytes", "_history_length",
+        "_logger", "_loop", "_main", "_messages", "_open_task", "_patches", "_random", "_reader", "_resolver",
+        "_rolls_over", "_sent", "_started", "_successor", "_target", "_time", "broken", "closed", "logger", "position",
+        "ref",
+    )  # fmt: skip
+
     def __init__(
         self, ref: RunRef, definitions: Mapping[str, WorkflowDefinition], chains: WorkflowChains = NO_CHAINS
     ) -> None:
         determinism.install()
         self.ref = ref
         self.position: Position = START
-        self.closed = False
-        self.broken = False
+        self.closed = self.broken = False
         facts = {"workflow_id": ref.workflow_id, "run_id": ref.run_id, "workflow_type": ""}
         self._facts = facts
         self._logger = WorkflowLogger(facts)
@@ -140,8 +147,7 @@ class WorkflowRun(Asking):
         self._flags: tuple[int, ...] = ()
         self._carries_over = False
         self._open_task: WorkflowTask | None = None
-        self._time = 0
-        self._history_length = 0
+        self._time = self._history_length = 0
         self._history_bytes: int | None = None
         # Set by the first event.
         self._started: e.WorkflowExecutionStarted
@@ -163,7 +169,6 @@ class WorkflowRun(Asking):
 
     def resume(self, seq: int, outcome: LocalOutcome, elapsed: int) -> Answer | None:
         """Go on with a task when a local activity has an outcome, so many microseconds after the task began."""
-
         task = self._open
 
         def resolve() -> None:
@@ -252,19 +257,15 @@ class WorkflowRun(Asking):
         self._loop.clear()
         try:
             if self._loop.live_tasks():  # else no code of it is left
-                self._tear_down()
+                with (
+                    suppress(Stuck),
+                    Activation(self, self._loop),
+                ):  # a `finally` that never waits was told of, and ended
+                    tear_down(self._loop)
         finally:
             self._ledger.release()
             self.locals.pending.clear()
             self._messages = self._main = self._sent = self._entity = self._target = None
-
-    def _tear_down(self) -> None:
-        with suppress(Stuck), Activation(self, self._loop):  # a `finally` that never waits was told of, and ended
-            torn = 0
-            while torn < len(tasks := self._loop.live_tasks()):  # a `finally` may have made new ones
-                for task in reversed(tasks[torn:]):
-                    tear_down(task)
-                torn = len(tasks)
 
     def take_log_records(self) -> list[logging.LogRecord]:
         """What the code has logged since the last call. It may be handed to `logging` when the task's
@@ -593,7 +594,6 @@ class WorkflowRun(Asking):
         self, definition: WorkflowDefinition, args: Sequence[object], kwargs: dict[str, object]
     ) -> NoReturn:
         self._ledger.check("workflow.continue_as_new can't be used")
-
         header = own_headers(self._started.header)
         if self._outbound is not None:
             self._outbound.continue_as_new(definition, args, kwargs, header)
