@@ -260,6 +260,17 @@ def test_an_entry_is_sent_again_until_it_is_answered() -> None:
     assert waits[0] == OUTBOX_RETRY_INITIAL and waits == sorted(waits) and waits[-1] == OUTBOX_RETRY_MAXIMUM
 
 
+def test_the_wait_doubles_with_each_time_that_it_was_sent_in_vain() -> None:
+    run = Run.begin()
+    run.complete(SIGNAL)
+    waits: list[int] = []
+    for _ in range(4):
+        run.decide(i.OutboxUndelivered(1, "down"))
+        waits.append(run.execution.wake_at() - run.now)
+        run.wake()
+    assert waits == [OUTBOX_RETRY_INITIAL * times for times in (1, 2, 4, 8)]
+
+
 def test_an_entry_that_can_not_be_delivered_waits_longer_and_is_given_up_visibly() -> None:
     run = Run.begin()
     run.complete(SIGNAL)

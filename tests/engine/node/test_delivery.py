@@ -6,10 +6,10 @@ import pytest
 
 from perdure.engine.core.decisions.messages import DONE
 from perdure.engine.core.decisions.outbox import Elsewhere
-from perdure.engine.core.inputs import ChildReported, OutboxAnswered
+from perdure.engine.core.inputs import ChildReported, OutboxAnswered, OutboxUndelivered
 from perdure.engine.node.delivery import deliver
 from perdure.engine.storage.api import ChainKey
-from perdure.errors import NotFound
+from perdure.errors import EngineStopped, NotFound, PerdureError, StoreError
 from perdure.model import records as r
 from perdure.model.events import ParentRef
 from perdure.model.requests import Request
@@ -45,3 +45,19 @@ async def test_a_report_follows_the_chain(reply: object, told: list[str]) -> Non
     assert answer == OutboxAnswered(1, "", "")
     assert [run_id for run_id, _ in asked] == told
     assert {input for _, input in asked} == {ChildReported("first-run", 5, None, None, "child-run")}
+
+
+async def deliver_into(trouble: PerdureError) -> OutboxAnswered | OutboxUndelivered:
+    async def tell(chain: ChainKey, run_id: str, input: object) -> object:
+        raise trouble
+
+    async def call(request: Request[object]) -> object:
+        raise trouble
+
+    return await deliver(Run.begin().execution, 1, REPORT, call, tell)
+
+
+async def test_an_engine_that_stops_has_not_tried() -> None:
+    with pytest.raises(EngineStopped):
+        await deliver_into(EngineStopped("it stops"))  # each deploy would make the next try later
+    assert await deliver_into(StoreError("the disk is full")) == OutboxUndelivered(1, "the disk is full")

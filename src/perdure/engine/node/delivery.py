@@ -16,7 +16,7 @@ from perdure.engine.core.inputs import ChildReported, OutboxAnswered, OutboxUnde
 from perdure.engine.core.refusals import class_names
 from perdure.engine.node.schedules import report_of, start_of
 from perdure.engine.storage.api import ChainKey
-from perdure.errors import InvalidRequest, NotFound, PerdureError, WorkflowAlreadyStarted
+from perdure.errors import EngineStopped, InvalidRequest, NotFound, PerdureError, WorkflowAlreadyStarted
 from perdure.model import records as r
 from perdure.model.requests import (
     CancelWorkflowRequest,
@@ -67,7 +67,9 @@ async def deliver(
             await _report(ChainKey(parent.namespace, parent.workflow_id), report, tell)
     except (InvalidRequest, NotFound, WorkflowAlreadyStarted) as error:
         return OutboxAnswered(entry_id, str(error), types=class_names(type(error)))
-    except PerdureError as error:  # the engine's own trouble, such as that it stops, is no answer
+    except EngineStopped:
+        raise
+    except PerdureError as error:  # the engine's own trouble is no answer
         return OutboxUndelivered(entry_id, str(error))
     return OutboxAnswered(entry_id, "", run_id)
 

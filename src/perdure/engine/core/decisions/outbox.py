@@ -94,15 +94,18 @@ def undelivered(tx: Transition, undelivered: OutboxUndelivered) -> None:
     if tx.now - entry.added.time > OUTBOX_RETRY_LIFETIME:
         answered(tx, OutboxAnswered(undelivered.entry_id, f"given up: {undelivered.error}"))
         return
-    delay = min(OUTBOX_RETRY_INITIAL * 2 ** min(entry.attempt - 1, 16), OUTBOX_RETRY_MAXIMUM)
-    tx.note(r.OutboxDelayed(entry.added.entry_id, entry.attempt + 1, tx.now + delay, undelivered.error))
+    tx.note(r.OutboxDelayed(entry.added.entry_id, entry.attempt, tx.now + _backoff(entry), undelivered.error))
 
 
 def resend(tx: Transition, entry: OutboxEntry) -> None:
     """It is due (again): after a crash nobody knows whether it was delivered."""
-    delay = min(OUTBOX_RETRY_INITIAL * 2 ** min(entry.attempt - 1, 16), OUTBOX_RETRY_MAXIMUM)
-    tx.note(r.OutboxDelayed(entry.added.entry_id, entry.attempt + 1, tx.now + delay, entry.failure))
+    tx.note(r.OutboxDelayed(entry.added.entry_id, entry.attempt + 1, tx.now + _backoff(entry), entry.failure))
     tx.effects.append(Send(entry.added.entry_id, entry.added.message))
+
+
+def _backoff(entry: OutboxEntry) -> int:
+    """How long an entry that was sent so often waits until it is sent again."""
+    return min(OUTBOX_RETRY_INITIAL * 2 ** min(entry.attempt - 1, 16), OUTBOX_RETRY_MAXIMUM)
 
 
 def child_reported(tx: Transition, report: ChildReported) -> None:
