@@ -270,6 +270,33 @@ async def test_a_change_of_code_is_noticed(engine: Engine) -> None:
         define(changed=False)
 
 
+async def test_another_order_is_noticed(engine: Engine) -> None:
+    """As of a loop over a set of strings: what is recorded of one would be taken for another's."""
+
+    def define(*numbers: int) -> WorkflowFunction[[], list[int]]:
+        @workflow(name="local.ordered")
+        async def ordered() -> list[int]:
+            first = await double.local(numbers[0])
+            await workflow.receive("go", bool)
+            return [first, *[await double.local(n) for n in numbers[1:]]]
+
+        return ordered
+
+    before = define(1, 2)
+    async with engine.open() as client:
+        handle = await client.start(before(), id="c")
+        await described(handle, lambda d: d.history_length >= 5)
+    define(2, 1)
+    async with engine.open() as client:
+        handle = client.get("c", before)
+        await handle.signal("go", True)
+        failure, _, _ = await failing_task(handle)
+        assert "in another order" in failure and "local.double (number 1) has another input now" in failure
+    define(1, 2)
+    async with engine.open() as client:
+        assert await client.get("c", before).result() == [2, 4]
+
+
 async def test_markers_say_what_they_are_of(client: Client) -> None:
     handle = await client.start(failing(9))
     await handle.result()

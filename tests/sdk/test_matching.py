@@ -202,6 +202,84 @@ def test_a_changed_timer_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     assert "timer of 10.0 s (event 5) is now timer of 20.0 s" in caplog.text
 
 
+def in_turn(*texts: str) -> object:
+    """A workflow that fetches one after another."""
+
+    @workflow(name="flow")
+    async def one_after_another() -> list[str]:
+        return [await fetch(text) for text in texts]
+
+    return one_after_another
+
+
+def test_a_loop_in_another_order_is_not_taken_for_changed_inputs(caplog: pytest.LogCaptureFixture) -> None:
+    """As over a set of strings, in another process: the result of one would be taken for that of another."""
+    scenario = Scenario(in_turn("a", "b", "c"))
+    for _ in range(2):
+        scenario.do()
+        scenario.complete()
+    message = complaint(scenario, in_turn("b", "a", "c"))
+    assert "in another order" in message
+    assert 'activity sdk_fetch("a") (event 5) is now activity sdk_fetch("b")' in message
+    assert "sorted(" in message
+
+
+def test_another_order_is_noticed_before_anything_is_done_again() -> None:
+    scenario = Scenario(in_turn("a", "b", "c"))
+    scenario.do()
+    scenario.complete()
+    message = complaint(scenario, in_turn("b", "a", "c"))
+    assert 'activity sdk_fetch("a") (event 5) is now activity sdk_fetch("b")' in message
+
+
+def test_children_in_another_order_are_noticed_too() -> None:
+    @workflow(name="sdk_leaf")
+    async def leaf(text: str) -> str:
+        return text
+
+    def flow(*texts: str) -> object:
+        @workflow(name="flow")
+        async def flow() -> list[str]:
+            return [await leaf(text) for text in texts]
+
+        return flow
+
+    scenario = Scenario(flow("a", "b"))
+    scenario.do()
+    scenario.child_completed("A")
+    assert "in another order" in complaint(scenario, flow("b", "a"))
+
+
+def test_inputs_that_all_have_changed_still_match(caplog: pytest.LogCaptureFixture) -> None:
+    scenario = Scenario(in_turn("a", "a", "b"))
+    for _ in range(2):
+        scenario.do()
+        scenario.complete()
+    continued(scenario, in_turn("c", "c", "b"))
+    scenario.do()
+    scenario.complete()
+    with caplog.at_level(logging.WARNING):
+        assert kinds(scenario.do()) == ["CompleteWorkflow"]
+    assert caplog.text.count("is now activity") == 2
+
+
+def test_timers_may_be_exchanged() -> None:
+    def flow(*seconds: int) -> object:
+        @workflow(name="flow")
+        async def flow() -> None:
+            for each in seconds:
+                await asyncio.sleep(each)
+
+        return flow
+
+    scenario = Scenario(flow(1, 2))
+    for _ in range(2):
+        scenario.do()
+        scenario.fire()
+    continued(scenario, flow(2, 1))
+    assert kinds(scenario.do()) == ["CompleteWorkflow"]
+
+
 def test_two_changed_inputs_do_not_match() -> None:
     @workflow(name="flow")
     async def before() -> None:

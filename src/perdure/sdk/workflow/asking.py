@@ -26,6 +26,11 @@ class Asking:
         self.locals = Locals(ledger)
         self._outbound = None if chains.outbound is None else Outbound(chains.outbound, ledger)
 
+    def check_order(self) -> None:
+        """Raises NondeterminismError where something is asked for whose recorded place another call has taken."""
+        self._ledger.check_order()
+        self.locals.check_order()
+
     def start_activity(
         self,
         definition: ActivityDefinition,

@@ -36,6 +36,7 @@ from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions,
 from perdure.sdk.workflow.child_ids import child_id, child_number
 from perdure.sdk.workflow.context import ChildOptions
 from perdure.sdk.workflow.definition import WorkflowDefinition
+from perdure.sdk.workflow.displaced import Displaced
 from perdure.sdk.workflow.futures import (
     ActivityFuture,
     AnswerFuture,
@@ -45,7 +46,7 @@ from perdure.sdk.workflow.futures import (
     PlainChildFuture,
 )
 from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask, LoopTimer
-from perdure.sdk.workflow.matching import Issued, Pair, Subject
+from perdure.sdk.workflow.matching import Issued, Pair, Subject, identity
 from perdure.sdk.workflow.source import user_line
 
 Header = dict[str, Payload] | None
@@ -69,6 +70,7 @@ class Ledger:
         """Why nothing may be asked for at present; "" where it may."""
         self.elapsed = 0
         """Microseconds by which the workflow's time is ahead of that of its task, since local activities took them."""
+        self.displaced = Displaced(ref)
         self._ref = ref
         self._issued: list[Issued] = []
         self._dropped = False
@@ -218,6 +220,11 @@ class Ledger:
             self._dropped = False
             issued = [item for item in issued if item[1] is None or not item[1].dropped]
         return issued
+
+    def check_order(self) -> None:
+        """Raises NondeterminismError where a command asks for what has lost its recorded place to another call."""
+        for item in self._issued:
+            self.displaced.check(identity(item, self._ref.workflow_id))
 
     def pending(self) -> Iterator[Subject]:
         """The live sides of all that was asked for and has no end yet."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 from msgspec import DecodeError, Struct, json
@@ -29,6 +29,7 @@ from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.converter import stored_json
 from perdure.sdk.failures import ExceptionResolver, exception_of
 from perdure.sdk.workflow.context import thread
+from perdure.sdk.workflow.displaced import Change
 from perdure.sdk.workflow.ledger import EVICTED, Header, Ledger
 from perdure.sdk.workflow.loop import LoopFuture
 from perdure.sdk.workflow.plain import block
@@ -89,6 +90,11 @@ class LocalFuture(LoopFuture[object]):
         self.line = line
         self.begun = self.asked = False
         self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def identity(self) -> Hashable:
+        """What it is known by in a replay: its type and its input."""
+        return LOCAL, self.call.activity_type, self.digest
 
     def cancel(self, msg: object = None) -> bool:
         if self.done():
@@ -206,6 +212,7 @@ class Locals:
         if same:
             return same[0]
         if len(alike) == 1:
+            self._changed(data, alike[0])
             return alike[0]
         asked = "\n".join(
             f"  local activity {future.call.activity_type}{f' at {future.line}' if future.line else ''}"
@@ -219,6 +226,18 @@ class Locals:
             f"Workflow code must do the same when it is replayed: put the change back, then the run goes on",
             next((future.line for future in self.pending.values()), ""),
         )
+
+    def _changed(self, data: _Data, future: LocalFuture) -> None:
+        """The input of one is another than the recorded one."""
+        name = f"local activity {data.activity_type}"
+        told = f"{name} (number {data.seq}) has another input now" + (f", at {future.line}" if future.line else "")
+        recorded = (LOCAL, data.activity_type, data.digest)
+        self.ledger.displaced.take(Change(recorded, future.identity, told, future.line))
+
+    def check_order(self) -> None:
+        """Raises NondeterminismError where one has no outcome whose recorded place another call has taken."""
+        for future in self.pending.values():
+            self.ledger.displaced.check(future.identity)
 
     def _resolve(
         self, future: LocalFuture, data: _Data, details: dict[str, Payload], resolver: ExceptionResolver

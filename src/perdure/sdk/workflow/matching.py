@@ -7,10 +7,8 @@ into another order replays, and each result still goes to the call that it belon
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Hashable, Sequence
-from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
 from perdure.clock import SECOND
@@ -18,8 +16,8 @@ from perdure.errors import NondeterminismError
 from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model.payloads import Payload, Payloads
-from perdure.model.tasks import RunRef
 from perdure.sdk.workflow.child_ids import child_number
+from perdure.sdk.workflow.displaced import Change
 from perdure.sdk.workflow.patches import PATCH, is_optional, patch_of
 
 _SHOWN: Final = 100  # characters of an input in an error
@@ -53,10 +51,10 @@ class Key(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Which command each event records, and complaints about inputs that have changed."""
+    """Which command each event records, and which inputs have changed."""
 
     pairs: list[Pair]
-    changed: list[str]
+    changed: list[Change]
 
 
 class Scene(NamedTuple):
@@ -100,14 +98,14 @@ def match(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent], scene: S
 
 def _match_changed(
     pairs: list[Pair], left: list[tuple[Key, Issued]], unmatched: list[tuple[Key, e.HistoryEvent]]
-) -> list[str]:
+) -> list[Change]:
     """Match what is the only one of its kind and name on both sides; its input has changed."""
     ours: defaultdict[tuple[str, str], list[tuple[Key, Issued]]] = defaultdict(list)
     for key, item in left:
         # Which activity had just ended when it was cancelled isn't recorded: any of those cancelled here.
         ours[key.kind, "" if key.kind == _CANCEL_ACTIVITY else key.name].append((key, item))
     theirs = Counter((key.kind, key.name) for key, _ in unmatched)
-    changed: list[str] = []
+    changed: list[Change] = []
     missing: list[tuple[Key, e.HistoryEvent]] = []
     for key, event in unmatched:
         alike = ours[key.kind, key.name]
@@ -116,13 +114,19 @@ def _match_changed(
             other, item = alike.pop(0)
             pairs.append((item, event))
             if not just_ended:
-                changed.append(f"{_shown(key)} (event {event.id}) is now {_shown(other)}{_at(item)}")
+                told = f"{_shown(key)} (event {event.id}) is now {_shown(other)}{_at(item)}"
+                changed.append(Change(_identity(key), _identity(other), told, item[2]))
         else:
             missing.append((key, event))
     left = [entry for entries in ours.values() for entry in entries]
     if left or missing:
         raise NondeterminismError(_complaint(left, missing), left[0][1][2] if left else "")
     return changed
+
+
+def _identity(key: Key) -> Hashable:
+    """What a call is known by elsewhere in the run; of timers only the number counts, since many take the same time."""
+    return None if key.kind == _TIMER else key[:3]
 
 
 def _complaint(left: list[tuple[Key, Issued]], missing: list[tuple[Key, e.HistoryEvent]]) -> str:
@@ -153,6 +157,7 @@ def _shown(key: Key) -> str:
 
 # --- Keys -----------------------------------------------------------------------------------------------
 _CANCEL_ACTIVITY: Final = "cancellation of the activity of event"
+_TIMER: Final = "timer"
 
 
 def _content(payloads: Payloads) -> Hashable:
@@ -189,7 +194,7 @@ def _marker(marker: c.RecordMarker | e.MarkerRecorded) -> Key:
 _COMMANDS: Final[dict[type[Any], Callable[[Any, Any, Scene], Key]]] = {
     c.ScheduleActivity: lambda x, _, __: _call("activity", x.activity_type, x.input),
     c.RequestCancelActivity: lambda _, subject, __: Key(_CANCEL_ACTIVITY, str(subject.event_id)),
-    c.StartTimer: lambda x, _, __: Key("timer", "", x.duration),
+    c.StartTimer: lambda x, _, __: Key(_TIMER, "", x.duration),
     c.CancelTimer: lambda x, _, __: Key("cancellation of timer", x.timer_id),
     c.CompleteWorkflow: lambda x, _, __: _result("completion of the workflow", "", x.result, None),
     c.FailWorkflow: lambda x, _, __: _result("failure of the workflow", "", None, x.failure),
@@ -208,7 +213,7 @@ _EVENTS: Final[dict[type[Any], Callable[[Any, Scene], Key]]] = {
     e.ActivityTaskCancelRequested: lambda x, _: Key(
         _CANCEL_ACTIVITY, str(x.scheduled_event_id) if x.scheduled_event_id else ""
     ),
-    e.TimerStarted: lambda x, scene: Key("timer", "", x.fire_at - scene.time),
+    e.TimerStarted: lambda x, scene: Key(_TIMER, "", x.fire_at - scene.time),
     e.TimerCanceled: lambda x, _: Key("cancellation of timer", x.timer_id),
     e.WorkflowExecutionCompleted: lambda x, _: _result("completion of the workflow", "", x.result, None),
     e.WorkflowExecutionFailed: lambda x, _: _result("failure of the workflow", "", None, x.failure),
@@ -221,6 +226,11 @@ _EVENTS: Final[dict[type[Any], Callable[[Any, Scene], Key]]] = {
     e.RequestCancelExternalWorkflowExecutionInitiated: lambda x, _: Key("cancellation of workflow", x.workflow_id),
     e.MarkerRecorded: lambda x, _: _marker(x),
 }
+
+
+def identity(item: Issued, workflow_id: str) -> Hashable:
+    """What a command of a run is known by: its kind, name and content; None where it doesn't matter."""
+    return _identity(_command_key(item, Scene(workflow_id, 0)))
 
 
 def _command_key(item: Issued, scene: Scene) -> Key:
@@ -255,9 +265,3 @@ RECORDS: Final[dict[type[Any], type[Any]]] = {
 def in_order(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent]) -> bool:
     """Whether the events are of the commands' types, in order: enough for commands that were just sent."""
     return [RECORDS.get(type(command)) for command, _, _ in issued] == [type(event) for event in recorded]
-
-
-@lru_cache(maxsize=1_000)
-def warn_once(run: RunRef, changed: str) -> None:
-    """Tell of a changed input; not again by each replay."""
-    logging.getLogger("perdure.workflow").warning("in the replay of workflow %s: %s", run.workflow_id, changed)

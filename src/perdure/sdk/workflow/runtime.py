@@ -77,7 +77,7 @@ from perdure.sdk.workflow.ledger import EVICTED, Ledger
 from perdure.sdk.workflow.local import LOCAL, LocalOutcome
 from perdure.sdk.workflow.logs import WorkflowLogger
 from perdure.sdk.workflow.loop import LoopTask
-from perdure.sdk.workflow.matching import Issued, Scene, in_order, match, warn_once
+from perdure.sdk.workflow.matching import Issued, Scene, in_order, match
 from perdure.sdk.workflow.messages import ChangedByReader, Messages
 from perdure.sdk.workflow.patches import Patches
 from perdure.sdk.workflow.queries import STACK_TRACE, stack_trace
@@ -197,6 +197,8 @@ class WorkflowRun(Asking):
         try:
             with Activation(self, self._loop):
                 work()
+                if self._ledger.displaced:
+                    self.check_order()
                 if self.locals.pending and self._closing is None and not more:
                     return None
                 issued = self._finish()
@@ -282,8 +284,8 @@ class WorkflowRun(Asking):
                 continue
             issued = self._replay(recorded) if sent is None else sent
             matched = match(issued, asked, Scene(self.ref.workflow_id, recorded.time))
-            for changed in matched.changed:
-                warn_once(self.ref, changed)
+            for change in matched.changed:
+                self._ledger.displaced.take(change)
             self._ledger.bind(matched.pairs)
 
     def _replay(self, recorded: RecordedTask) -> list[Issued]:
