@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import ClassVar
 
 import pytest
 
 from perdure import ApplicationError, RetryPolicy, WorkflowCancelled, activity, workflow
+from perdure.model.events import ActivityTaskScheduled
 from perdure.sdk.client.client import Client
+from perdure.sdk.worker import workflows
 from tests.integration.engines import Engine, activity_with
 from tests.integration.work import Gate, wait_at
 
@@ -122,6 +126,57 @@ async def test_undos_go_on_after_a_restart(engine: Engine) -> None:
     Cloud.stuck.clear()
     async with engine.open() as client:
         handle = client.get("saga", provision)
+        await handle.release()
+        with pytest.raises(NoCapacity):
+            await handle.result()
+    assert Cloud.made == []
+
+
+async def test_a_local_step_that_is_cut_off_is_undone_if_it_was_done(
+    engine: Engine, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflows, "LOCAL_ACTIVITY_REPORT", 0.002)  # of ten seconds
+    begun = asyncio.Event()
+
+    @activity(name="sagas.create_anyway")
+    async def create_anyway(name: str) -> str:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return await create(name)
+
+    @workflow(name="sagas.local_step")
+    async def local_step() -> None:
+        async with workflow.saga() as saga:
+            await saga.do(create_anyway.local("vpc"), undo=delete)
+            await asyncio.sleep(3600)
+
+    handle = await client.start(local_step())
+    await begun.wait()
+    await handle.cancel()
+    with pytest.raises(WorkflowCancelled):
+        await handle.result()
+    if engine.kind in ("nodes", "postgres"):
+        return  # another node takes the request, so what the local activity has come to is not recorded
+    assert Cloud.made == []
+    assert "sagas.delete" in [x.activity_type async for x in handle.history() if isinstance(x, ActivityTaskScheduled)]
+
+
+async def test_a_plain_workflow_undoes(engine: Engine) -> None:
+    @workflow(name="sagas.plain")
+    def plain() -> None:
+        with workflow.saga() as saga:
+            workflow.block(saga.do(create.start("vpc"), undo=delete))
+            workflow.block(saga.do(create.start("cluster"), undo=lambda name: delete.start(name, force=True)))
+            refuse.start().result()
+
+    Cloud.stuck["vpc"] = ConnectionError("not now")
+    async with engine.open() as client:
+        handle = await client.start(plain(), id="plain")
+        await activity_with(handle, "held")
+    Cloud.stuck.clear()
+    async with engine.open() as client:
+        handle = client.get("plain", plain)
         await handle.release()
         with pytest.raises(NoCapacity):
             await handle.result()

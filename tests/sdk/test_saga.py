@@ -34,6 +34,14 @@ async def child(name: str) -> str:
     return name
 
 
+@workflow(name="sdk.saga.remove")
+class Remove:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def run(self) -> None: ...
+
+
 def scheduled(scenario: Scenario) -> list[tuple[str, list[object]]]:
     """The activities that the last task has asked for: their types and arguments."""
     commands = scenario.tasks[-1][1].commands
@@ -352,6 +360,59 @@ def test_an_evicted_saga_undoes_nothing() -> None:
     assert kinds(scenario.do()) == ["CompleteWorkflow"]
 
 
+def test_a_class_workflow_undoes() -> None:
+    @workflow
+    async def flow() -> None:
+        async with workflow.saga() as saga:
+            await saga.do(make("a"), undo=Remove)
+            raise ApplicationError("no luck")
+
+    scenario = Scenario(flow)
+    scenario.do()
+    scenario.complete("made")
+    assert kinds(scenario.do()) == ["StartChildWorkflow"]
+    scenario.child_completed(None)
+    assert kinds(scenario.do()) == ["FailWorkflow"]
+    check_replay(scenario)
+
+
+def test_a_plain_workflow_has_sagas_too() -> None:
+    @workflow
+    def flow() -> None:
+        with workflow.saga() as saga:
+            first = workflow.block(saga.do(make.start("a"), undo=undo))
+            workflow.block(saga.do(make.start("b"), undo=lambda name: plain_undo.start(f"{first} and {name}")))
+            raise ApplicationError("no luck")
+
+    scenario = Scenario(flow)
+    for made in ("A", "B"):
+        scenario.do()
+        scenario.complete(made)
+    for name, expected in (("sdk_saga_plain_undo", "A and B"), ("sdk_saga_undo", "A")):
+        scenario.do()
+        assert scheduled(scenario) == [(name, [expected])]
+        (command,) = [x for x in scenario.tasks[-1][1].commands if isinstance(x, ScheduleActivity)]
+        assert command.retry_policy.on_exhausted == "hold"
+        scenario.complete(None, name)
+    assert kinds(scenario.do()) == ["FailWorkflow"]
+    check_replay(scenario)
+
+
+def test_a_local_activity_in_an_undo_is_none_since_it_may_have_to_hold() -> None:
+    @workflow
+    async def flow() -> None:
+        async with workflow.saga() as saga:
+            await saga.do(make("a"), undo=undo.local)
+            raise ApplicationError("no luck")
+
+    scenario = Scenario(flow)
+    scenario.do()
+    scenario.complete("made")
+    (command,) = scenario.do()
+    assert isinstance(command, ScheduleActivity)
+    assert command.retry_policy == RetryPolicy(on_exhausted="hold", hold_non_retryable=True)
+
+
 def test_wrong_use_is_refused() -> None:
     said: list[str] = []
 
@@ -366,6 +427,14 @@ def test_wrong_use_is_refused() -> None:
             with pytest.raises(TypeError, match="undo must be an activity or a function") as caught:
                 await do(make("a"), undo="undo")
             said.append(str(caught.value))
+            with pytest.raises(TypeError, match="give undo itself, or a lambda; not its call"):
+                await do(make("a"), undo=undo("a"))
+            with pytest.raises(TypeError, match=r"a step of a saga is a call of an activity .* not 'made'"):
+                await do("made", undo=undo)
+            with pytest.raises(TypeError, match=r"write saga\.do\(workflow\.run\(…\), undo=…\)"):
+                await do(Remove("a"), undo=undo)
+        with pytest.raises(RuntimeError, match="write `async with workflow"), workflow.saga():
+            pass
         with pytest.raises(RuntimeError, match="a saga is for one block"):
             async with saga:
                 pass

@@ -15,7 +15,7 @@ from typing_extensions import ParamSpec, deprecated
 from perdure.clock import from_datetime, to_datetime
 from perdure.durations import Duration, optional_microseconds
 from perdure.sdk.converter import decode
-from perdure.sdk.coroutines import Coro
+from perdure.sdk.coroutines import Coro, close
 from perdure.sdk.options import name as checked_name
 from perdure.sdk.options import optional_name
 from perdure.sdk.registry import REGISTRY
@@ -488,8 +488,7 @@ class WorkflowNamespace:
         try:
             require("workflow.shielded()")
         except RuntimeError:
-            if inspect.iscoroutine(awaitable):
-                awaitable.close()
+            close(awaitable)
             raise
         return await shielded(awaitable)
 
@@ -508,6 +507,8 @@ class WorkflowNamespace:
         Only failures are undone: what fails a workflow (see `@workflow`), TimeoutError, and cancellation. Any other
         exception that leaves the block is a bug: the workflow task fails, even where the code outside catches it, and
         the next version goes on in the block. `workflow.continue_as_new` leaves the block without undoing anything.
+
+        In a plain `def` workflow: `with workflow.saga() as saga:`, and `workflow.block(saga.do(…))`.
 
         Args:
             undo_on: further exceptions that are failures of the block.

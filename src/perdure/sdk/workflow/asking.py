@@ -13,7 +13,7 @@ from perdure.sdk.workflow.futures import ActivityFuture, AnswerFuture, ChildFutu
 from perdure.sdk.workflow.interception import Outbound
 from perdure.sdk.workflow.ledger import Ledger
 from perdure.sdk.workflow.local import LocalFuture, Locals
-from perdure.sdk.workflow.saga import for_activity, for_child
+from perdure.sdk.workflow.saga import for_activity, for_child, undoes
 
 
 class Asking:
@@ -49,8 +49,11 @@ class Asking:
         options: ActivityOptions,
         args: Sequence[object],
         kwargs: dict[str, object],
-    ) -> LocalFuture:
+    ) -> LocalFuture | ActivityFuture:
+        if undoes():
+            return self.start_activity(definition, options, args, kwargs)
         self._ledger.check("a local activity can't be started")
+        options = for_activity(options)
         if self._outbound is not None:
             return self._outbound.local(self.locals, definition, options, args, kwargs)
         return self.locals.start(definition, options, definition.signature.encode(args, kwargs))

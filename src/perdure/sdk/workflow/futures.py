@@ -58,6 +58,11 @@ class Outcome(LoopFuture[object]):
         self.asked, self._said = True, msg
         return True
 
+    def insist(self) -> None:
+        """Who cancels it is to wait for its end, unless it is to be left alone."""
+        if self.cancellation == "try":
+            self.cancellation = "wait"
+
     def stopped(self) -> None:
         """It has ended because its end was asked for here."""
         super().cancel(self._said)

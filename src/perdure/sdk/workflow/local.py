@@ -79,7 +79,7 @@ class _Data(Struct, frozen=True):
 class LocalFuture(LoopFuture[object]):
     """The outcome of a local activity."""
 
-    __slots__ = ("_locals", "asked", "begun", "call", "decode", "digest", "line", "timer")
+    __slots__ = ("_locals", "asked", "begun", "call", "cancellation", "decode", "digest", "line", "timer")
 
     def __init__(self, locals: Locals, call: LocalCall, decode: Callable[[Payload], object], line: str) -> None:
         super().__init__(locals.ledger.loop)
@@ -88,6 +88,7 @@ class LocalFuture(LoopFuture[object]):
         self.decode = decode
         self.digest = _digest(call.input)
         self.line = line
+        self.cancellation = call.options.cancellation_type
         self.begun = self.asked = False
         self.timer: asyncio.TimerHandle | None = None
 
@@ -105,6 +106,11 @@ class LocalFuture(LoopFuture[object]):
             return super().cancel(msg)
         self.asked = True
         return True
+
+    def insist(self) -> None:
+        """Who cancels it is to wait for its end, unless it is to be left alone."""
+        if self.cancellation == "try":
+            self.cancellation = "wait"
 
     def stopped(self) -> None:
         """It has ended because its end was asked for."""
@@ -149,7 +155,7 @@ class Locals:
         if future.timer is not None:
             future.timer.cancel()
             return True
-        how = future.call.options.cancellation_type
+        how = future.cancellation
         if how != "abandon" and future.begun:
             self.unwanted.append(future.call.seq)
         if how == "wait" and future.begun:

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar, cast
 
 from greenlet import getcurrent, greenlet
 
+from perdure.sdk.coroutines import close
 from perdure.sdk.workflow.context import thread
 
 T = TypeVar("T")
@@ -70,7 +71,7 @@ def block(awaitable: Awaitable[T]) -> T:
     try:
         code = waiting_code()
     except RuntimeError:
-        _close(awaitable)
+        close(awaitable)
         raise
     if not inspect.isawaitable(awaitable):
         raise TypeError(f"{awaitable!r} can't be waited for: it is no handle, coroutine or task")
@@ -88,11 +89,6 @@ def waiting_code() -> greenlet:
             "alarms wait without `await`; its queries, validators, predicates and __init__ can't wait at all"
         )
     return code
-
-
-def _close(awaitable: object) -> None:
-    if inspect.iscoroutine(awaitable):
-        awaitable.close()  # or Python would complain that nobody awaited it, too
 
 
 def frame_of(coroutine_frame: FrameType) -> FrameType | None:

@@ -24,8 +24,14 @@ import msgspec
 
 from perdure.sdk.activity.definition import ActivityOptions
 from perdure.sdk.calls import PlainActivity
-from perdure.sdk.workflow.context import ChildOptions, WorkflowContext, require
+from perdure.sdk.coroutines import close
+from perdure.sdk.workflow.calls import start_child
+from perdure.sdk.workflow.classes import call_record
+from perdure.sdk.workflow.context import ChildOptions, WorkflowContext, require, thread
+from perdure.sdk.workflow.decorators import PlainClassWorkflow
 from perdure.sdk.workflow.futures import Outcome
+from perdure.sdk.workflow.local import LocalFuture
+from perdure.sdk.workflow.plain import block
 from perdure.sdk.workflow.shielding import shielded
 
 R = TypeVar("R")
@@ -47,6 +53,8 @@ class Saga:
     async def do(self, step: Awaitable[R], /, *, undo: PlainActivity[[R], object]) -> R: ...
     @overload
     async def do(self, step: Awaitable[R], /, *, undo: Callable[[R], Awaitable[object]]) -> R: ...
+    @overload
+    async def do(self, step: Awaitable[R], /, *, undo: Callable[[R], PlainClassWorkflow[object]]) -> R: ...
     async def do(self, step: Awaitable[R], /, *, undo: Callable[[R], object]) -> R:
         """Do something, and remember how it is undone.
 
@@ -55,7 +63,7 @@ class Saga:
 
         Args:
             step: a call of an activity or of a workflow, a coroutine, or a handle.
-            undo: an activity, a workflow or a function, called with the step's result. What it calls is awaited.
+            undo: an activity, a workflow or a function, called with the step's result. What it gives is awaited.
                 Activities in it hold rather than fail: whatever they fail of, a person can release or complete them.
 
         Returns:
@@ -64,24 +72,28 @@ class Saga:
         Raises:
             Exception: what the step raises.
             RuntimeError: not inside the saga's block.
-            TypeError: `undo` can't be called.
+            TypeError: the step can't be awaited, or `undo` can't be called.
         """
         task = asyncio.current_task()
-        if self._state != "entered" or task is None:
-            _close(step)
-            raise RuntimeError("saga.do() belongs into the block of the saga: `async with workflow.saga() as saga:`")
-        if not callable(cast(object, undo)):
-            _close(step)
-            raise TypeError(f"undo must be an activity or a function that is called with the result, not {undo!r}")
+        try:
+            if self._state != "entered" or task is None:
+                raise RuntimeError(
+                    "saga.do() belongs into the block of the saga: `async with workflow.saga() as saga:`"
+                )
+            _check(step, undo)
+        except BaseException:
+            close(step)
+            close(undo)
+            raise
         handle = cast(object, step)
-        if isinstance(handle, Outcome) and handle.cancellation == "try":
-            handle.cancellation = "wait"
+        if isinstance(handle, Outcome | LocalFuture):
+            handle.insist()
         self._running[task] += 1
         before = _role.get()
         _role.set("step")
         try:
             result = await step
-            self._undos.append((_name(undo), lambda: _awaitable(undo, result)))
+            self._undos.append((_name(undo), lambda: _carry_out(undo, result)))
             return result
         finally:
             _role.set(before)  # not by a token: an eviction runs this in another context
@@ -93,6 +105,17 @@ class Saga:
             raise RuntimeError("a saga is for one block: make another, by workflow.saga()")
         self._state = "entered"
         return self
+
+    def __enter__(self) -> Self:
+        """In a plain `def` workflow: `with workflow.saga() as saga:`, and `workflow.block(saga.do(…))` inside."""
+        if not thread.plain:
+            raise RuntimeError("`with` is for plain workflows: write `async with workflow.saga() as saga:`")
+        return block(self.__aenter__())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        block(self.__aexit__(kind, error, traceback))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -137,6 +160,11 @@ class Saga:
                 error.add_note(f"The undo {name} failed: {type(failed).__name__}: {failed}")
 
 
+def undoes() -> bool:
+    """Whether the code that runs is an undo: what it calls may have to wait for a person."""
+    return _role.get() == "undo"
+
+
 def for_activity(options: ActivityOptions) -> ActivityOptions:
     """The options with which an activity is scheduled by the code that runs."""
     role = _role.get()
@@ -156,21 +184,32 @@ def for_child(options: ChildOptions) -> ChildOptions:
     return replace(options, cancellation_type="wait") if _role.get() and options.cancellation_type == "try" else options
 
 
-def _awaitable(undo: Callable[[R], object], result: R) -> Awaitable[object]:
+async def _carry_out(undo: Callable[[R], object], result: R) -> None:
     made: object = (
         cast("PlainActivity[..., object]", undo).start(result) if isinstance(undo, PlainActivity) else undo(result)
     )
+    if call_record(made) is not None:
+        made = start_child(made, None)
     if not inspect.isawaitable(made):
         raise TypeError(
-            f"the undo {_name(cast(object, undo))} gave {made!r}, which can't be awaited: give an activity, or its call"
+            f"the undo {_name(cast(object, undo))} gave {made!r}, which can't be awaited: give an activity, or a "
+            f"function that returns its call"
         )
-    return made
+    await made
 
 
 def _name(undo: object) -> str:
     return str(getattr(undo, "__qualname__", repr(undo)))
 
 
-def _close(step: object) -> None:
-    if inspect.iscoroutine(step):
-        step.close()
+def _check(step: object, undo: object) -> None:
+    record = call_record(step)
+    if record is not None:
+        record.fresh = False
+        raise TypeError(f"{step!r} can't be awaited as it is: write saga.do(workflow.run(…), undo=…)")
+    if not inspect.isawaitable(step):
+        raise TypeError(f"a step of a saga is a call of an activity or a workflow, or a handle, not {step!r}")
+    if inspect.isawaitable(undo):
+        raise TypeError(f"undo is called with the step's result: give {_name(undo)} itself, or a lambda; not its call")
+    if not callable(undo):
+        raise TypeError(f"undo must be an activity or a function that is called with the result, not {undo!r}")
