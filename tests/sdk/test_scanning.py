@@ -8,11 +8,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 from time import sleep, time_ns
 
+import msgspec
 import pytest
 
 from perdure import activity, workflow
@@ -102,6 +104,52 @@ def test_it_is_refused(code: Callable[[], object], what: str, instead: str) -> N
 )
 def test_what_repeats_is_allowed(code: Callable[[], object]) -> None:
     scanning.check(definition_of(_of(code)))
+
+
+def local_import() -> object:
+    import datetime as calendar
+    from time import time
+
+    return time(), calendar.datetime.now()
+
+
+def test_what_a_function_imports_itself_is_looked_at() -> None:
+    with pytest.raises(GuardError, match=r"calendar\.datetime\.now\(\) can't be repeated"):
+        scanning.check(definition_of(_of(local_import)))
+
+
+@dataclass
+class Event:
+    at: datetime = field(default_factory=datetime.now)
+    seen: datetime = field(default_factory=lambda: datetime.now(dt.UTC))
+    day: date = date.min
+
+    def age(self) -> object:
+        return datetime.now() - self.at
+
+    def never_used(self) -> object:
+        return date.today()
+
+
+class Struct(msgspec.Struct):
+    at: datetime = msgspec.field(default_factory=lambda: datetime.now(dt.UTC))
+
+
+def test_what_a_class_may_do_is_told_not_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """Whether it is reached can't be seen: a default may be given, a method may be of another class."""
+    scanning.check(definition_of(_of(lambda: (Event().age(), Struct()))))
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 4
+    assert all("datetime.now() can't be repeated" in line and "workflow flow uses " in line for line in lines)
+    places = [line.partition(" reached: ")[2].partition(": ")[0] for line in lines]
+    source = HERE.read_text().splitlines()
+    at = [source[int(place.rpartition(":")[2]) - 1].strip() for place in places if place.startswith(str(HERE))]
+    assert "a default in Event" in places
+    assert at == [
+        "return datetime.now() - self.at",
+        "seen: datetime = field(default_factory=lambda: datetime.now(dt.UTC))",
+        "at: datetime = msgspec.field(default_factory=lambda: datetime.now(dt.UTC))",
+    ]
 
 
 def test_all_methods_of_a_class_are_looked_at() -> None:

@@ -2,25 +2,30 @@
 
 `datetime.now()` is a method of a type that can't be changed; `from time import time` took the function itself, before
 there was a dispatcher in its place; and who waits for a thread's lock can't be interrupted. All three are seen in the
-names that the code refers to, and in the functions of the same program that it calls.
+names that the code refers to, and in the functions of the same program that it calls. Whether a method or a default of
+a class is reached can't be known for certain: of those that may be, a warning is logged.
 """
 
 from __future__ import annotations
 
 import datetime
 import dis
+import logging
 import queue
 import sys
 import threading
-from collections.abc import Iterator
-from types import CodeType, FunctionType, ModuleType
-from typing import Final, cast
+from collections.abc import Container, Iterator
+from types import BuiltinMethodType, CodeType, FunctionType, ModuleType
+from typing import Any, Final, cast
 from weakref import WeakSet
 
+from perdure.errors import GuardError
 from perdure.sdk.workflow import dispatchers
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.guard import refusal
 from perdure.sdk.workflow.source import is_library, is_ours
+
+_log: Final = logging.getLogger("perdure.workflow")
 
 _NOW: Final = "Use workflow.now(), which is the workflow's time"
 _LOCK: Final = "Use asyncio's Lock, Event, Condition, Semaphore or Queue"
@@ -42,6 +47,8 @@ _LOCKS: Final[tuple[object, ...]] = (
 
 _LOCK_TYPES: Final = (type(threading.Lock()), type(threading.RLock()))
 
+_FIELDS: Final = ("__dataclass_fields__", "__pydantic_fields__", "__struct_defaults__")
+
 _checked: Final[WeakSet[object]] = WeakSet()
 
 
@@ -52,6 +59,8 @@ def check(definition: WorkflowDefinition) -> None:
     scan = _Scan(definition.target.__module__)
     for function in _functions(definition):
         scan.look_at(function)
+    for cls, error in scan.look_at_classes():
+        _log.warning("workflow %s uses %s, in which is, if it is reached: %s", definition.name, cls.__qualname__, error)
     _checked.add(definition.target)
 
 
@@ -75,20 +84,52 @@ class _Scan:
     def __init__(self, root: str) -> None:
         self._package = root.partition(".")[0]
         self._seen: set[CodeType] = set()
+        self._classes: dict[type[object], None] = {}
+        self._attributes: set[str] = set()
 
     def look_at(self, function: FunctionType) -> None:
         """Look at a function, and at those of the same program that it refers to."""
         names = dict(zip(function.__code__.co_freevars, _cells(function), strict=True))
         self._look(function.__code__, function, names)
 
+    def look_at_classes(self) -> Iterator[tuple[type[object], GuardError]]:
+        """Look at what of the program's classes the functions may reach: the classes, and what is wrong in them."""
+        looked: set[object] = set()
+        while used := [(cls, each) for cls in [*self._classes] for each in self._used(cls) if each not in looked]:
+            for cls, each in used:
+                looked.add(each)
+                try:
+                    if isinstance(each, FunctionType):
+                        self.look_at(each)
+                    else:
+                        _judge(each, None, getattr(each, "__qualname__", ""), f"a default in {cls.__qualname__}")
+                except GuardError as error:
+                    yield cls, error
+
+    def _used(self, cls: type[object]) -> Iterator[object]:
+        """The methods of a class whose names the functions use, or Python; and what makes its defaults."""
+        for base in cls.__mro__:
+            for name, member in vars(base).items():
+                function = getattr(member, "__func__", member)
+                if isinstance(function, FunctionType) and (name in self._attributes or name.startswith("__")):
+                    generated = function.__code__.co_filename.startswith("<")  # by `dataclass`
+                    yield from () if generated or not self._is_ours(function) else (function,)
+        for factory in _factories(cls):
+            if isinstance(factory, BuiltinMethodType) or (isinstance(factory, FunctionType) and self._is_ours(factory)):
+                yield factory
+
     def _look(self, code: CodeType, function: FunctionType, free: dict[str, object]) -> None:
         if code in self._seen:
             return
         self._seen.add(code)
-        for line, chain in _references(code):
+        self._attributes.update(code.co_names)
+        free = free | _imported(code)
+        for line, chain in _references(code, free):
             value = self._follow(chain, function, free, f"{code.co_filename}:{line}")
             if isinstance(value, FunctionType) and self._is_ours(value):
                 self.look_at(value)
+            elif isinstance(value, type) and self._belongs(value.__module__):
+                self._classes[value] = None
         for inner in code.co_consts:
             if isinstance(inner, CodeType):
                 self._look(inner, function, free)
@@ -107,12 +148,20 @@ class _Scan:
 
     def _is_ours(self, function: FunctionType) -> bool:
         """Whether a function belongs to the program, rather than to a library."""
-        code, package = function.__code__, (function.__module__ or "").partition(".")[0]
-        return package == self._package or not (is_ours(code) or package in sys.stdlib_module_names or is_library(code))
+        code = function.__code__
+        return self._belongs(function.__module__) or not (
+            is_ours(code)
+            or is_library(code)
+            or (function.__module__ or "").partition(".")[0] in sys.stdlib_module_names
+        )
+
+    def _belongs(self, module: str | None) -> bool:
+        return (module or "").partition(".")[0] == self._package
 
 
-def _references(code: CodeType) -> Iterator[tuple[int, list[str]]]:
-    """The names that code refers to, with the attributes that are taken of them, and their lines."""
+def _references(code: CodeType, local: Container[str]) -> Iterator[tuple[int, list[str]]]:
+    """The names that code refers to, with the attributes that are taken of them, and their lines; of its own variables
+    only those in `local`."""
     line, chain = code.co_firstlineno, list[str]()
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and chain:
@@ -121,12 +170,56 @@ def _references(code: CodeType) -> Iterator[tuple[int, list[str]]]:
         if chain:
             yield line, chain
         line = instruction.positions.lineno if instruction.positions and instruction.positions.lineno else line
-        chain = [instruction.argval] if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF") else []
+        chain = []
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"):
+            chain = [instruction.argval]
+        elif "LOAD_FAST" in instruction.opname:  # later versions load two variables at once; the second is on top
+            name = _variables(instruction)[-1]
+            chain = [name] if name in local else []
     if chain:
         yield line, chain
 
 
+def _variables(instruction: dis.Instruction) -> tuple[str, ...]:
+    """Whose value is loaded or stored, in this order."""
+    named = cast("str | tuple[str, ...]", instruction.argval)
+    return named if isinstance(named, tuple) else (named,)
+
+
+def _imported(code: CodeType) -> dict[str, object]:
+    """What the code itself imports into variables of its own, as far as that is imported already."""
+    found: dict[str, object] = {}
+    module: object = None
+    value: object = None
+    before = [*dis.get_instructions(code)]
+    for place, instruction in enumerate(before):
+        match instruction.opname:
+            case "IMPORT_NAME" if before[place - 2].argval == 0:  # not relative
+                whole = before[place - 1].argval is not None  # from … import
+                module = value = sys.modules.get(instruction.argval if whole else instruction.argval.partition(".")[0])
+            case "IMPORT_FROM":
+                value = getattr(module, instruction.argval, None)
+            case name if name.startswith("STORE_") and value is not None:
+                found[_variables(instruction)[0]] = value
+                value = None
+            case _:
+                pass
+    return found
+
+
+def _factories(cls: type[object]) -> Iterator[object]:
+    """What makes the defaults of a dataclass's attributes, or of a msgspec struct's or a pydantic model's."""
+    members: dict[str, Any] = {name: getattr(cls, name, None) for name in _FIELDS}
+    for fields in (members["__dataclass_fields__"], members["__pydantic_fields__"]):
+        if isinstance(fields, dict):
+            yield from (field.default_factory for field in cast("dict[str, Any]", fields).values())
+    for default in members["__struct_defaults__"] or ():
+        yield getattr(default, "factory", None)
+
+
 def _judge(value: object, owner: object, name: str, place: str) -> None:
+    if owner is None and isinstance(value, BuiltinMethodType):  # a method that has been given another name
+        owner, name = value.__self__, value.__qualname__
     if isinstance(owner, type):
         for (cls, method), instead in _METHODS.items():
             if issubclass(owner, cls) and name.rpartition(".")[2] == method and _inherits(owner, cls, method):
