@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
 from perdure.clock import Clock
 from perdure.limits import BLOCKED_LOOP_WARNING, SECOND
 
 logger = logging.getLogger("perdure.engine")
+
+_STEP: Final = asyncio.events.__file__
+_OURS: Final = (f"{Path(__file__).resolve().parents[2]}{os.sep}", os.path.dirname(_STEP) + os.sep)
 
 
 class Watchdog:
@@ -74,8 +80,8 @@ class Watchdog:
 
     def _warn(self, seconds: float) -> None:
         frame = sys._current_frames().get(self._watched)  # pyright: ignore[reportPrivateUsage]
-        stack = traceback.extract_stack(frame)
-        where = f"{stack[-1].filename}:{stack[-1].lineno}, in {stack[-1].name}" if frame is not None else "?"
+        stack = _own(traceback.extract_stack(frame)) if frame is not None else []
+        where = f"{stack[-1].filename}:{stack[-1].lineno}, in {stack[-1].name}" if stack else "?"
         logger.warning(
             "the event loop has been blocked for %.1f s, at %s; nothing else runs meanwhile. Make it `await`, or an "
             "activity that is a plain `def`, which runs in a thread.\n%s",
@@ -83,3 +89,10 @@ class Watchdog:
             where,
             "".join(traceback.format_list(stack)).rstrip(),
         )
+
+
+def _own(stack: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    """The part of a stack that tells people something: inside the loop's step, and not Perdure's own; or all of it."""
+    steps = [place for place, frame in enumerate(stack) if frame.filename == _STEP]
+    inside = stack[steps[-1] + 1 :] if steps else stack
+    return [frame for frame in inside if not frame.filename.startswith(_OURS)] or stack

@@ -22,6 +22,9 @@ _LIBRARIES: Final = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib
 LOOP: Final = "run_until_idle"
 """The method of the workflow's loop from which all of its code is called."""
 
+_OUTERMOST: Final = frozenset({"_step", "query", "evict"})
+"""The runtime's functions through which all of a workflow's code is called: what is further out is the program."""
+
 _ours: dict[str, bool] = {}
 
 
@@ -52,6 +55,18 @@ def user_line() -> str:
     return ""
 
 
+def user_stack(frame: FrameType | None) -> list[str]:
+    """The lines of a workflow's code, and of libraries that it uses, at which a frame is, outermost first."""
+    lines: list[str] = []
+    while frame is not None:
+        if not is_ours(frame.f_code):
+            lines.append(_shown(frame))
+        elif frame.f_code.co_name in _OUTERMOST:
+            break
+        frame = frame.f_back
+    return lines[::-1]
+
+
 def awaited_lines(coroutine: object) -> list[str]:
     """The lines at which a suspended coroutine waits, outermost first, without the SDK's and asyncio's."""
     lines: list[str] = []
@@ -62,19 +77,9 @@ def awaited_lines(coroutine: object) -> list[str]:
             lines.append(_shown(frame))
         plain = frame_of(frame) if frame is not None else None
         if plain is not None:
-            return lines + _plain_lines(plain)
+            return lines + user_stack(plain)
         coroutine = awaited.cr_await
     return lines
-
-
-def _plain_lines(frame: FrameType | None) -> list[str]:
-    """The same for a function that waits in a greenlet."""
-    lines: list[str] = []
-    while frame is not None:
-        if not is_ours(frame.f_code):
-            lines.append(_shown(frame))
-        frame = frame.f_back
-    return lines[::-1]
 
 
 def _shown(frame: FrameType) -> str:

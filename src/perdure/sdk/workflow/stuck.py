@@ -17,11 +17,11 @@ import ctypes
 import logging
 import sys
 import threading
-import traceback
 from typing import Final, NamedTuple
 
 from perdure.limits import BLOCKED_WORKFLOW, RESTLESS_WORKFLOW, SECOND
 from perdure.sdk.workflow.loop import DeterministicLoop
+from perdure.sdk.workflow.source import awaited_lines, user_stack
 
 _log: Final = logging.getLogger("perdure.workflow")
 _LOOKS: Final = 8
@@ -123,7 +123,8 @@ class Watcher:
         if frame is None or frame.f_trace is not None:  # somebody looks at it with a debugger
             return
         looks = max(seen.at_step, seen.in_round)
-        stack = "".join(traceback.format_list(traceback.extract_stack(frame))).rstrip()
+        # Between two steps, there is no line: then those at which its tasks wait.
+        stack = user_stack(frame) or [line for task in loop.live_tasks() for line in awaited_lines(task.get_coro())]
         with _lock:
             if _executing.get(thread) is not loop or loop.rounds != seen.round:
                 return
@@ -131,7 +132,7 @@ class Watcher:
             _raise_in(thread, Stuck)
         _log.warning(
             "workflow %r has been at work for %.1f s without waiting for anything; it is interrupted\n%s",
-            (loop.logger.extra or {}).get("workflow_id"), looks * self._tolerated / _LOOKS / SECOND, stack,
+            (loop.logger.extra or {}).get("workflow_id"), looks * self._tolerated / _LOOKS / SECOND, "\n".join(stack),
         )  # fmt: skip
 
 
