@@ -365,6 +365,21 @@ async def test_what_can_not_be_run_is_refused() -> None:
         activity.run_process_sync("sleep", 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="grace"):
         activity.run_process_sync("true", grace="soon")
+    with pytest.raises(TypeError, match="env of run_process must map text to text, not 'DEPTH' to int"):
+        await activity.run_process("env", env={"DEPTH": 1})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="input of run_process must be text or bytes, not int"):
+        await activity.run_process("cat", input=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def test_what_would_block_the_loop_is_refused(bench: Bench) -> None:
+    async def run() -> str:
+        with pytest.raises(RuntimeError, match=r"in an `async def`, `await activity\.run_process\(…\)`"):
+            activity.run_process_sync("true")
+        in_a_thread = await asyncio.to_thread(activity.run_process_sync, "echo", "hi")
+        return in_a_thread.stdout
+
+    bench.start(run)
+    assert (await bench.node.message(ActivityCompletion)).result.data == b'"hi\\n"'
 
 
 def test_a_workflow_can_not_run_a_program() -> None:

@@ -227,6 +227,7 @@ class ActivityNamespace:
 
         Raises:
             asyncio.CancelledError: the attempt is not wanted any more; the program has ended.
+            RuntimeError: in an `async def` activity, whose worker it would block.
         """
         from perdure.sdk.activity import processes
 

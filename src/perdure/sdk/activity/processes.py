@@ -97,6 +97,11 @@ def program(
         else:
             kind = type(each).__name__
             raise TypeError(f"argument {number} of run_process must be text or a path, not {kind}: one for each word")
+    for name, value in (env or {}).items():
+        if not (isinstance(cast(object, name), str) and isinstance(cast(object, value), str)):
+            raise TypeError(f"env of run_process must map text to text, not {name!r} to {type(value).__name__}")
+    if not isinstance(cast(object, input), str | bytes | None):
+        raise TypeError(f"input of run_process must be text or bytes, not {type(input).__name__}")
     return Program(
         words,
         cwd,
@@ -111,6 +116,10 @@ def program(
 def run_blocking(program: Program) -> ProcessResult:
     """Run a program from a thread, until it ends or the attempt is cancelled."""
     attempt = current()
+    if attempt is not None and not attempt.in_thread(threading.get_ident()):
+        raise RuntimeError(
+            "run_process_sync would block the worker's event loop: in an `async def`, `await activity.run_process(…)`"
+        )
     running = _Running(program, attempt, lambda: attempt is not None and attempt.cancelled)
     result = running.run()
     if running.stopping:
