@@ -27,6 +27,7 @@ def test_there_are_some() -> None:
         "retries-and-holds.md",
         "schedules.md",
         "waiting.md",
+        "workflow-code.md",
     }
     assert {name for name, _, _ in programs()} >= some
 
