@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -82,8 +84,7 @@ def test_many_short_steps_are_not_one_long_one() -> None:
     assert result(scenario) == 30
 
 
-def test_nothing_is_raised_after_the_activation() -> None:
-    """A step is over just when it is struck: the next one is another."""
+def test_a_step_that_is_struck_leaves_nothing_to_the_next_run() -> None:
     watcher = stuck.Watcher()
 
     @workflow
@@ -100,6 +101,44 @@ def test_nothing_is_raised_after_the_activation() -> None:
 
     scenario = Scenario(quick)
     scenario.do()
+    assert result(scenario) == "fine"
+
+
+def test_nothing_is_raised_when_the_activation_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There it would leave the thread with the workflow's loop and guard, for good."""
+    watcher = stuck.Watcher()
+    began, looked = threading.Lock(), threading.Lock()  # the guard would stop all else that threads wait with
+    began.acquire()
+    looked.acquire()
+
+    def look() -> None:
+        began.acquire()
+        for _ in range(30):
+            watcher.look()
+        looked.release()
+
+    other = threading.Thread(target=look)
+    other.start()
+    this, ident = threading.get_ident(), threading.get_ident
+    ends: list[bool] = []
+
+    def slow_ident() -> int:
+        """The first thing that the end of an activation does."""
+        if ident() == this and sys._getframe(1).f_code is stuck.end.__code__ and not ends:
+            ends.append(True)
+            began.release()
+            looked.acquire()
+        return ident()
+
+    @workflow
+    async def quick() -> str:
+        return "fine"
+
+    monkeypatch.setattr(threading, "get_ident", slow_ident)
+    scenario = Scenario(quick)
+    scenario.do()
+    other.join()
+    assert ends
     assert result(scenario) == "fine"
 
 

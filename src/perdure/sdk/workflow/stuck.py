@@ -17,6 +17,7 @@ import ctypes
 import logging
 import sys
 import threading
+from types import FrameType
 from typing import Final, NamedTuple
 
 from perdure.limits import BLOCKED_WORKFLOW, RESTLESS_WORKFLOW, SECOND
@@ -128,12 +129,25 @@ class Watcher:
         with _lock:
             if _executing.get(thread) is not loop or loop.rounds != seen.round:
                 return
+            # The last thing before it is raised, in the line at which the thread stands: Python raises it where it had
+            # taken the thread's turn away.
+            if _is_leaving(sys._current_frames().get(thread)):  # pyright: ignore[reportPrivateUsage]
+                return
             loop.struck = True
             _raise_in(thread, Stuck)
         _log.warning(
             "workflow %r has been at work for %.1f s without waiting for anything; it is interrupted\n%s",
             (loop.logger.extra or {}).get("workflow_id"), looks * self._tolerated / _LOOKS / SECOND, "\n".join(stack),
         )  # fmt: skip
+
+
+def _is_leaving(frame: FrameType | None) -> bool:
+    """Whether a thread is at the end of its activation: what is raised there would leave that half done."""
+    while frame is not None:
+        if frame.f_code is end.__code__ or frame.f_code.co_qualname == "Activation.__exit__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:
