@@ -152,6 +152,14 @@ async def test_an_unawaited_call_is_named_in_pythons_warning() -> None:
         gc.collect()
 
 
+def test_a_lambda_needs_a_name() -> None:
+    with pytest.raises(
+        TypeError, match=r"a lambda has no name to be found by: use `def`, or name it, @activity\(name="
+    ):
+        activity(lambda: 1)
+    assert activity(name="sdk_lambda")(lambda: 1)() == 1
+
+
 def test_what_can_not_be_an_activity() -> None:
     for target in (3, QuotaExceeded, double_number):
         with pytest.raises(TypeError, match="@activity is for functions"):

@@ -214,6 +214,12 @@ def test_what_can_not_be_a_workflow() -> None:
     def generator() -> Iterator[int]:
         yield 1
 
+    with pytest.raises(TypeError, match="@workflow is for functions and classes, not for <built-in function len>"):
+        workflow(len)
+    with pytest.raises(
+        TypeError, match=r"a lambda has no name to be found by: use `def`, or name it, @workflow\(name="
+    ):
+        workflow(lambda: 1)
     with pytest.raises(TypeError, match="@workflow is for functions and classes, not for 3"):
         workflow(cast("Callable[[], object]", 3))
     with pytest.raises(TypeError, match="workflow generator: a generator can't be a workflow"):

@@ -8,7 +8,7 @@ what it understands.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Final, cast
@@ -30,6 +30,13 @@ def main_place() -> tuple[str, str] | None:
     if spec is not None:
         return cast(str, spec.name), ""
     return ("", str(Path(file).absolute())) if file else None
+
+
+def named(function: Callable[..., object], kind: str) -> str:
+    """The name of a function that is to be an activity or a workflow. Raises TypeError where it has none."""
+    if function.__name__ == "<lambda>":
+        raise TypeError(f'a lambda has no name to be found by: use `def`, or name it, @{kind}(name="…")')
+    return function.__name__
 
 
 def class_name(cls: type[object]) -> str:

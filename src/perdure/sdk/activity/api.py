@@ -15,7 +15,7 @@ from perdure.durations import Duration, optional_microseconds
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType, Executor
 from perdure.sdk.calls import Activity, AsyncActivity, PlainActivity, options_from
 from perdure.sdk.coroutines import Coro
-from perdure.sdk.names import main_place
+from perdure.sdk.names import main_place, named
 from perdure.sdk.options import one_of, optional_name
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.retry import RetryPolicy
@@ -254,7 +254,7 @@ def _define(
         raise TypeError(f"activity {function_name}: a generator can't be an activity: return all values together")
     if isinstance(getattr(function, "definition", None), WorkflowDefinition):
         raise TypeError(f"{function_name} is a workflow: a function is either that or an activity")
-    name = optional_name(name, "name") or cast(str, function_name)
+    name = optional_name(name, "name") or named(function, "activity")
     is_async = inspect.iscoroutinefunction(function)
     definition = ActivityDefinition(
         name=name,

@@ -21,8 +21,8 @@ from perdure.sdk.client.starts import StartOptions, WithStart, start_request
 from perdure.sdk.identity import identity as default_identity
 from perdure.sdk.interceptors import Interceptor, chain, checked, client_call
 from perdure.sdk.options import name, optional_text, text
-from perdure.sdk.workflow.api import ClassWorkflow, PlainClassWorkflow
 from perdure.sdk.workflow.calls import WorkflowCall, WorkflowFunction, definition_of
+from perdure.sdk.workflow.decorators import ClassWorkflow, PlainClassWorkflow
 
 if TYPE_CHECKING:
     from perdure.sdk.codecs.api import PayloadCodec

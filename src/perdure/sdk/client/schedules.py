@@ -29,8 +29,8 @@ from perdure.sdk.client.timing import Schedule, at, engine_schedule, overlap_or_
 from perdure.sdk.options import name as checked_name
 from perdure.sdk.options import optional_text, text
 from perdure.sdk.retry import RetryPolicy
-from perdure.sdk.workflow.api import ClassWorkflow, PlainClassWorkflow
 from perdure.sdk.workflow.calls import WorkflowCall
+from perdure.sdk.workflow.decorators import ClassWorkflow, PlainClassWorkflow
 
 if TYPE_CHECKING:
     from perdure.sdk.client.client import Client

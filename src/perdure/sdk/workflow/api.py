@@ -16,6 +16,7 @@ from perdure.clock import from_datetime, to_datetime
 from perdure.durations import Duration, optional_microseconds
 from perdure.sdk.converter import decode
 from perdure.sdk.coroutines import Coro, close
+from perdure.sdk.names import named
 from perdure.sdk.options import name as checked_name
 from perdure.sdk.options import optional_name
 from perdure.sdk.registry import REGISTRY
@@ -532,12 +533,12 @@ workflow: WorkflowNamespace = WorkflowNamespace()
 def _define_function(
     target: object, name: str | None, task_queue: str, failure_exceptions: tuple[type[BaseException], ...]
 ) -> WorkflowDefinition:
-    if not inspect.isroutine(target):
+    if not inspect.isroutine(target) or inspect.isbuiltin(target):
         raise TypeError(f"@workflow is for functions and classes, not for {target!r}")
     if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
         raise TypeError(f"workflow {target.__name__}: a generator can't be a workflow")
     function = cast("Callable[..., object]", target)
-    name = name or function.__name__
+    name = name or named(function, "workflow")
     return WorkflowDefinition(
         name=name,
         target=function,

@@ -25,7 +25,8 @@ from perdure.model.payloads import Payload
 from perdure.sdk.converter import codec
 from perdure.sdk.workflow.attributes import Attributes
 from perdure.sdk.workflow.conditions import Conditions
-from perdure.sdk.workflow.ledger import ChildFuture, Ledger
+from perdure.sdk.workflow.futures import ChildFuture
+from perdure.sdk.workflow.ledger import Ledger
 from perdure.sdk.workflow.loop import LoopTimer
 
 _STATE: Final = "perdure.entity"
