@@ -11,10 +11,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from perdure.errors import NondeterminismError
 from perdure.model.tasks import RunRef
+
+WAY_OUT: Final = (
+    "Workflow code must do the same when it is replayed: put the change back, or keep the old code beside the new with "
+    "workflow.patched; then the run goes on"
+)
+"""What to do about code that does something else than its history says."""
 
 
 class Change(NamedTuple):
@@ -54,9 +60,8 @@ class Displaced:
             raise NondeterminismError(
                 f"the workflow's code does the same as its history says, but in another order\n"
                 f"  {change.told}\n"
-                f"and what is recorded there, the code asks for as well, later. Workflow code must do the same when it "
-                f"is replayed: a set has another order in each process, so use sorted(…); or put the change back, then "
-                f"the run goes on",
+                f"and what is recorded there, the code asks for as well, later. Is there a loop over a set, without "
+                f"sorted(…)? That has another order in each process.\n{WAY_OUT}",
                 change.line,
             )
 

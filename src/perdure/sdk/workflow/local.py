@@ -29,7 +29,7 @@ from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.converter import stored_json
 from perdure.sdk.failures import ExceptionResolver, exception_of
 from perdure.sdk.workflow.context import thread
-from perdure.sdk.workflow.displaced import Change
+from perdure.sdk.workflow.displaced import WAY_OUT, Change
 from perdure.sdk.workflow.ledger import EVICTED, Header, Ledger
 from perdure.sdk.workflow.loop import LoopFuture
 from perdure.sdk.workflow.plain import block
@@ -229,7 +229,7 @@ class Locals:
             f"recorded, but the code doesn't ask for it:\n"
             f"  the outcome of local activity {data.activity_type}\n"
             f"asked for by the code, and without an outcome at this point:\n{asked or '  no local activity'}\n"
-            f"Workflow code must do the same when it is replayed: put the change back, then the run goes on",
+            f"{WAY_OUT}",
             next((future.line for future in self.pending.values()), ""),
         )
 

@@ -17,7 +17,7 @@ from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model.payloads import Payload, Payloads
 from perdure.sdk.workflow.child_ids import child_number
-from perdure.sdk.workflow.displaced import Change
+from perdure.sdk.workflow.displaced import WAY_OUT, Change
 from perdure.sdk.workflow.patches import PATCH, is_optional, patch_of
 
 _SHOWN: Final = 100  # characters of an input in an error
@@ -137,7 +137,7 @@ def _complaint(left: list[tuple[Key, Issued]], missing: list[tuple[Key, e.Histor
     if left:
         lines.append("asked for by the code, but not recorded:")
         lines += [f"  {_shown(key)}{_at(item)}" for key, item in left]
-    lines.append("Workflow code must do the same when it is replayed: put the change back, then the run goes on")
+    lines.append(WAY_OUT)
     return "\n".join(lines)
 
 
