@@ -65,9 +65,10 @@ from perdure.sdk.activity.api import activity
 from perdure.sdk.calls import ActivityHandle
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.api import workflow
-from perdure.sdk.workflow.calls import ChildHandle, UnusedCallWarning, WorkflowCall
+from perdure.sdk.workflow.calls import UnusedCallWarning, WorkflowCall
 from perdure.sdk.workflow.context import WorkflowInfo
 from perdure.sdk.workflow.external import ExternalHandle
+from perdure.sdk.workflow.futures import ChildHandle
 from perdure.sdk.workflow.saga import Saga
 
 if TYPE_CHECKING:

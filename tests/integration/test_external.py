@@ -55,6 +55,20 @@ async def test_a_workflow_signals_another(client: Client) -> None:
     assert await client.run(speaks("nobody", ["x"])) == "NotFound: there is no workflow with the id 'nobody'"
 
 
+async def test_a_child_is_signalled_by_the_id_of_its_handle(client: Client) -> None:
+    @workflow(name="external.parent")
+    async def parent() -> tuple[str, list[str]]:
+        child = workflow.start(Listener())
+        other = workflow.external(child.id, Listener)
+        await other.signal(Listener.say, "one")
+        await other.signal(Listener.say, "end")
+        return child.id, await child
+
+    id, heard = await client.run(parent(), id="parent")
+    assert id.startswith("parent/")
+    assert heard == ["one", "end"]
+
+
 async def test_a_workflow_cancels_another(client: Client) -> None:
     listener = await client.start(Listener(), id="to-cancel")
     assert (await client.run(cancels("to-cancel", "no-such-run"))).startswith("NotFound: ")

@@ -135,6 +135,7 @@ async def parent(n: int) -> int:
     assert_type(await provision("a", []), dict[str, str])
     assert_type(await provision.options(id="child", run_timeout="1h").start("a", regions=[]), dict[str, str])
     assert_type(provision.start("a", []), ChildHandle[dict[str, str]])
+    assert_type(provision.start("a", []).id, str)
     async with asyncio.TaskGroup() as group:
         vpc = group.create_task(create_vpc("eu", size=3))
         child = group.create_task(provision("a", []))

@@ -22,7 +22,6 @@ from perdure.sdk.options import optional_name
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.signatures import Signature
 from perdure.sdk.workflow.calls import (
-    ChildHandle,
     WorkflowCall,
     WorkflowFunction,
     definition_of,
@@ -46,6 +45,7 @@ from perdure.sdk.workflow.decorators import (
 )
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.external import ExternalHandle
+from perdure.sdk.workflow.futures import ChildHandle
 from perdure.sdk.workflow.handlers import (
     AsyncAlarm,
     AsyncSignal,

@@ -25,13 +25,11 @@ from perdure.sdk.options import one_of, optional_name
 from perdure.sdk.workflow.classes import call_record, class_definition
 from perdure.sdk.workflow.context import ChildOptions, WorkflowContext, current, require
 from perdure.sdk.workflow.definition import WorkflowDefinition
+from perdure.sdk.workflow.futures import ChildHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-ChildHandle: TypeAlias = asyncio.Future[R]
-"""A child workflow: await it for the result, cancel it to ask for its end."""
 
 Recorded: TypeAlias = tuple[WorkflowDefinition, Sequence[object], dict[str, object]]
 """What a call records: the workflow and its arguments."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from perdure.model.commands import Command, RequestCancelActivity, RequestCancelExternalWorkflow
 from perdure.model.payloads import Payload
@@ -24,6 +24,8 @@ from perdure.sdk.workflow.plain import block
 
 if TYPE_CHECKING:
     from perdure.sdk.workflow.ledger import Ledger
+
+R = TypeVar("R")
 
 
 class Outcome(LoopFuture[object]):
@@ -81,7 +83,18 @@ class ActivityFuture(Outcome):
         return RequestCancelActivity(self.name)
 
 
-class ChildFuture(Outcome):
+class ChildHandle(LoopFuture[R]):
+    """A child workflow: await it for the result, cancel it to ask for its end."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def id(self) -> str:
+        """The child's workflow id, also where it was made up: for `workflow.external(handle.id)`."""
+
+
+class ChildFuture(Outcome, ChildHandle[object]):
     """The outcome of a child workflow."""
 
     __slots__ = ("run_id",)
