@@ -116,7 +116,6 @@ class Scenario:
         self.tasks: list[tuple[WorkflowTask, WorkflowTaskCompletion]] = []
         self.run = WorkflowRun(REF, self.definitions)
         self.answers: list[c.RejectUpdate] = []
-        self.record_flags: tuple[int, ...] | None = None  # instead of those of the completion
         input = definition.signature.encode(args, {})
         self.add(e.WorkflowExecutionStarted(1, self.now, definition.name, "default", input, REF.run_id))
 
@@ -274,7 +273,7 @@ class Scenario:
                 self.scheduled,
                 self.next_id - 1,
                 python=completion.python,
-                flags=completion.flags if self.record_flags is None else self.record_flags,
+                flags=completion.flags,
                 exceptions=completion.exceptions,
             )
         )

@@ -299,25 +299,6 @@ def test_a_child_cancelled_by_others_is_a_failure() -> None:
     assert result(scenario) == CANCELLED.message
 
 
-def test_a_history_from_before_children_were_waited_for_replays() -> None:
-    @workflow
-    async def flow() -> str:
-        try:
-            await child.options(id="c")("a")
-        except asyncio.CancelledError:
-            return await store("went on at once")
-        return ""
-
-    scenario = Scenario(flow, live=False)
-    scenario.record_flags = ()
-    scenario.do()
-    scenario.cancel()
-    assert kinds(scenario.do()) == ["RequestCancelExternalWorkflow", "ScheduleActivity"]
-    scenario.complete("stored")
-    scenario.do()
-    assert result(scenario) == "stored"
-
-
 def test_the_policy_for_the_parents_end_is_the_callers() -> None:
     @workflow
     async def flow() -> None:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
-
 from perdure import workflow
 from perdure.model import commands as c
-from perdure.model import events as e
-from perdure.model.tasks import QueryTask, WorkflowTaskCompletion
-from perdure.sdk.workflow.runtime import WorkflowRun
-from tests.sdk.harness import REF, Scenario, check_replay, payloads, replay
+from tests.sdk.harness import Scenario, check_replay, payloads
 from tests.sdk.harness import fresh_registry as fresh_registry
 
 
@@ -116,24 +111,3 @@ def test_a_receiver_that_was_just_woken_has_used_nothing() -> None:
     scenario.signal("b", 1)
     scenario.signal("a", 2)
     assert successor(scenario).signals == carried(("a", 2))
-
-
-def test_histories_from_before_are_replayed_as_they_were() -> None:
-    """Without the flag, a handler takes what came after the end."""
-    scenario = Scenario(Counter, [])
-    scenario.signal("tell", 1)
-    scenario.signal("stop")
-    scenario.signal("tell", 2)
-    scenario.do()
-    (index,) = [n for n, event in enumerate(scenario.history) if isinstance(event, e.WorkflowTaskCompleted)]
-    scenario.history[index] = msgspec.structs.replace(scenario.history[index], flags=())
-    closing = scenario.history[-1]
-    assert isinstance(closing, e.WorkflowExecutionContinuedAsNew)
-    scenario.history[-1] = msgspec.structs.replace(closing, input=payloads([1, 2]))
-    assert all(isinstance(outcome, WorkflowTaskCompletion) for outcome in replay(scenario))
-    task = scenario.tasks[-1][0]
-    run = WorkflowRun(REF, scenario.definitions)
-    position = scenario.positions[-1]
-    answer = run.query(QueryTask(REF, "q", "__stack_trace", (), position, task.time, tuple(scenario.history)))
-    run.evict()
-    assert answer.failure is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 import pytest
@@ -11,10 +12,12 @@ import pytest
 from perdure import NondeterminismError, workflow
 from perdure.limits import MAX_ID_LENGTH
 from perdure.model import events as e
-from perdure.model.flags import CURRENT
+from perdure.model import flags
 from perdure.model.payloads import Payload
 from perdure.model.tasks import WorkflowTaskFailure
+from perdure.sdk.workflow.context import require
 from perdure.sdk.workflow.patches import PATCH, Patch
+from perdure.sdk.workflow.runtime import WorkflowRun
 from tests.sdk.harness import Scenario, check_replay, definition_of, fetch, kinds, replay, result, store
 from tests.sdk.harness import fresh_registry as fresh_registry
 
@@ -297,11 +300,43 @@ def test_the_marker_s_form_is_fixed() -> None:
 
 
 # --- Flags ----------------------------------------------------------------------------------------------
-def test_a_completion_records_the_flags_in_force() -> None:
-    scenario = Scenario(old)
+MAIL: Final = 9_998
+"""Stands for a change of behaviour: the code that has it sends mails, not letters."""
+
+
+def mails(monkeypatch: pytest.MonkeyPatch, *, knows: bool, sends: bool) -> None:
+    """From here on it is another version of Perdure."""
+    monkeypatch.setattr(flags, "KNOWN", frozenset({MAIL} if knows else ()))
+    monkeypatch.setattr(flags, "CURRENT", (MAIL,) if sends else ())
+
+
+@workflow(name="sdk_flagged")
+async def flagged() -> None:
+    """Looks at the flags in force, as code of the SDK does where a behaviour has changed."""
+    for _ in range(2):
+        run = require("this")
+        assert isinstance(run, WorkflowRun)
+        await (store if MAIL in run.flags else fetch)("it")
+        await asyncio.sleep(1)
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_each_workflow_task_is_replayed_by_its_own_flags(monkeypatch: pytest.MonkeyPatch, *, sends: bool) -> None:
+    scenario = Scenario(flagged)
     scenario.do()
-    assert scenario.tasks[-1][1].flags == CURRENT
-    check_replay(scenario)
+    scenario.complete("letter")
+    scenario.do()
+    mails(monkeypatch, knows=True, sends=True)
+    scenario.fire()
+    scenario.do()
+    asked = [event.activity_type for event in scenario.history if isinstance(event, e.ActivityTaskScheduled)]
+    assert asked == [fetch.definition.name, store.definition.name]
+    mails(monkeypatch, knows=True, sends=sends)
+    scenario.complete("mail")
+    scenario.live = False
+    assert kinds(scenario.do()) == ["StartTimer"]
+    recorded = [event.flags for event in scenario.history if isinstance(event, e.WorkflowTaskCompleted)]
+    assert recorded == [(), (), (MAIL,), (MAIL,) if sends else ()]
 
 
 def test_an_unknown_flag_fails_the_task() -> None:
@@ -317,13 +352,3 @@ def test_an_unknown_flag_fails_the_task() -> None:
     assert failure.types[0].endswith(NondeterminismError.__name__)
     assert "recorded by a later version of Perdure" in failure.message
     assert "9999" in failure.message
-
-
-def test_the_flags_of_an_earlier_version_are_no_obstacle() -> None:
-    scenario = Scenario(old)
-    scenario.do()
-    scenario.fire()
-    (index,) = [n for n, event in enumerate(scenario.history) if isinstance(event, e.WorkflowTaskCompleted)]
-    scenario.history[index] = msgspec.structs.replace(scenario.history[index], flags=())
-    scenario.live = False
-    assert kinds(scenario.do()) == ["ScheduleActivity"]

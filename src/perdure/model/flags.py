@@ -11,16 +11,8 @@ from typing import Final
 
 from perdure.errors import NondeterminismError
 
-CARRIES_OVER: Final = 1
-"""What a run was told of in the very task in which it continues as new, after that, goes over to the next run. Before,
-its handlers took it, to no effect."""
-
-CHILDREN_ARE_WAITED_FOR: Final = 40
-"""Cancelling the wait for a child waits for the child's end, unless its options say otherwise. Before, it did not; and
-the parent's end that mostly followed terminated the child in the middle of its clean-up."""
-
-CURRENT: Final[tuple[int, ...]] = (CARRIES_OVER, CHILDREN_ARE_WAITED_FOR)
-"""In force for new workflow tasks."""
+CURRENT: Final[tuple[int, ...]] = ()
+"""In force for new workflow tasks. Empty as long as nothing has changed since the first release."""
 
 KNOWN: Final[frozenset[int]] = frozenset(CURRENT)
 """Which this version can replay."""

@@ -66,7 +66,7 @@ class ChildOptions:
     execution_timeout: int = 0
     run_timeout: int = 0
     parent_close_policy: ParentClosePolicy = "terminate"
-    cancellation_type: CancellationType | None = None
+    cancellation_type: CancellationType = "wait"
 
 
 class WorkflowContext(Protocol):

@@ -20,7 +20,6 @@ from typing import Any, Final
 from perdure.errors import CodecError, Evicted
 from perdure.limits import EVICTION_REFUSALS
 from perdure.model import events as e
-from perdure.model import flags
 from perdure.model.commands import (
     CancelTimer,
     Command,
@@ -81,16 +80,14 @@ class Ledger:
         self._refusals = 0
         self._news: list[e.HistoryEvent] = []
         self._resolved: set[int] | None = None
-        self._flags = flags.CURRENT
 
     def make_plain(self) -> None:
         """The run is that of a plain function: results are waited for without `await`."""
         self._activity, self._child = PlainActivityFuture, PlainChildFuture
 
-    def begin(self, news: list[e.HistoryEvent], *, replaying: bool, flags: tuple[int, ...] = flags.CURRENT) -> None:
-        """A workflow task begins, with the events that it delivers, and the flags that are in force."""
+    def begin(self, news: list[e.HistoryEvent], *, replaying: bool) -> None:
+        """A workflow task begins, with the events that it delivers."""
         self._news = news
-        self._flags = flags
         self._resolved = None
         self.elapsed = 0
         self.loop.replaying = replaying
@@ -134,9 +131,7 @@ class Ledger:
         """Ask for a child workflow."""
         self._children += 1
         id = options.id or child_id(self._ref.workflow_id, self._ref.run_id, self._children)
-        waited_for = flags.CHILDREN_ARE_WAITED_FOR in self._flags
-        cancellation = options.cancellation_type or ("wait" if waited_for else "try")
-        future = self._child(self, id, definition.signature.decode_result, cancellation)
+        future = self._child(self, id, definition.signature.decode_result, options.cancellation_type)
         command = StartChildWorkflow(
             id,
             definition.name,

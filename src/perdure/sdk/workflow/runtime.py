@@ -32,6 +32,7 @@ from msgspec.structs import replace
 from perdure.clock import SECOND, to_datetime
 from perdure.errors import NotFound
 from perdure.model import events as e
+from perdure.model import flags
 from perdure.model.commands import (
     CancelWorkflow,
     Command,
@@ -41,7 +42,6 @@ from perdure.model.commands import (
     RejectUpdate,
 )
 from perdure.model.failures import Failure
-from perdure.model.flags import CARRIES_OVER, CURRENT, require_known
 from perdure.model.payloads import NULL, Payload
 from perdure.model.tasks import (
     START,
@@ -102,6 +102,7 @@ class WorkflowRun(Asking):
         closed: the code has ended; queries are still answered.
         broken: the code and its history are of no use any more: evict the run.
         logger: what the code logs with.
+        flags: behaviours in force in the workflow task that runs (`model.flags`).
         locals: the local activities that it waits for.
     """
 
@@ -144,8 +145,7 @@ class WorkflowRun(Asking):
         self._entity: Entity | None = None
         self._target: object = None
         self._rolls_over = False
-        self._flags: tuple[int, ...] = ()
-        self._carries_over = False
+        self.flags: tuple[int, ...] = ()
         self._open_task: WorkflowTask | None = None
         self._time = self._history_length = 0
         self._history_bytes: int | None = None
@@ -214,7 +214,7 @@ class WorkflowRun(Asking):
         self.position = task.position
         commands, exceptions, logs = tuple([command for command, _, _ in issued]), self._resolver.take(), self._logger
         return WorkflowTaskCompletion(
-            self.ref, task.attempt, task.position, commands, PYTHON, CURRENT, exceptions, bool(logs.records),
+            self.ref, task.attempt, task.position, commands, PYTHON, flags.CURRENT, exceptions, bool(logs.records),
             task.given, more and not self.closed,
         )  # fmt: skip
 
@@ -290,13 +290,15 @@ class WorkflowRun(Asking):
 
     def _replay(self, recorded: RecordedTask) -> list[Issued]:
         """Run a recorded task again; what the code asks for."""
-        self._use(recorded.completed.flags)
+        if recorded.completed.flags != self.flags:
+            flags.require_known(recorded.completed.flags)
+            self.flags = recorded.completed.flags
         self._patches.recorded(recorded.asked)
         # As it was then, whatever is suggested today.
         self._rolls_over = bool(recorded.asked) and type(recorded.asked[-1]) is e.WorkflowExecutionContinuedAsNew
         self._resolver.replay(recorded.completed.exceptions)
         self._history_length, self._history_bytes = recorded.history_length, None
-        self._begin(recorded.news, recorded.time, replaying=True, flags=recorded.completed.flags)
+        self._begin(recorded.news, recorded.time, replaying=True)
         self._tell(recorded.news)
         for event in recorded.asked:
             if isinstance(event, e.WorkflowExecutionUpdateAccepted):
@@ -315,7 +317,7 @@ class WorkflowRun(Asking):
 
     def _begin_live(self, task: WorkflowTask) -> None:
         self._catch_up(task.events)
-        self._use(CURRENT)
+        self.flags = flags.CURRENT
         news = self._reader.take_news()
         self._resolver.take()  # what a replay has met, its history records
         self._history_length, self._history_bytes = task.position.event_id, task.history_bytes
@@ -326,18 +328,10 @@ class WorkflowRun(Asking):
                 self._listener().admit(update)
                 self._settle()
 
-    def _use(self, flags: tuple[int, ...]) -> None:
-        """Behave as the flags of a workflow task say."""
-        if flags != self._flags:
-            require_known(flags)
-            self._flags, self._carries_over = flags, CARRIES_OVER in flags
-
-    def _begin(
-        self, news: list[e.HistoryEvent], time: int, *, replaying: bool, flags: tuple[int, ...] = CURRENT
-    ) -> None:
+    def _begin(self, news: list[e.HistoryEvent], time: int, *, replaying: bool) -> None:
         self._time = time
         self._logger.silent = replaying
-        self._ledger.begin(news, replaying=replaying, flags=flags)
+        self._ledger.begin(news, replaying=replaying)
         if self._messages is not None:
             self._set_clock()
 
@@ -349,7 +343,7 @@ class WorkflowRun(Asking):
             if self._closing is not None and not isinstance(event, e.WorkflowExecutionSignaled):
                 self._cancel_unheard = self._cancel_unheard or isinstance(event, e.WorkflowExecutionCancelRequested)
                 continue  # the code has ended; but a message that was taken is heard, if only by its handler
-            if self._successor is not None and self._carries_over:
+            if self._successor is not None:
                 self._listener().leave(cast("e.WorkflowExecutionSignaled", event))
                 continue
             resolve = RESOLVE.get(type(event))
@@ -382,10 +376,9 @@ class WorkflowRun(Asking):
             if isinstance(self._closing, CompleteWorkflow) and self._main is not None:
                 self._closing = CompleteWorkflow(self._definition.signature.encode_result(self._main.result()))
             elif self._successor is not None:
-                signals = self._listener().take_unused() if self._carries_over else ()
-                cancel = self._cancel_unheard and self._carries_over
+                signals = self._listener().take_unused()
                 # Its input is encoded last, too.
-                self._closing = replace(self._successor(), signals=signals, pass_cancel=cancel)
+                self._closing = replace(self._successor(), signals=signals, pass_cancel=self._cancel_unheard)
             issued.append((self._closing, None, ""))
             self.closed = True
             self.locals.give_up()
