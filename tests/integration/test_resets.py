@@ -51,6 +51,14 @@ async def steps() -> list[str]:
     return [before, first, between, second]
 
 
+@workflow(name="resets.by_run")
+async def by_run() -> list[str]:
+    """Two activities at once, and then one, each with an id that is made of the run's."""
+    before = await asyncio.gather(*(act(f"{workflow.info().run_id}/{n}") for n in range(2)))
+    await workflow.receive("go", object)
+    return [*before, await act(f"{workflow.info().run_id}/2")]
+
+
 @workflow(name="resets.Collector")
 class Collector:
     def __init__(self) -> None:
@@ -160,6 +168,28 @@ async def test_what_is_drawn_before_the_point_is_the_same_and_later_it_is_new(cl
     once_more = await (await client.get("drawn", steps).reset(to="last")).result()
     assert once_more == after  # all that it drew is kept
     assert (await (await client.get("drawn", steps).reset(to="first")).result())[0] != before[0]
+
+
+async def test_each_reset_to_the_same_task_draws_anew(client: Client) -> None:
+    World.broken, World.done = False, []
+    drawn = [(await client.run(steps(), id="again"))[0]]
+    for _ in range(2):
+        latest = client.get("again", steps)
+        drawn.append((await (await latest.reset(to="first")).result())[0])
+    assert len(set(drawn)) == 3
+
+
+async def test_what_was_made_of_the_run_id_before_the_point_stays(client: Client) -> None:
+    World.broken, World.done = False, []
+    handle = await client.start(by_run(), id="by-run")
+    await described(handle, lambda d: d.workflow_task is None and not d.activities)
+    await handle.signal("go")
+    first = await handle.result()
+    assert first == [f"{handle.run_id}/{n}" for n in range(3)]
+    again = handle
+    for _ in range(2):  # a reset of a reset, too
+        again = await again.reset(event_id=(await completed_tasks(again))[-2])
+        assert await again.result() == [*first[:2], f"{again.run_id}/2"]
 
 
 async def test_messages_that_came_later_are_given_again(client: Client) -> None:

@@ -33,6 +33,7 @@ class WorkflowInfo:
     namespace: str
     workflow_id: str
     run_id: str
+    """The run; in what a reset has kept, the one that did it, so that a replay makes the same of it."""
     workflow_type: str
     """The name that it is started by."""
     task_queue: str

@@ -14,14 +14,14 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def info_of(
-    ref: RunRef, started: WorkflowExecutionStarted, length: int, size: int, *, is_replaying: bool
+    ref: RunRef, run_id: str, started: WorkflowExecutionStarted, length: int, size: int, *, is_replaying: bool
 ) -> WorkflowInfo:
-    """Facts about a run, whose history has so many events and bytes."""
+    """Facts about a run, whose history has so many events and bytes. run_id: what it is called at this point of it."""
     parent, scheduled_by = started.parent, started.scheduled_by
     return WorkflowInfo(
         namespace=ref.namespace,
         workflow_id=ref.workflow_id,
-        run_id=ref.run_id,
+        run_id=run_id,
         workflow_type=started.workflow_type,
         task_queue=started.task_queue,
         attempt=started.attempt,

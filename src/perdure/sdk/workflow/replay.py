@@ -88,7 +88,9 @@ class HistoryReader:
             elif type(event) is e.WorkflowTaskStarted:
                 self._started = event
             elif type(event) is e.WorkflowTaskFailed and event.new_run_id:
-                self.news.insert(0, event)  # the run was reset to this task, and what it draws now is new
+                # The run was reset to this task, and what it draws now is new; perhaps once more.
+                again = bool(self.news) and type(self.news[0]) is e.WorkflowTaskFailed
+                self.news[0 : int(again)] = [event]
             elif type(event) is e.WorkflowTaskCompleted:
                 end = index
                 while end < count and getattr(events[end], "workflow_task_completed_event_id", 0) == event.id:

@@ -142,6 +142,9 @@ class WorkflowRun(Asking):
         self._bug: BaseException | None = None
         self._main: LoopTask[object] | None = None
         self._random: random.Random | None = None
+        self._run_id = (
+            ""  # the run whose code this is at present: of a reset one, first the one that wrote its first part
+        )
         self._entity: Entity | None = None
         self._target: object = None
         self._rolls_over = False
@@ -469,6 +472,7 @@ class WorkflowRun(Asking):
         self._started, self._definition = event, definition
         if event.original_run_id:
             self._loop.reseed(zlib.crc32(event.original_run_id.encode()))
+        self._run_id = self._run_id or event.original_run_id or self.ref.run_id
         self._set_clock()
         self._facts["workflow_type"] = definition.name
         if not definition.is_async:
@@ -499,13 +503,13 @@ class WorkflowRun(Asking):
     def _restore(self, header: Mapping[str, Payload]) -> object:
         target, memory = self.entity.restore(header)
         self._patches.decided = memory.patches
-        if memory.random is not None:
+        if memory.random is not None and self._random is None:  # else the run was reset to its very first task
             self._random = random.Random(0)
             self._random.setstate(memory.random)
         return target
 
     def _reset(self, event: e.WorkflowTaskFailed) -> None:
-        self._random = random.Random(event.new_run_id)
+        self._run_id, self._random = event.new_run_id, random.Random(event.new_run_id)
 
     def _signaled(self, event: e.WorkflowExecutionSignaled) -> None:
         self._listener().signal(event)
@@ -551,7 +555,7 @@ class WorkflowRun(Asking):
     def info(self) -> WorkflowInfo:
         length = self._history_length
         size = self._history_bytes if self._history_bytes is not None else self._reader.bytes_until(length)
-        return info_of(self.ref, self._started, length, size, is_replaying=self._loop.replaying)
+        return info_of(self.ref, self._run_id, self._started, length, size, is_replaying=self._loop.replaying)
 
     def last_result(self) -> Payload | None:
         return self._started.last_completion_result
@@ -565,7 +569,7 @@ class WorkflowRun(Asking):
     def random(self) -> random.Random:
         self._ledger.check("the workflow's random numbers can't be used")
         if self._random is None:
-            self._random = random.Random(self._started.original_run_id or self.ref.run_id)
+            self._random = random.Random(self._run_id)
         return self._random
 
     def uuid4(self) -> uuid.UUID:
