@@ -375,6 +375,46 @@ async def test_callers_whose_update_is_left_out_are_told_so(client: Client) -> N
     assert not (await again.describe()).pending_updates
 
 
+@workflow(name="resets.guardian")
+async def guardian() -> list[str]:
+    policies: dict[str, Literal["abandon", "request_cancel", "terminate"]] = {
+        "left": "abandon", "asked": "request_cancel", "ended": "terminate",
+    }  # fmt: skip
+    children = [
+        stubborn.options(id=f"guarded-{name}", parent_close_policy=policy).start(f"reset-{name}")
+        for name, policy in policies.items()
+    ]
+    await workflow.receive("go", object)
+    return [
+        each if isinstance(each, str) else repr(each)
+        for each in await asyncio.gather(*children, return_exceptions=True)
+    ]
+
+
+@workflow(name="resets.stubborn")
+async def stubborn(gate: str) -> str:
+    """Goes on when it is asked to stop."""
+    return await workflow.shielded(wait_at(gate))
+
+
+async def test_what_became_of_the_children_of_a_closed_run_is_told_as_it_was(client: Client) -> None:
+    gates = [Gate.named(f"reset-{name}") for name in ("left", "asked", "ended")]
+    handle = await client.start(guardian(), id="guardian")
+    for gate in gates:
+        await gate.reached.wait()
+    await described(handle, lambda d: d.workflow_task is None)
+    await handle.terminate("by mistake")
+    await gates[2].cancelled.wait()
+    gates[0].open()
+    assert await client.get("guarded-left").result() == "reset-left"  # nobody is there to hear of it
+    again = await handle.reset(to="last")
+    await again.signal("go")
+    gates[1].open()
+    left, asked, ended = await again.result()
+    assert (left, asked) == ("reset-left", "reset-asked")
+    assert "terminated" in ended
+
+
 async def test_a_repeated_reset_begins_one_run(client: Client) -> None:
     handle = await client.start(Collector(), id="once")
     assert await handle.query(Collector.seen) == []

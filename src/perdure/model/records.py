@@ -204,7 +204,16 @@ class OutboxScheduleReport(Struct, frozen=True, array_like=True, gc=False, tag=6
     failure: Failure | None
 
 
-Outgoing = OutboxStart | OutboxSignal | OutboxCancel | OutboxReport | OutboxScheduledStart | OutboxScheduleReport
+class OutboxAsk(Struct, frozen=True, array_like=True, gc=False, tag=7):
+    """Ask what has become of a child: it may have told another run of its parent's chain."""
+
+    workflow_id: str
+    parent: ParentRef
+
+
+Outgoing = (
+    OutboxStart | OutboxSignal | OutboxCancel | OutboxReport | OutboxScheduledStart | OutboxScheduleReport | OutboxAsk
+)
 
 
 class OutboxAdded(Record, frozen=True, array_like=True, gc=False, tag=115):

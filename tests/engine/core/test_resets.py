@@ -372,13 +372,15 @@ def test_what_a_closed_run_had_sent_is_sent_again_until_it_may_be_forgotten() ->
     run.now += OUTBOX_RETRY_LIFETIME
     new = forked(run)
     added = sorted((entry.added for entry in new.state.outbox.values()), key=lambda entry: entry.event_id)
-    assert [(each.message, each.time) for each in added] == sent
+    asked = r.OutboxAsk("child", ref(RUN, max(new.state.children)))
+    assert [(each.message, each.time) for each in added] == [*sent, (asked, new.now)]
     run.now += 1
     late = forked(run, run_id="run-3")
-    assert not late.state.outbox and not late.state.signals_sent and not late.state.cancels_sent
-    assert late.names(-4) == [
-        "StartChildWorkflowExecutionFailed", "SignalExternalWorkflowExecutionFailed",
-        "RequestCancelExternalWorkflowExecutionFailed", "WorkflowTaskScheduled",
+    assert [entry.added.message for entry in late.state.outbox.values()] == [asked]
+    assert not late.state.signals_sent and not late.state.cancels_sent
+    assert late.names(-3) == [
+        "SignalExternalWorkflowExecutionFailed", "RequestCancelExternalWorkflowExecutionFailed",
+        "WorkflowTaskScheduled",
     ]  # fmt: skip
 
 
@@ -419,23 +421,48 @@ def test_children_that_a_later_run_has_kept_are_the_new_runs_again() -> None:
     new = Run(fork.go_on(left), now=run.now)
     assert ended(latest)[-1] == r.OutboxCancel("later", "", terminate=True, child_of=ref(RUN, later))
     assert not any(isinstance(each, r.OutboxCancel) and each.workflow_id == "kept" for each in ended(latest))
-    assert list(new.state.children) == [kept]
+    assert list(new.state.children) == [kept, over]
+    assert asks(new) == {1: "over"}  # which has told a run that remembers nothing of it
     report = i.ChildReported(RUN, kept, payload(1), None, "child-1")
     assert latest.decide(report).reply == Elsewhere()
     new.decide(report)
-    assert not new.state.children
+    assert list(new.state.children) == [over]
 
 
-def test_children_that_ended_with_their_closed_parent_are_lost() -> None:
+def asks(run: Run) -> dict[int, str]:
+    """The children that a run asks what has become of them, by the outbox's entry."""
+    sent = {entry.added.entry_id: entry.added.message for entry in run.state.outbox.values()}
+    return {id: message.workflow_id for id, message in sent.items() if isinstance(message, r.OutboxAsk)}
+
+
+def test_children_of_a_closed_parent_are_asked_what_has_become_of_them() -> None:
     run = Run.begin()
     run.complete(*(c.StartChildWorkflow(name, "Leaf", "", (), policy) for name, policy in CHILDREN.items()))
+    ended, asked, left = run.state.children
     run.decide(i.OutboxAnswered(1, run_id="child-1"))
     run.complete()
     run.terminate()
     new = forked(run)
-    assert [child.event.workflow_id for child in new.state.children.values()] == ["left"]
+    assert list(new.state.children) == [ended, asked, left]
+    entries = {name: id for id, name in asks(new).items()}
+    assert set(entries) == {"ended", "asked", "left"}
+    starts = [entry.added for entry in new.state.outbox.values() if isinstance(entry.added.message, r.OutboxStart)]
+    assert [start.event_id for start in starts] == [asked, left]
+    new.complete()
+    gone = i.OutboxAnswered(entries["asked"], "there is no such workflow", types=("perdure.errors.NotFound",))
+    new.decide(gone)
+    assert asks(new)[entries["asked"]] == "asked"  # its start is on its way yet
+    new.decide(i.OutboxAnswered(starts[0].entry_id, "its id is taken"))
+    assert new.names(-2) == ["StartChildWorkflowExecutionFailed", "WorkflowTaskScheduled"]
+    new.decide(gone)
+    new.decide(i.OutboxAnswered(entries["left"], run_id="child-3"))
+    new.decide(i.OutboxAnswered(starts[1].entry_id, run_id="child-3"))
+    assert new.names(-1) == ["ChildWorkflowExecutionStarted"]  # once
+    new.decide(i.ChildReported(RUN, left, payload(1), None, "child-3"))
+    new.decide(i.OutboxAnswered(entries["ended"], "there is no such workflow", types=("perdure.errors.NotFound",)))
+    assert not new.state.children and not new.state.outbox
     assert new.names(-3) == [
-        "ChildWorkflowExecutionFailed", "StartChildWorkflowExecutionFailed", "WorkflowTaskScheduled",
+        "ChildWorkflowExecutionStarted", "ChildWorkflowExecutionCompleted", "ChildWorkflowExecutionFailed",
     ]  # fmt: skip
 
 

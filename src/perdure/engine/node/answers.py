@@ -8,17 +8,27 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from msgspec.structs import replace
 
 from perdure.engine.core import effects as fx
+from perdure.engine.core.decisions.closing import failure_for_parent
+from perdure.engine.core.inputs import ChildReported
 from perdure.engine.core.queries import CLOSED, describe, heir, outcome, update_outcome
 from perdure.engine.node.live import Live, Work
 from perdure.engine.node.places import Locate, Location
 from perdure.engine.node.schedules import tell_schedule
 from perdure.engine.storage.api import BacklogItem
+from perdure.errors import NotFound
 from perdure.model import requests as q
 from perdure.model import schedules as s
+from perdure.model.events import ParentRef
 from perdure.model.tasks import InputWanted
 
 if TYPE_CHECKING:
     from perdure.engine.node.serving import Serving
+
+
+class AskChild(NamedTuple):
+    """A run that goes on in the place of a child's parent asks what has become of the child."""
+
+    parent: ParentRef
 
 
 class LookAgain(NamedTuple):
@@ -58,6 +68,21 @@ def tell_state(serving: Serving, live: Live, work: Work) -> None:
     serving.reply(live, work, replace(description, unserved=unserved) if unserved else description)
 
 
+def tell_parent(serving: Serving, live: Live, work: Work) -> None:
+    """How a child has ended, or that it runs."""
+    asked, state = work.input, live.run.state
+    assert isinstance(asked, AskChild)
+    parent, run_id = asked.parent, state.started.run_id
+    if state.started.parent != parent:
+        text = f"what became of child workflow {state.workflow_id!r} is not known any more: its id is another's by now"
+        serving.reply(live, work, NotFound(text))
+    elif live.run.open:
+        serving.reply(live, work, q.Started(state.started.first_run_id))
+    else:
+        outcome = state.result, failure_for_parent(state)
+        serving.reply(live, work, ChildReported(parent.run_id, parent.initiated_event_id, *outcome, run_id))
+
+
 def tell_place(serving: Serving, live: Live, work: Work) -> None:
     """Where the rows are."""
     serving.reply(live, work, Location(live.key, live.run.ref.run_id))
@@ -89,6 +114,7 @@ ANSWERS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
     q.GetResult: tell_end,
     q.DescribeWorkflow: tell_state,
     s.DescribeSchedule: tell_schedule,
+    AskChild: tell_parent,
     Locate: tell_place,
     LookAgain: tell_news,
     InputWanted: tell_stored,

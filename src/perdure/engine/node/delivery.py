@@ -14,6 +14,7 @@ from perdure.engine.core.decisions.sending import request_id_of
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import ChildReported, OutboxAnswered, OutboxUndelivered
 from perdure.engine.core.refusals import class_names
+from perdure.engine.node.answers import AskChild
 from perdure.engine.node.schedules import report_of, start_of
 from perdure.engine.storage.api import ChainKey
 from perdure.errors import EngineStopped, InvalidRequest, NotFound, PerdureError, WorkflowAlreadyStarted
@@ -59,6 +60,13 @@ async def deliver(
             await call(signal)
         elif isinstance(message, r.OutboxCancel):
             await call(_stop(namespace, sender, message))
+        elif isinstance(message, r.OutboxAsk):
+            told: Started | ChildReported = await tell(
+                ChainKey(namespace, message.workflow_id), "", AskChild(message.parent)
+            )
+            run_id = told.run_id
+            if isinstance(told, ChildReported):
+                await tell(ChainKey(namespace, sender.ref.workflow_id), "", told)
         else:
             parent = message.parent
             report = ChildReported(

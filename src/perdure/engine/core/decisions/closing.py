@@ -13,16 +13,16 @@ from perdure.engine.core.transition import Transition
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure, FailureKind
-from perdure.model.requests import UpdateOutcome
+from perdure.model.requests import Status, UpdateOutcome
 from perdure.model.state import State
 from perdure.model.tasks import ActivityToken
 
-OUTCOMES: Final[dict[type[e.Event], FailureKind]] = {
-    e.WorkflowExecutionFailed: "application",
-    e.WorkflowExecutionTimedOut: "timeout",
-    e.WorkflowExecutionCanceled: "cancelled",
-    e.WorkflowExecutionTerminated: "terminated",
+CUT_OFF: Final[dict[Status, FailureKind]] = {
+    "TimedOut": "timeout",
+    "Canceled": "cancelled",
+    "Terminated": "terminated",
 }
+"""Ends that are no failure of the code's own."""
 
 
 def close(
@@ -56,7 +56,7 @@ def close(
         if policy != "abandon":  # it may be in a later run than the one that is known here
             parent = e.ParentRef(state.namespace, state.workflow_id, child.begun_by, child.initiated_event_id)
             send(tx, 0, r.OutboxCancel(child.workflow_id, "", policy == "terminate", parent))
-    report_to_parent(tx, event)
+    report_to_parent(tx)
     tx.listed = True
     tx.effects.append(RunClosed())
 
@@ -89,20 +89,23 @@ def send(tx: Transition, event_id: int, message: r.Outgoing, since: int = 0) -> 
     tx.effects.append(Send(entry_id, message))
 
 
-def report_to_parent(tx: Transition, event: e.HistoryEvent) -> None:
+def failure_for_parent(state: State) -> Failure | None:
+    """What a parent is told that its child, which has ended, has failed with; None: it was completed."""
+    kind = CUT_OFF.get(state.status)
+    if kind is None:
+        return state.failure
+    reason = f": {state.failure.message}" if state.failure is not None and state.failure.message else ""
+    return Failure(f"child workflow {state.workflow_id!r} was {state.status.lower()}{reason}", kind=kind)
+
+
+def report_to_parent(tx: Transition) -> None:
     """A child tells its parent how it ended, and what a schedule has started tells that."""
     state = tx.state
     parent, scheduled_by = state.started.parent, state.started.scheduled_by
     if state.new_run_id:
         return  # the last run of the chain tells
-    failure = state.failure
+    run_id = state.started.run_id
     if scheduled_by is not None:
-        run_id = state.started.run_id
-        send(tx, 0, r.OutboxScheduleReport(scheduled_by, run_id, state.status, state.result, failure))
-    if parent is None:
-        return
-    if type(event) in OUTCOMES and not isinstance(event, e.WorkflowExecutionFailed):
-        reason = f": {failure.message}" if failure is not None and failure.message else ""
-        text = f"child workflow {state.workflow_id!r} was {state.status.lower()}{reason}"
-        failure = Failure(text, kind=OUTCOMES[type(event)])
-    send(tx, 0, r.OutboxReport(parent, state.started.run_id, state.result, failure))
+        send(tx, 0, r.OutboxScheduleReport(scheduled_by, run_id, state.status, state.result, state.failure))
+    if parent is not None:
+        send(tx, 0, r.OutboxReport(parent, run_id, state.result, failure_for_parent(state)))

@@ -50,14 +50,16 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
     if not event_id or not tx.execution.open:
         return
     failure = Failure(answer.error, answer.types, "engine") if answer.error else None
-    if isinstance(message, r.OutboxStart):
-        if event_id not in tx.state.children:
-            return  # its report was here before
-        tx.arrive(
-            e.StartChildWorkflowExecutionFailed(0, tx.now, event_id, message.workflow_id, failure)
-            if failure is not None
-            else e.ChildWorkflowExecutionStarted(0, tx.now, event_id, message.workflow_id, answer.run_id)
-        )
+    if isinstance(message, r.OutboxStart | r.OutboxAsk):
+        child = tx.state.children.get(event_id)
+        if child is None or (child.run_id and failure is None):
+            return  # its report was here before, or it was known that it has begun
+        if failure is None:
+            tx.arrive(e.ChildWorkflowExecutionStarted(0, tx.now, event_id, message.workflow_id, answer.run_id))
+        elif not child.run_id:
+            tx.arrive(e.StartChildWorkflowExecutionFailed(0, tx.now, event_id, message.workflow_id, failure))
+        elif isinstance(message, r.OutboxAsk):
+            tx.arrive(e.ChildWorkflowExecutionFailed(0, tx.now, event_id, child.started_event_id, failure))
     elif isinstance(message, r.OutboxSignal):
         tx.arrive(
             e.SignalExternalWorkflowExecutionFailed(0, tx.now, event_id, failure)
@@ -76,12 +78,14 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
 def _is_too_early(tx: Transition, entry: OutboxEntry) -> bool:
     """Whether it is meant for a child whose start is on its way yet: entries may overtake each other."""
     message = entry.added.message
-    if not isinstance(message, r.OutboxCancel) or message.child_of is None:
-        return False
-    if tx.now - entry.added.time > OUTBOX_RETRY_LIFETIME:
+    if isinstance(message, r.OutboxCancel):
+        parent = message.child_of
+    else:
+        parent = message.parent if isinstance(message, r.OutboxAsk) else None
+    if parent is None or tx.now - entry.added.time > OUTBOX_RETRY_LIFETIME:
         return False
     return any(
-        isinstance(each.added.message, r.OutboxStart) and each.added.message.parent == message.child_of
+        isinstance(each.added.message, r.OutboxStart) and each.added.message.parent == parent
         for each in tx.state.outbox.values()
     )
 

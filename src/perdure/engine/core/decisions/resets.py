@@ -260,10 +260,7 @@ class Fork:
             if again is not None and (request.reapply or type(event) not in MESSAGES):
                 again(self, event)
         self._take_over(left, takes)
-        for child in children:
-            if child not in left.children:
-                self._lose(child)
-        self._ask_again()
+        self._ask_again({child.initiated_event_id for child in children if child in left.children})
         tx.schedule_task()
         for activity in tx.state.activities.values():
             offer(tx, activity)
@@ -335,30 +332,20 @@ class Fork:
         initiated = event.initiated_event_id
         return pending.get(initiated) if initiated <= self._point.id else None
 
-    def _lose(self, child: r.ChildInherited) -> None:
-        """Nobody will tell what became of a child that has ended with its parent: the code is told so now."""
-        tx, id = self.tx, child.initiated_event_id
-        pending = tx.state.children.get(id)
-        if pending is None or child.parent_close_policy == "abandon":
-            return  # it was told; or it may run still, and reports then
-        text = f"child workflow {child.workflow_id!r} ended with the run that was reset, or was never started"
-        failure = Failure(text, kind="terminated")
-        tx.arrive(
-            e.ChildWorkflowExecutionFailed(0, tx.now, id, pending.started_event_id, failure)
-            if pending.run_id
-            else e.StartChildWorkflowExecutionFailed(0, tx.now, id, child.workflow_id, failure)
-        )
-
-    def _ask_again(self) -> None:
+    def _ask_again(self, going: Collection[int]) -> None:
         """Send what has no answer yet: the other run may have closed before that came. It may have arrived: then the
-        receiver knows it, for as long as an outbox would try."""
+        receiver knows it, for as long as an outbox would try. A child that may have ended meanwhile, and told a run
+        that is closed or has kept no record of it, is asked.
+
+        going: the events that asked for children which are to tell the latest run yet.
+        """
         tx, state = self.tx, self.tx.state
-        for child in [child for child in state.children.values() if not child.run_id]:
-            if (failure := self._too_old(child.event)) is None:
+        for child in state.children.values():
+            begins = not child.run_id and self._too_old(child.event) is None
+            if begins:
                 sending.start_child(tx, child.event)
-            else:
-                id, workflow_id = child.event.id, child.event.workflow_id
-                tx.arrive(e.StartChildWorkflowExecutionFailed(0, tx.now, id, workflow_id, failure))
+            if child.event.id not in going or not (begins or child.run_id):
+                sending.ask_child(tx, child.event)
         for signal in list(state.signals_sent.values()):
             if (failure := self._too_old(signal)) is None:
                 sending.signal_external(tx, signal, self._written_by(signal.id))

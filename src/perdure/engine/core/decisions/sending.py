@@ -27,6 +27,11 @@ def start_child(tx: Transition, event: e.StartChildWorkflowExecutionInitiated) -
     send(tx, event.id, message, event.time)
 
 
+def ask_child(tx: Transition, event: e.StartChildWorkflowExecutionInitiated) -> None:
+    """Ask a child what has become of it."""
+    send(tx, event.id, r.OutboxAsk(event.workflow_id, parent_of(tx.state, event.id)))
+
+
 def signal_external(tx: Transition, event: e.SignalExternalWorkflowExecutionInitiated, written_by: str) -> None:
     """Signal another execution. written_by: the run that asked for it first."""
     request_id = request_id_of(written_by, event.id)
