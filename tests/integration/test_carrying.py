@@ -52,6 +52,18 @@ async def test_nothing_is_lost_between_runs(client: Client) -> None:
     assert runs > 3
 
 
+async def test_an_update_with_a_start_is_answered_by_the_run_that_it_was_left_to(client: Client) -> None:
+    tally = client.with_start(Tally([], [], 1), id="joined")
+    sent = [tally.signal("number", n) for n in range(60)]
+    answers = await asyncio.gather(*(tally.update(Tally.add, n) for n in range(20)), *sent)
+    assert answers[:20] == [2 * n for n in range(20)]
+    await tally.signal("number", -1)
+    heard, updates, runs = await client.get("joined", Tally).result()
+    assert sorted(heard) == [-1, *range(60)]
+    assert sorted(updates) == list(range(20))
+    assert runs > 3
+
+
 async def test_an_answered_update_is_answered_the_same_by_the_next_run(client: Client) -> None:
     await client.start(Tally([], [], 1), id="repeated")
     latest = client.get("repeated", Tally)

@@ -13,6 +13,7 @@ from perdure.model.requests import (
     Outcome,
     PendingActivityInfo,
     PendingUpdate,
+    Status,
     UpdateOutcome,
     WorkflowTaskInfo,
 )
@@ -20,6 +21,9 @@ from perdure.model.state import PendingActivity, State
 
 CLOSED: Final = refusal(NotRunning("the workflow closed before it completed the update"))
 """What became of an update that a run left open."""
+
+FOLLOWED: Final[frozenset[Status]] = frozenset({"ContinuedAsNew", "Terminated"})
+"""Ends that leave open updates to the run that follows, if there is one."""
 
 
 def outcome(state: State) -> Outcome:
@@ -41,7 +45,7 @@ def update_outcome(state: State, update_id: str) -> UpdateOutcome | None:
 def heir(state: State) -> str:
     """The run that has a closed run's open updates, or has their answers; "": nobody has. Another attempt of what has
     failed begins without them."""
-    return state.new_run_id if state.status in ("ContinuedAsNew", "Terminated") else ""
+    return state.new_run_id if state.status in FOLLOWED else ""
 
 
 def describe(execution: Execution) -> Description:

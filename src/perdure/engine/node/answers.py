@@ -11,6 +11,7 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core.decisions.closing import failure_for_parent
 from perdure.engine.core.inputs import ChildReported
 from perdure.engine.core.queries import CLOSED, describe, heir, outcome, update_outcome
+from perdure.engine.node import updates
 from perdure.engine.node.live import Live, Work
 from perdure.engine.node.places import Locate, Location
 from perdure.engine.node.schedules import tell_schedule
@@ -118,6 +119,7 @@ ANSWERS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
     Locate: tell_place,
     LookAgain: tell_news,
     InputWanted: tell_stored,
+    updates.Follow: updates.follow,
     q.QueryWorkflow: ask_code,
     BacklogItem: claim,
 }

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 from perdure.clock import Clock
 from perdure.engine.core import inputs as i
 from perdure.engine.core.deduplication import dedup_id
-from perdure.engine.node import blobs
+from perdure.engine.node import blobs, updates
 from perdure.engine.node.committer import Committer
 from perdure.engine.node.dispatch import AttachedWorker, Dispatcher
 from perdure.engine.node.hearing import HEARD
@@ -203,6 +203,8 @@ class Node:
             raise Unavailable("the store does not keep up (limits.MAX_UNCOMMITTED); try again")
         if isinstance(request, q.ResetWorkflow):
             return cast(Reply, await reset(self, request))
+        if isinstance(request, q.UpdateWorkflow) and request.run_id:
+            return cast(Reply, await updates.update(self, request))
         return cast(Reply, await self.tell(chain_of(request), getattr(request, "run_id", ""), request))
 
     async def tell(self, chain: ChainKey, run_id: str, input: object) -> object:
