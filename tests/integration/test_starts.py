@@ -142,7 +142,7 @@ async def test_a_wrong_start_with_a_message_is_refused(client: Client) -> None:
     start = client.with_start(Basket("ann"), id="wrong")
     with pytest.raises(TypeError, match="of another class"):
         await start.signal(Other.add, "x")
-    with pytest.raises(TypeError, match="is a update, not a signal"):
+    with pytest.raises(TypeError, match="is an update, not a signal"):
         await start.signal(cast("str", Basket.put), "x")
     with pytest.raises(ValueError, match="use_existing"):
         await client.with_start(Basket("ann"), id="wrong", id_conflict_policy="fail").signal(Basket.add, "x")

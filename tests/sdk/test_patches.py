@@ -175,7 +175,9 @@ def test_a_patch_that_is_gone_while_a_run_needs_it_is_a_nondeterminism_error() -
 def test_old_code_on_a_new_history_is_told_of_the_patch() -> None:
     scenario = deployed(as_recorded(both), old)
     scenario.complete("sent")
-    assert "patch 'mail'" in scenario.broken().message
+    message = scenario.broken().message
+    assert "patch 'mail'" in message
+    assert message.endswith("needs its workflow.patched() or workflow.deprecate_patch(), as long as it runs")
 
 
 def test_markers_may_come_in_another_order_within_a_task() -> None:

@@ -138,6 +138,11 @@ def _complaint(left: list[tuple[Key, Issued]], missing: list[tuple[Key, e.Histor
         lines.append("asked for by the code, but not recorded:")
         lines += [f"  {_shown(key)}{_at(item)}" for key, item in left]
     lines.append(WAY_OUT)
+    if any(key.kind == _PATCH for key, _ in missing):
+        lines.append(
+            "A run that has recorded a patch needs its workflow.patched() or workflow.deprecate_patch(), as long as it "
+            "runs"
+        )
     return "\n".join(lines)
 
 
@@ -158,6 +163,7 @@ def _shown(key: Key) -> str:
 # --- Keys -----------------------------------------------------------------------------------------------
 _CANCEL_ACTIVITY: Final = "cancellation of the activity of event"
 _TIMER: Final = "timer"
+_PATCH: Final = "patch"
 
 
 def _content(payloads: Payloads) -> Hashable:
@@ -187,7 +193,7 @@ def _result(kind: str, name: str, result: Payload | None, failure: object) -> Ke
 def _marker(marker: c.RecordMarker | e.MarkerRecorded) -> Key:
     # Whether a patch is deprecated may differ: deprecating it is the next deploy.
     if marker.marker_name == PATCH:
-        return Key("patch", repr(patch_of(marker).id))
+        return Key(_PATCH, repr(patch_of(marker).id))
     return Key("marker", marker.marker_name, tuple(sorted(marker.details)))
 
 

@@ -30,13 +30,17 @@ def message_of(
         name = text(handler, "name")
         return name, encode_all(args, f"an argument of {kind} {name!r}"), None
     if not isinstance(handler, Handler):
-        raise TypeError(f"{handler!r} is not a {kind}: decorate the method with @workflow.{kind}, or give its name")
+        raise TypeError(f"{handler!r} is not {_one(kind)}: decorate the method with @workflow.{kind}, or give its name")
     definition = handler.definition
     if definition.kind != kind:
-        raise TypeError(f"{definition.name} is a {definition.kind}, not a {kind}")
+        raise TypeError(f"{definition.name} is {_one(definition.kind)}, not {_one(kind)}")
     if workflow is not None:
         _check_handler(workflow, definition)
     return definition.name, definition.signature.encode(args, kwargs), definition
+
+
+def _one(kind: str) -> str:
+    return f"{'an' if kind[0] in 'au' else 'a'} {kind}"
 
 
 def decoded(handler: HandlerDefinition | None, result: Payload | None, name: str) -> object:
