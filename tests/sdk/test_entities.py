@@ -15,7 +15,7 @@ from perdure import workflow
 from perdure.clock import SECOND
 from perdure.model import commands as c
 from perdure.model import events as e
-from perdure.sdk.workflow import entities, facts
+from perdure.sdk.workflow import attributes, entities, facts
 from tests.sdk.harness import BEGIN, REF, Scenario, check_replay, fetch, kinds, payloads, value
 from tests.sdk.harness import fresh_registry as fresh_registry
 
@@ -410,6 +410,53 @@ def test_an_attribute_that_the_class_doesnt_annotate() -> None:
     message = first_failure(Loose)
     assert "attribute 'cache' of entity" in message
     assert "write `cache: dict` in the class body" in message
+
+
+@workflow(name="shelf", entity=True)
+class Shelf:
+    things: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.things = {}
+
+    async def run(self) -> None:
+        while True:
+            await workflow.idle()
+
+    @workflow.signal
+    def put(self, name: str) -> None:
+        self.things[name] = Connection() if name == "connection" else name
+
+
+@pytest.mark.parametrize("before", [0, 5, 20])
+def test_what_is_set_later_and_cant_be_stored_shows_soon(before: int) -> None:
+    scenario = Scenario(Shelf)
+    scenario.do()
+    for _ in range(before):
+        scenario.signal("put", "book")
+        scenario.do()
+    scenario.signal("put", "connection")
+    length = len(scenario.history)
+    with pytest.raises(AssertionError, match=r"attribute 'things' of entity.*Connection"):
+        while len(scenario.history) < 2 * length + 5:
+            scenario.do()
+            scenario.signal("put", "book")
+
+
+def test_attributes_are_not_looked_at_in_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+    check = attributes.Attributes.check
+
+    def counted(self: attributes.Attributes, instance: object) -> None:
+        looks.append(instance)
+        check(self, instance)
+
+    monkeypatch.setattr(attributes.Attributes, "check", counted)
+    scenario = Scenario(Shelf)
+    for _ in range(45):
+        scenario.signal("put", "book")
+        scenario.do()
+    assert 3 < len(looks) < 10
 
 
 def test_dataclasses_and_structs_are_fine() -> None:

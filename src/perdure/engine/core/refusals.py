@@ -16,9 +16,15 @@ from perdure.errors import (
     WorkflowAlreadyStarted,
 )
 from perdure.model.failures import Failure
+from perdure.model.requests import Status
 
 REFUSALS: Final = (InvalidRequest, NotFound, WorkflowAlreadyStarted, Unavailable, EngineStopped, StoreError)
 """What the engine refuses with; the other errors are of code."""
+
+
+def in_words(status: Status) -> str:
+    """A status as it reads in a sentence: what a run is, or was."""
+    return _WORDS.get(status) or status.lower()
 
 
 def class_names(cls: type[PerdureError]) -> tuple[str, ...]:
@@ -36,6 +42,8 @@ def refused(failure: Failure) -> PerdureError:
     kind = next((kind for name in failure.types if (kind := _CLASSES.get(name)) is not None), PerdureError)
     return kind.__new__(kind, failure.message)
 
+
+_WORDS: Final[Mapping[Status, str]] = {"TimedOut": "timed out", "ContinuedAsNew": "continued as new"}
 
 _CLASSES: Final[Mapping[str, type[PerdureError]]] = {
     class_names(kind)[0]: kind

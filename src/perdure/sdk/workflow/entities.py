@@ -88,7 +88,7 @@ class Entity:
         self._conditions = conditions
         self._alarms: dict[str, tuple[int, asyncio.TimerHandle]] = {}
         self._idle = False
-        self._checked = False
+        self._check_at = 0
 
     # --- What user code may ask for ---------------------------------------------------------------------
     async def idle(self, predicate: Callable[[], bool] | None) -> None:
@@ -150,14 +150,18 @@ class Entity:
             for subject in self._ledger.pending()
         )
 
-    def check(self, target: object) -> None:
+    def check(self, target: object, length: int) -> None:
         """Raises EncodeError, PayloadTooLarge or TypeError where an attribute would not survive. All are looked at
-        once; after that, only whether there are others, which costs little."""
-        if self._checked:
+        whenever the history has grown to twice its length, so a bug shows soon, and the cost is shared by many tasks;
+        else only whether there are others, which costs little.
+
+        length: events of the history.
+        """
+        if length < self._check_at:
             self._attributes.check_names(target)
         else:
             self._attributes.check(target)
-            self._checked = True
+            self._check_at = 2 * length
 
     def roll_over(self, target: object, memory: Memory, command: ContinueAsNew) -> ContinueAsNew:
         """The command to go on as a new run, with what survives."""

@@ -388,7 +388,7 @@ class WorkflowRun(Asking):
         return issued
 
     def _end_entity_task(self, entity: Entity) -> None:
-        entity.check(self._target)
+        entity.check(self._target, self._history_length)
         if (self._rolls_over if self._loop.replaying else self.info().continue_as_new_suggested) and (
             entity.quiet and not self.locals.pending
         ):

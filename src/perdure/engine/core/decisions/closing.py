@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from perdure.engine.core.effects import CancelAttempt, OfferActivity, RunClosed, Send, UpdateProgressed
 from perdure.engine.core.queries import CLOSED
+from perdure.engine.core.refusals import in_words
 from perdure.engine.core.transition import Transition
 from perdure.model import events as e
 from perdure.model import records as r
@@ -95,7 +96,7 @@ def failure_for_parent(state: State) -> Failure | None:
     if kind is None:
         return state.failure
     reason = f": {state.failure.message}" if state.failure is not None and state.failure.message else ""
-    return Failure(f"child workflow {state.workflow_id!r} was {state.status.lower()}{reason}", kind=kind)
+    return Failure(f"child workflow {state.workflow_id!r} was {in_words(state.status)}{reason}", kind=kind)
 
 
 def report_to_parent(tx: Transition) -> None:

@@ -7,6 +7,7 @@ from perdure.engine.core.effects import EvictCopy
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import MessageWithStart
 from perdure.engine.core.queries import update_outcome
+from perdure.engine.core.refusals import in_words
 from perdure.engine.core.transition import Transition
 from perdure.errors import InvalidRequest, LimitExceeded, NotRunning, Unavailable
 from perdure.limits import (
@@ -38,7 +39,7 @@ def require_open(execution: Execution) -> None:
     if not execution.open:
         state = execution.state
         raise NotRunning(
-            f"workflow {state.workflow_id!r} is not running: its run {execution.ref.run_id} is {state.status.lower()}"
+            f"workflow {state.workflow_id!r} is not running: its run {execution.ref.run_id} is {in_words(state.status)}"
         )
 
 

@@ -11,6 +11,7 @@ from perdure.engine.core.effects import ContinueRun
 from perdure.engine.core.evolve import begin
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import Start
+from perdure.engine.core.refusals import in_words
 from perdure.engine.core.retries import wrong_policy
 from perdure.engine.core.transition import Transition
 from perdure.errors import InvalidRequest, WorkflowAlreadyStarted
@@ -186,7 +187,7 @@ def check_start(execution: Execution | None, request: StartWorkflow) -> Started 
         request.id_reuse_policy == "allow_duplicate_failed_only" and not failed
     ):
         raise WorkflowAlreadyStarted(
-            f"workflow id {request.workflow_id!r} was used by a run that is {state.status.lower()} "
+            f"workflow id {request.workflow_id!r} was used by a run that is {in_words(state.status)} "
             f"(run {run_id}), and id_reuse_policy={request.id_reuse_policy!r} forbids another",
             run_id,
         )
