@@ -214,7 +214,8 @@ class PlainActivity(Activity[P, R_co]):
         name = self.__name__
         raise TypeError(
             f"{name} is a plain function, and a call of it would block the workflow: write "
-            f"`await {name}.start(…)`, or make it an `async def`"
+            f"`await {name}.start(…)`, or make it an `async def`. (Queries, validators, predicates and __init__ can't "
+            f"call activities at all.)"
         )
 
 
