@@ -237,6 +237,40 @@ async def test_messages_that_a_run_has_passed_on_are_given_once(client: Client) 
     assert await again.result() == ["first", "second"]
 
 
+@workflow(name="resets.Ledger")
+class Ledger:
+    """Goes on as a new run after each entry."""
+
+    def __init__(self, entries: list[str]) -> None:
+        self.entries = entries
+        self.had = len(entries)
+
+    async def run(self) -> list[str]:
+        await workflow.wait_until(lambda: len(self.entries) > self.had)
+        if "end" not in self.entries:
+            workflow.continue_as_new(Ledger(self.entries))
+        return self.entries
+
+    @workflow.update
+    def enter(self, entry: str) -> None:
+        self.entries.append(entry)
+
+
+async def test_an_update_of_an_earlier_run_that_was_reset_is_not_given_to_a_later_one(client: Client) -> None:
+    handle = await client.start(Ledger([]), id="ledger")
+    latest = client.get("ledger", Ledger)
+    await latest.update(Ledger.enter, "a")
+    second = (await described(latest, lambda d: d.run_id != handle.run_id and d.workflow_task is None)).run_id
+    first = client.get("ledger", Ledger, run_id=handle.run_id)
+    again = await first.reset(to="first")  # "a" is entered once more
+    await described(client.get("ledger", run_id=again.run_id), lambda d: d.status == "ContinuedAsNew")
+    await latest.update(Ledger.enter, "b")
+    await client.get("ledger", Ledger, run_id=second).reset(to="first")
+    await latest.update(Ledger.enter, "end")
+    entries = await latest.result()
+    assert sorted(entries) == ["a", "b", "end"]
+
+
 async def test_a_child_of_another_attempt_is_not_taken_for_its_own(client: Client) -> None:
     World.broken = True
     first, second = Gate.named("reset-attempt-1"), Gate.named("reset-attempt-2")

@@ -32,6 +32,10 @@ class AskChild(NamedTuple):
     parent: ParentRef
 
 
+class AskAnswered(NamedTuple):
+    """Ask which updates a run knows to be over."""
+
+
 class LookAgain(NamedTuple):
     """Tell those who wait for a run what another node may have done to it."""
 
@@ -84,6 +88,11 @@ def tell_parent(serving: Serving, live: Live, work: Work) -> None:
         serving.reply(live, work, ChildReported(parent.run_id, parent.initiated_event_id, *outcome, run_id))
 
 
+def tell_answered(serving: Serving, live: Live, work: Work) -> None:
+    """The ids of updates."""
+    serving.reply(live, work, frozenset(live.run.state.finished))
+
+
 def tell_place(serving: Serving, live: Live, work: Work) -> None:
     """Where the rows are."""
     serving.reply(live, work, Location(live.key, live.run.ref.run_id))
@@ -116,6 +125,7 @@ ANSWERS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
     q.DescribeWorkflow: tell_state,
     s.DescribeSchedule: tell_schedule,
     AskChild: tell_parent,
+    AskAnswered: tell_answered,
     Locate: tell_place,
     LookAgain: tell_news,
     InputWanted: tell_stored,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
 
@@ -17,9 +17,11 @@ from perdure.engine.core.decisions.resets import (
     left_by,
     point_of,
     shared_by,
+    without_earlier,
 )
 from perdure.engine.core.deduplication import dedup_id
 from perdure.engine.core.transition import Transition
+from perdure.engine.node.answers import AskAnswered
 from perdure.engine.node.chains import begin
 from perdure.engine.node.live import Live, Work
 from perdure.engine.node.places import Locate, Location
@@ -69,6 +71,8 @@ async def reset(node: Node, request: ResetWorkflow) -> Started:
         assert isinstance(latest, Location)
         if not request.run_id and latest != base:  # it has continued as another, which is meant now
             base, past = latest, Past(node.reading, latest.key)
+        if latest != base:
+            past.answered = cast("frozenset[str]", await node.tell(chain, base.run_id, AskAnswered()))
         await past.read(latest.key)
         reply = await node.tell(chain, "", past.reset_by(request))
         if isinstance(reply, Started):
@@ -77,13 +81,17 @@ async def reset(node: Node, request: ResetWorkflow) -> Started:
 
 
 class Past:
-    """What the runs of a chain have told, from the one that is reset to the latest; read on when there is more."""
+    """What the runs of a chain have told, from the one that is reset to the latest; read on when there is more.
+
+    answered: the updates that the run that is reset knows to be over.
+    """
 
     def __init__(self, reading: Reading, base: RunKey) -> None:
         self._reading, self._base_key = reading, base
         self._base = self._before = self._latest = Told()
         self._latest_key = base
         self._between: list[HistoryEvent] = []  # what those beyond the base have added that are closed
+        self.answered: Collection[str] = ()
 
     async def read(self, latest: RunKey) -> None:
         """Read to the present end of what is the latest run."""
@@ -106,7 +114,7 @@ class Past:
         """The reset, with what it needs. Raises LimitExceeded where that is too much for one commit."""
         base, latest = self._base.events, self._latest.events or self._before.events
         point = point_of(base, request.event_id, request.to)
-        later = [*base[point:], *self._between, *self._added()]
+        later = [*base[point:], *without_earlier([*self._between, *self._added()], base, self.answered)]
         written = [*base[:point], *(event for event in later if request.reapply and type(event) in MESSAGES)]
         if (size := sum(len(encode_event(event)) for event in written)) > MAX_RESET_BYTES:
             raise LimitExceeded(

@@ -111,6 +111,24 @@ def added_by(
     return [event for event in own if counts(event, shared)]
 
 
+def without_earlier(
+    added: Sequence[e.HistoryEvent], base: Sequence[e.HistoryEvent], answered: Collection[str]
+) -> list[e.HistoryEvent]:
+    """What later runs have added, without updates from before the run that is reset: where an even earlier run was
+    reset meanwhile, they were carried out once more.
+
+    answered: the updates that the run that is reset knows to be over, those of the runs before it, too.
+    """
+    own = {event.update_id for event in base if isinstance(event, e.WorkflowExecutionUpdateAccepted)}
+    return [
+        event
+        for event in added
+        if not isinstance(event, e.WorkflowExecutionUpdateAccepted)
+        or event.update_id not in answered
+        or event.update_id in own
+    ]
+
+
 class Left(Struct, frozen=True):
     """What the latest run, which may be the one that is reset, leaves to the new run; its history does not tell it.
 
