@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from perdure.clock import SECOND
 from perdure.engine.core import effects as fx
+from perdure.engine.core.decisions import carrying
 from perdure.engine.core.decisions.outbox import Elsewhere
 from perdure.engine.core.inputs import ChildReported, OutboxAnswered
 from perdure.engine.core.queries import update_outcome
@@ -85,6 +88,17 @@ def test_answers_of_updates_are_remembered() -> None:
     }
     assert not following.state.admitted
     assert effects(following.update("done"), fx.UpdateProgressed) == []
+
+
+def test_only_the_latest_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carrying, "MAX_REMEMBERED_UPDATES", 2)
+    run = Run.begin()
+    for update_id in ("a", "b", "c"):
+        run.update(update_id)
+        run.complete(c.AcceptUpdate(update_id), c.CompleteUpdate(update_id, payload(1)))
+    run.signal()
+    run.complete(NEXT)
+    assert list(run.continued().state.finished) == ["b", "c"]
 
 
 def test_children_go_on_where_the_code_says_so() -> None:

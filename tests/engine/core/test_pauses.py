@@ -9,7 +9,7 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decisions import messages
 from perdure.errors import InvalidRequest, LimitExceeded, NotFound, NotRunning
-from perdure.limits import RELEASED_EVENTS
+from perdure.limits import RELEASED_BYTES, RELEASED_EVENTS
 from perdure.model import commands as c
 from perdure.model import requests as q
 from perdure.model import tasks as t
@@ -158,6 +158,7 @@ def test_a_run_that_a_limit_holds_is_released(monkeypatch: pytest.MonkeyPatch) -
     tx = run.release(note="it may", identity="ann")
     assert effects(tx, fx.OfferWorkflowTask)
     assert (run.state.held, run.state.released_events) == ("", RELEASED_EVENTS)
+    assert run.state.released_bytes == RELEASED_BYTES
     assert run.state.interventions == [Intervention(NOW + HOUR, "ann", "", "released", "it may")]
     run.signal()
     run.complete()

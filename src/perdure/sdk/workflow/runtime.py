@@ -375,7 +375,8 @@ class WorkflowRun(Asking):
         if self._closing is not None:
             unfinished = self._listener().unfinished
             if unfinished:
-                self.logger.warning("the workflow ends while handlers still run: %s", ", ".join(unfinished))
+                handlers = ", ".join(unfinished)
+                self.logger.warning("workflow %r ends while handlers still run: %s", self.ref.workflow_id, handlers)
             if isinstance(self._closing, CompleteWorkflow) and self._main is not None:
                 self._closing = CompleteWorkflow(self._definition.signature.encode_result(self._main.result()))
             elif self._successor is not None:
