@@ -26,6 +26,14 @@ def carried(*signals: tuple[str, object]) -> tuple[c.CarriedSignal, ...]:
     return tuple(c.CarriedSignal(name, payloads(value)) for name, value in signals)
 
 
+def test_options_for_a_child_are_none_of_the_next_run() -> None:
+    @workflow
+    async def moving() -> None:
+        workflow.continue_as_new(mailbox.options(task_queue="eu")(1))
+
+    assert "the next run keeps those of this one: leave them out" in Scenario(moving).broken().message
+
+
 def test_unreceived_signals_go_over_in_their_order() -> None:
     scenario = Scenario(mailbox, 1)
     scenario.signal("other", 1)

@@ -25,7 +25,7 @@ from perdure.sdk.workflow.calls import (
     WorkflowCall,
     WorkflowFunction,
     definition_of,
-    recorded,
+    next_run_of,
     start_child,
     warn_unused,
 )
@@ -349,10 +349,15 @@ class WorkflowNamespace:
         return ExternalHandle(id, run_id, None if workflow is None else definition_of(workflow))
 
     def continue_as_new(self, call: WorkflowCall[object] | PlainClassWorkflow[object], /) -> NoReturn:
-        """End this run, and go on in a new one with the call's input and an empty history. Never returns."""
+        """End this run, and go on in a new one with the call's input and an empty history. Never returns.
+
+        Raises:
+            RuntimeError: outside a workflow; or in a query or a validator, which must only read.
+            TypeError: it is no call of a workflow, or one with options for a child.
+            EncodeError, PayloadTooLarge: the arguments are not what the workflow takes.
+        """
         context = require("workflow.continue_as_new()")
-        definition, args, kwargs = recorded(call)
-        context.continue_as_new(definition, args, kwargs)
+        context.continue_as_new(*next_run_of(call))
 
     # --- Changing code ----------------------------------------------------------------------------------
     def patched(self, id: str) -> bool:

@@ -196,6 +196,14 @@ def call_of(call: object) -> Recorded:
     return recorded(call)
 
 
+def next_run_of(call: object) -> Recorded:
+    """What a call records, to go on with it as a new run. Raises TypeError as `call_of` does."""
+    what = recorded(call)
+    if _options_of(call) != _DEFAULTS:
+        raise TypeError(f"{call!r} has options for a child, and the next run keeps those of this one: leave them out")
+    return what
+
+
 def definition_of(workflow: object) -> WorkflowDefinition:
     """The definition of a function or class decorated with `@workflow`. Raises TypeError for anything else."""
     if isinstance(workflow, WorkflowFunction):
