@@ -7,13 +7,22 @@ import pytest
 from perdure.clock import HOUR
 from perdure.engine.core import effects as fx
 from perdure.engine.core import interventions, queries
-from perdure.engine.core.decisions import checks, messages
+from perdure.engine.core.decisions import carrying, checks, messages, pauses, resets
 from perdure.errors import LimitExceeded, Unavailable
+from perdure.limits import (
+    DEFAULT_INITIAL_INTERVAL,
+    DEFAULT_MAXIMUM_INTERVAL_FACTOR,
+    MAX_ATTEMPTS,
+    MAX_PRIORITY,
+    RETRY_JITTER,
+)
 from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model import tasks as t
 from perdure.model.failures import Failure
+from perdure.model.retry import RetryPolicy
 from tests.engine.core.harness import Run, effects, payload, schedule
+from tests.engine.core.test_resets import forked
 
 
 def failure_of(run: Run) -> str:
@@ -66,6 +75,41 @@ def test_commands_in_one_task(monkeypatch: pytest.MonkeyPatch) -> None:
     run.wake()
     run.complete(schedule("a"), schedule("b"))
     assert len(run.state.activities) == 2
+
+
+@pytest.mark.parametrize(
+    ("allowed", "beyond", "says"),
+    [
+        (schedule(priority=MAX_PRIORITY), schedule(priority=MAX_PRIORITY + 1), "limits.MAX_PRIORITY"),
+        (schedule(priority=-MAX_PRIORITY), schedule(priority=-MAX_PRIORITY - 1), "limits.MAX_PRIORITY"),
+        (
+            schedule(retry_policy=RetryPolicy(maximum_attempts=MAX_ATTEMPTS)),
+            schedule(retry_policy=RetryPolicy(maximum_attempts=MAX_ATTEMPTS + 1)),
+            "limits.MAX_ATTEMPTS",
+        ),
+    ],
+)
+def test_numbers_that_an_activity_may_name(allowed: c.Command, beyond: c.Command, says: str) -> None:
+    run = Run.begin()
+    run.complete(beyond)
+    assert says in failure_of(run)
+    run.wake()
+    run.complete(allowed)
+    assert len(run.state.activities) == 1
+
+
+def test_an_activity_without_a_policy_waits_for_the_usual_intervals() -> None:
+    run = Run.begin()
+    token, waits = run.running(), list[int]()
+    for _ in range(10):
+        run.fail_activity(token)
+        waits.append(run.execution.wake_at() - run.now)
+        run.wake()
+        token = run.start()
+    longest = DEFAULT_INITIAL_INTERVAL * DEFAULT_MAXIMUM_INTERVAL_FACTOR
+    for wait, interval in ((waits[0], DEFAULT_INITIAL_INTERVAL), (waits[-1], longest)):
+        assert interval * (1 - RETRY_JITTER) <= wait <= interval
+    assert waits[-1] < DEFAULT_INITIAL_INTERVAL * 2**9 * (1 - RETRY_JITTER), "it has not grown so far: it is bounded"
 
 
 def test_messages_that_wait_for_the_open_task(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +174,57 @@ def test_a_history_that_grows_by_messages_alone_is_bounded(monkeypatch: pytest.M
     run.signal("2")
     with pytest.raises(LimitExceeded):
         run.signal("3")
+
+
+@pytest.mark.parametrize(
+    ("hard", "limit", "room"),
+    [("MAX_HISTORY_EVENTS", "RELEASED_EVENTS", 8), ("MAX_HISTORY_BYTES", "RELEASED_BYTES", 400)],
+)
+def test_a_run_that_is_released_may_write_so_much_more(
+    monkeypatch: pytest.MonkeyPatch, hard: str, limit: str, room: int
+) -> None:
+    def written() -> int:
+        return run.state.last_event_id if limit == "RELEASED_EVENTS" else run.state.history_bytes
+
+    run = Run.begin()
+    run.complete(*(schedule(name) for name in "abcde"))
+    tokens = [run.start(name) for name in "abcde"]
+    for module in (messages, pauses):
+        monkeypatch.setattr(module, hard, written() + 1)
+    monkeypatch.setattr(pauses, limit, room)
+    run.signal("the last")
+    run.complete()
+    for token in tokens:  # are under way, and are written whatever it takes
+        run.decide(t.ActivityCompletion(token, payload(1)))
+    for number in range(2):
+        assert run.state.held
+        before = written()
+        run.release()
+        while not run.state.held:
+            assert written() < before + room
+            run.signal(f"{number} at {written()}")
+            run.complete()
+        assert written() >= before + room
+
+
+def test_answers_of_updates_that_go_over_to_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carrying, "MAX_REMEMBERED_UPDATES", 2)
+    run = Run.begin()
+    for id in "123":
+        run.update(id)
+        run.complete(c.AcceptUpdate(id), c.CompleteUpdate(id, payload(id)))
+    run.signal()
+    run.complete(c.ContinueAsNew("Type", "", ()))
+    assert list(run.continued().state.finished) == ["2", "3"]
+
+
+def test_answers_of_updates_that_go_over_to_the_run_that_a_reset_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resets, "MAX_REMEMBERED_UPDATES", 2)
+    run = Run.begin()
+    for id in "123":
+        run.update(id)
+        run.complete(c.RejectUpdate(id, Failure("no")))
+    assert list(forked(run).state.finished) == ["2", "3"]
 
 
 def test_interventions_that_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,5 +96,8 @@ def wrong_policy(policy: RetryPolicy) -> str:
     if not 1 <= policy.backoff_coefficient < math.inf:
         return f"backoff_coefficient must be at least 1, not {policy.backoff_coefficient}"
     if not 0 <= policy.maximum_attempts <= MAX_ATTEMPTS:
-        return f"maximum_attempts must be between 0 and {MAX_ATTEMPTS}, not {policy.maximum_attempts}"
+        return (
+            f"maximum_attempts must be between 0 and {MAX_ATTEMPTS} (limits.MAX_ATTEMPTS), "
+            f"not {policy.maximum_attempts}"
+        )
     return ""

@@ -54,7 +54,7 @@ class Timetable:
         """The first time after another, both in microseconds; 0: there is none."""
         spec = self._spec
         after = max(after, spec.start_at - 1)
-        for _ in range(SKIPPED_IN_A_ROW):
+        for _ in range(SKIPPED_IN_A_ROW + 1):
             times = [time for _, part in self.parts if (time := part(after))]
             if not times or (spec.end_at and min(times) > spec.end_at):
                 return 0

@@ -108,7 +108,10 @@ class Ahead:
             if not 0 <= timeout <= MAX_DURATION:
                 return f"timeouts must be between 0 and {MAX_DURATION} microseconds, not {timeout}"
         if not -MAX_PRIORITY <= command.priority <= MAX_PRIORITY:
-            return f"priority must be between {-MAX_PRIORITY} and {MAX_PRIORITY}, not {command.priority}"
+            return (
+                f"priority must be between {-MAX_PRIORITY} and {MAX_PRIORITY} (limits.MAX_PRIORITY), "
+                f"not {command.priority}"
+            )
         return wrong_policy(command.retry_policy)
 
     def cancel_activity(self, command: c.RequestCancelActivity) -> str:

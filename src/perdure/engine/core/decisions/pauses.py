@@ -11,7 +11,7 @@ from perdure.engine.core.decisions.activities import offer
 from perdure.engine.core.decisions.messages import DONE, require_open
 from perdure.engine.core.effects import OfferWorkflowTask
 from perdure.engine.core.transition import Transition
-from perdure.limits import RELEASED_BYTES, RELEASED_EVENTS
+from perdure.limits import MAX_HISTORY_BYTES, MAX_HISTORY_EVENTS, RELEASED_BYTES, RELEASED_EVENTS
 from perdure.model import records as r
 from perdure.model.requests import PauseWorkflow, ResumeWorkflow
 
@@ -47,13 +47,14 @@ def offer_task(tx: Transition) -> None:
 
 
 def release_run(tx: Transition, note: str, identity: str) -> None:
-    """A run that a hard limit holds goes on, with some more room: enough to end, or to continue as new."""
+    """A run that a hard limit holds goes on, with some more room: enough to end, or to continue as new.
+
+    The room begins where the history is by now: what was under way when the run was held has been written, too.
+    """
     state = tx.state
-    tx.note(
-        r.RunReleased(
-            note, identity, tx.now, state.released_events + RELEASED_EVENTS, state.released_bytes + RELEASED_BYTES
-        )
-    )
+    events = max(state.released_events, state.last_event_id - MAX_HISTORY_EVENTS) + RELEASED_EVENTS
+    size = max(state.released_bytes, state.history_bytes - MAX_HISTORY_BYTES) + RELEASED_BYTES
+    tx.note(r.RunReleased(note, identity, tx.now, events, size))
     if state.task is None:
         tx.schedule_task()  # for what came while it was held
     else:
