@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from perdure.clock import DAY, SECOND
+from perdure.engine.storage import memory_nodes, postgres
 from perdure.engine.storage.api import (
     BacklogGrew,
     BacklogItem,
@@ -104,6 +105,18 @@ async def test_who_is_not_renewed_is_not_alive(nodes: Nodes) -> None:
             seen = await one.renew(first, [], LONG)
     assert (seen.workers, seen.newest) == ({}, second), "that it was there is known"
     assert second in (await two.renew(second, ["c"], LONG)).nodes, "it lives again"
+
+
+async def test_who_is_gone_for_long_is_forgotten(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    (one, first), (two, second) = await nodes(), await nodes()
+    await two.renew(second, [], 0)
+    for _ in range(3):
+        assert (await one.renew(first, [], LONG)).newest == second, "limits.MEMBER_REMEMBERED is not over"
+    for module in (postgres, memory_nodes):
+        monkeypatch.setattr(module, "MEMBER_REMEMBERED", 0)
+    async with asyncio.timeout(10):
+        while (await one.renew(first, [], LONG)).newest == second:
+            pass
 
 
 async def test_who_leaves_is_gone_at_once(nodes: Nodes) -> None:

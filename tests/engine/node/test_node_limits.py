@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from perdure.engine.node import committer, node, reading, serving, wakeups
+from perdure.engine.node import committer, node, reading, schedules, serving, wakeups
 from perdure.engine.node.inbound import check_request
 from perdure.engine.node.node import Node
 from perdure.engine.storage.api import ChainKey, Due, StoredRun, Verdict, Write
@@ -26,6 +26,7 @@ from perdure.limits import (
     STORE_RETRY_INITIAL,
     STORE_RETRY_MAXIMUM,
 )
+from perdure.model import schedules as s
 from perdure.model import tasks as t
 from perdure.model.commands import StartTimer
 from perdure.model.payloads import Payload
@@ -301,3 +302,17 @@ def test_a_worker_that_introduces_itself_wrongly_is_not_attached(wrong: dict[str
         assert not list(node.dispatcher.workers)
 
     simulate(body, Watched())
+
+
+def test_the_next_times_of_a_schedule_that_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "SHOWN_TIMES", 3)
+
+    async def body(node: Node) -> None:
+        spec = s.ScheduleSpec(intervals=(s.IntervalSpec(3600 * SECOND),))
+        for remaining, shown in ((-1, 3), (2, 2)):
+            schedule = s.Schedule(spec, start("w"), remaining_actions=remaining)
+            await node.call(s.CreateSchedule("default", f"s{remaining}", schedule, "r"))
+            description = await node.call(s.DescribeSchedule("default", f"s{remaining}"))
+            assert len(description.next_times) == shown
+
+    simulate(body)

@@ -12,6 +12,7 @@ import pytest
 from perdure.clock import MILLISECOND, SystemClock
 from perdure.embedded import embedded
 from perdure.engine.node.watchdog import Watchdog
+from perdure.limits import BLOCKED_LOOP_WARNING
 
 
 class Heard(logging.Handler):
@@ -58,6 +59,27 @@ async def test_what_blocks_the_loop_is_named_and_is_a_stall(heard: Heard) -> Non
     assert not any(str(Path(asyncio.__file__).parent) in line for line in stack)  # nor what is around the loop's step
     assert before <= begin
     assert end - begin > 20 * MILLISECOND
+
+
+@pytest.mark.parametrize(("pause", "is_stall"), [(BLOCKED_LOOP_WARNING, False), (BLOCKED_LOOP_WARNING + 1, True)])
+def test_what_a_loop_may_do_at_once(pause: int, *, is_stall: bool) -> None:
+    """Without its thread: only the loop's signs of life, at the times that a clock tells."""
+    stalls: list[tuple[int, int]] = []
+    clock = SetClock()
+    watchdog = Watchdog(clock, lambda begin, end: stalls.append((begin, end)))
+    watchdog._seen = clock.time
+    clock.time += pause
+    watchdog._sign_of_life()
+    assert stalls == ([(clock.time - pause, clock.time)] if is_stall else [])
+
+
+class SetClock:
+    """Shows the time that it was set to."""
+
+    time = 1_800_000_000_000_000
+
+    def now(self) -> int:
+        return self.time
 
 
 async def test_the_embedded_engine_is_watched_and_leaves_nothing_behind() -> None:
