@@ -387,7 +387,8 @@ POSTGRES_RETRIES: Final = 8
 """How often a group is halved and tried again when other transactions are in its way."""
 
 RUN_NUMBERS: Final = 10_000
-"""Numbers for new runs that a node takes at once, so that a commit needs none from the server."""
+"""Numbers for new runs that a node takes at once, so that a commit needs none from the server. Fixed for the life of a
+store: its sequence counts in steps of so many."""
 
 CACHED_KEYS: Final = 10_000
 """Digests of ids that are remembered: making one costs a microsecond, in every write."""

@@ -16,6 +16,7 @@ from perdure.engine.storage.postgres import PostgresStore
 from perdure.engine.storage.postgres_driver import Connection
 from perdure.engine.storage.postgres_server import Server
 from perdure.engine.storage.sqlite import SqliteStore
+from perdure.limits import RUN_NUMBERS
 from tools.postgres import PostgresServer, binaries, shared_server
 
 
@@ -87,7 +88,7 @@ class PostgresPlace:
     def after_crash(self) -> Store:
         # A copy of all tables; nobody holds the locks that would say that somebody still uses them.
         left = f"left by {next(_numbers)}"
-        self.server.psql(_COPY.format(schema=self.schema.replace('"', '""'), left=left))
+        self.server.psql(_COPY.format(schema=self.schema.replace('"', '""'), left=left, numbers=RUN_NUMBERS))
         return PostgresStore(self.server.dsn(), schema=left)
 
 
@@ -109,7 +110,7 @@ DO $$ DECLARE name text; BEGIN
         EXECUTE format('INSERT INTO "{left}".%I OVERRIDING SYSTEM VALUE SELECT * FROM "{schema}".%I', name, name);
     END LOOP;
     PERFORM setval(pg_get_serial_sequence('"{left}".node', 'number'), (SELECT max(number) FROM "{schema}".node));
-    CREATE SEQUENCE "{left}".run INCREMENT 10000;
+    CREATE SEQUENCE "{left}".run INCREMENT {numbers};
     EXECUTE replace(pg_get_functiondef('"{schema}".commit_group_1'::regproc), 'FUNCTION "{schema}"',
         'FUNCTION "{left}"');
 END $$"""

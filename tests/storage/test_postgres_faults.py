@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from perdure.clock import MILLISECOND
 from perdure.engine.storage import postgres_server, postgres_writer
 from perdure.engine.storage.api import CommitUnknown, Notice, NoticesLost, Verdict, Write
 from perdure.engine.storage.postgres import PostgresStore
@@ -252,7 +253,7 @@ async def test_each_write_gets_its_own_verdict_where_a_group_is_halved(
 async def test_a_row_that_somebody_keeps_locked_stops_only_itself(
     place: PostgresPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(postgres_server._SETTINGS, "lock_timeout", "100")
+    monkeypatch.setattr(postgres_server, "POSTGRES_LOCK_TIMEOUT", 100 * MILLISECOND)
     store = place.store()
     await store.open(NOW)
     runs = [start(name) for name in "ab"]

@@ -26,6 +26,7 @@ from perdure.errors import (
     Unavailable,
 )
 from perdure.ids import SHARDS
+from perdure.limits import POSTGRES_READERS
 from tests.storage.make import LATER, NOW, follow, item, put, queue, seen, start
 from tests.storage.places import PostgresPlace, another
 from tools.postgres import PostgresServer, binaries, free_port, shared_server
@@ -322,7 +323,7 @@ async def test_few_connections(store: PostgresStore, place: PostgresPlace) -> No
             " AND pid <> pg_backend_pid() AND datname = current_database() GROUP BY 1"
         )
     assert {name: count for name, count in rows if name != "perdure tests"} == {
-        "perdure commits": 1, "perdure notices": 1, "perdure reads": 3,
+        "perdure commits": 1, "perdure notices": 1, "perdure reads": POSTGRES_READERS,
     }  # fmt: skip
 
 

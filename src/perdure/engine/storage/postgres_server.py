@@ -34,15 +34,7 @@ from perdure.limits import (
     SECOND,
 )
 
-_SETTINGS: Final = {
-    "statement_timeout": str(POSTGRES_STATEMENT_TIMEOUT // 1_000),
-    "lock_timeout": str(POSTGRES_LOCK_TIMEOUT // 1_000),
-    "idle_in_transaction_session_timeout": str(POSTGRES_STATEMENT_TIMEOUT // 1_000),
-    "tcp_keepalives_idle": str(POSTGRES_SILENCE // SECOND),
-    "tcp_keepalives_interval": str(max(1, POSTGRES_SILENCE // SECOND // 3)),
-    "tcp_keepalives_count": "3",
-    "default_transaction_isolation": "read committed",
-    "client_encoding": "utf8",
+_PLANS: Final = {
     # All that is asked goes by an index. A plan that was made while the tables were small must not scan them later.
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
@@ -60,6 +52,21 @@ _DURABLE: Final = """SELECT set_config('synchronous_commit', 'on', false)
 PATIENCE: Final = POSTGRES_STATEMENT_TIMEOUT + POSTGRES_SILENCE
 """How long an answer is waited for: a little longer than the server itself tries, so that it is the server that is
 gone."""
+
+
+def _settings() -> dict[str, str]:
+    """What each connection asks of its backend."""
+    return {
+        "statement_timeout": str(POSTGRES_STATEMENT_TIMEOUT // 1_000),
+        "lock_timeout": str(POSTGRES_LOCK_TIMEOUT // 1_000),
+        "idle_in_transaction_session_timeout": str(POSTGRES_STATEMENT_TIMEOUT // 1_000),
+        "tcp_keepalives_idle": str(POSTGRES_SILENCE // SECOND),
+        "tcp_keepalives_interval": str(max(1, POSTGRES_SILENCE // SECOND // 3)),
+        "tcp_keepalives_count": "3",
+        "default_transaction_isolation": "read committed",
+        "client_encoding": "utf8",
+        **_PLANS,
+    }
 
 
 class Server:
@@ -102,7 +109,7 @@ class Server:
             command_timeout=PATIENCE / SECOND,
             target_session_attrs="read-write",
             server_settings={
-                **_SETTINGS,
+                **_settings(),
                 "application_name": f"perdure {purpose}",
                 "search_path": '"{}"'.format(self.schema.replace('"', '""')),
             },

@@ -49,7 +49,9 @@ _COMPARISONS: Final[dict[type[exp.Expr], Operator]] = {
 def parse_query(query: str) -> Filter:
     """The meaning of a query that isn't empty. Raises InvalidRequest."""
     if len(query) > MAX_QUERY_LENGTH:
-        raise InvalidRequest(f"the list filter has {len(query)} characters; at most {MAX_QUERY_LENGTH} are taken")
+        raise InvalidRequest(
+            f"the list filter has {len(query)} characters; limits.MAX_QUERY_LENGTH is {MAX_QUERY_LENGTH}"
+        )
     try:
         trees = _ListFilter().parse_into(exp.Condition, query)
         if len(trees) != 1 or trees[0] is None:
