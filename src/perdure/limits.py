@@ -98,10 +98,6 @@ SHOWN_TIMERS: Final = 1_000
 """Pending activities and timers that a description of a run shows, the most interesting ones: nobody reads more,
 and a reply must stay small."""
 
-MAX_ALARMS: Final = 1_000
-"""Alarms that an entity has set at once: each is a timer, and all of them go over to its next run. Their names are
-those of methods."""
-
 MAX_REMEMBERED_UPDATES: Final = 1_000
 """Answers of updates that a run leaves to the next of its chain, so that a repeated request gets the same one: those of
 the last moments, since a client repeats a request only while it has no answer."""

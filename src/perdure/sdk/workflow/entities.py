@@ -19,7 +19,6 @@ from typing import Final, Protocol
 import msgspec
 
 from perdure.clock import SECOND
-from perdure.limits import MAX_ALARMS
 from perdure.model.commands import ContinueAsNew
 from perdure.model.payloads import Payload
 from perdure.sdk.converter import codec
@@ -110,8 +109,6 @@ class Entity:
             known = ", ".join(sorted(self._alarm_names)) or "none"
             raise ValueError(f"there is no alarm {name!r}: decorate a method with @workflow.on_alarm; known: {known}")
         self.cancel_alarm(name)
-        if len(self._alarms) >= MAX_ALARMS:
-            raise ValueError(f"{MAX_ALARMS} alarms are set, and limits.MAX_ALARMS allows no more")
         delay = (due - self._host.microseconds()) / SECOND
         self._alarms[name] = due, self._ledger.loop.call_later(delay, self._ring, name)
 
