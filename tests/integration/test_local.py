@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from perdure import ActivityTimedOut, ApplicationError, RetryPolicy, activity, workflow
+from perdure.limits import LOCAL_ACTIVITY_BACKOFF
 from perdure.model.events import MarkerRecorded
 from perdure.sdk.activity.definition import CancellationType
 from perdure.sdk.client.client import Client
@@ -245,6 +246,26 @@ async def test_a_long_backoff_is_a_timer_of_the_workflow(simulation: Simulation)
     await asyncio.to_thread(simulation.run, start)
     attempt, hours = await asyncio.to_thread(simulation.run, wait)
     assert attempt == 2 and hours > 0.7
+
+
+@pytest.mark.parametrize(("delay", "timers"), [(LOCAL_ACTIVITY_BACKOFF, 0), (LOCAL_ACTIVITY_BACKOFF + 1, 1)])
+async def test_how_long_a_backoff_waits_in_the_worker(simulation: Simulation, delay: int, timers: int) -> None:
+    @activity(name="local.at_times")
+    async def at_times() -> int:
+        if activity.info().attempt == 1:
+            raise ApplicationError("not yet", next_retry_delay=timedelta(microseconds=delay))
+        return activity.info().attempt
+
+    @workflow(name="local.waits")
+    async def waits() -> int:
+        return await at_times.local()
+
+    async def body(client: Client) -> tuple[int, list[str]]:
+        handle = await client.start(waits(), id="w")
+        return await handle.result(), await event_names(handle)
+
+    attempt, names = await asyncio.to_thread(simulation.run, body)
+    assert (attempt, names.count("TimerStarted")) == (2, timers)
 
 
 async def test_a_change_of_code_is_noticed(engine: Engine) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from perdure import AesGcm, CodecError, Offload, Payload, PayloadTooLarge, StoreFull, Zstd
-from perdure.limits import BLOB_CACHE, BLOB_PUT_AGAIN, MAX_BLOB, MAX_PAYLOAD
+from perdure.limits import BLOB_CACHE, BLOB_PUT_AGAIN, MAX_BLOB, MAX_PAYLOAD, OFFLOAD_MINIMUM
 from perdure.model import requests as q
 from perdure.sdk.client.client import Client
 from perdure.sdk.codecs import offload
@@ -48,6 +48,12 @@ async def test_small_payloads_stay_where_they_are(tmp_path: Path) -> None:
     assert [(p.metadata or {}).get("encoding") for p in sent.input] == ["zstd", "blob", None]
     assert len(files(tmp_path)) == 1
     assert await chain.decoded(sent) == task(small, LARGE, Payload(b"1"))
+
+
+async def test_payloads_of_a_size_are_put_elsewhere_unless_another_is_given(tmp_path: Path) -> None:
+    chain = Chain([], Offload(tmp_path).over(ScriptedService(), "default"))
+    sent = await chain.encoded(task(Payload(bytes(OFFLOAD_MINIMUM - 1)), Payload(bytes(OFFLOAD_MINIMUM))))
+    assert [(p.metadata or {}).get("encoding") for p in sent.input] == [None, "blob"]
 
 
 async def test_what_is_put_elsewhere_went_through_the_codecs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

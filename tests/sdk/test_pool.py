@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,7 @@ import pytest
 from perdure import activity, embedded
 from perdure.clock import SECOND
 from perdure.embedded import Embedded
-from perdure.limits import MAX_ACTIVITY_PROCESSES
+from perdure.limits import MAX_ACTIVITY_PROCESSES, PROCESS_LAST_WORDS
 from perdure.model.payloads import Payload
 from perdure.model.tasks import (
     ActivityCancellation,
@@ -118,6 +119,29 @@ async def test_a_process_that_dies_is_a_failure_of_its_attempt_only(bench: PoolB
     assert str(error) == f"the process of activity 'crunching.dies' {words}"
     assert vars(error)["returncode"] == how
     assert (await bench.node.message(ActivityCompletion)).result == Payload(b"144")
+
+
+async def test_one_that_closes_its_end_and_goes_on_is_ended(
+    bench: PoolBench, fifo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float | None] = []
+    wait = subprocess.Popen[bytes].wait
+
+    def waited(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        waits.append(timeout)
+        return wait(self, timeout and timeout / 20)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", waited)
+    bench.run(crunching.falls_silent, str(fifo))
+    pid = int(await asyncio.to_thread(fifo.read_text))
+    try:
+        async with asyncio.timeout(30):
+            failure = (await bench.node.message(ActivityFailure)).failure
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)  # since nothing else does
+        raise
+    assert failure.message.endswith("was ended by SIGKILL")
+    assert waits[0] == PROCESS_LAST_WORDS / SECOND
 
 
 async def test_an_idle_process_that_has_died_is_replaced(bench: PoolBench) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from perdure import ProcessFailed, ProcessResult, activity, workflow
 from perdure.clock import SECOND
 from perdure.errors import ApplicationError
-from perdure.limits import PROCESS_LINE, PROCESS_OUTPUT
+from perdure.limits import PROCESS_ERROR_OUTPUT, PROCESS_LINE, PROCESS_OUTPUT, PROCESS_POLL
 from perdure.model.tasks import (
     ActivityCancellation,
     ActivityCompletion,
@@ -27,6 +28,7 @@ from perdure.model.tasks import (
     ActivityHeartbeat,
     CancelActivity,
 )
+from perdure.sdk.activity import processes
 from perdure.sdk.failures import exception_of, failure_of
 from tests.sdk.attempts import Bench
 from tests.sdk.harness import Scenario, fresh_registry
@@ -174,6 +176,17 @@ async def test_a_failure_tells_the_end_of_the_output_and_no_arguments(bench: Ben
     assert (error.returncode, error.output) == (3, "no such region")
 
 
+@pytest.mark.parametrize("beyond", [0, 1])
+async def test_the_end_of_the_output_stands_in_the_error(beyond: int) -> None:
+    code = f"import sys; sys.stderr.write('<' + 'x' * {PROCESS_ERROR_OUTPUT + beyond - 2} + '>'); sys.exit(3)"
+    with pytest.raises(ProcessFailed) as caught:
+        await activity.run_process(*python(code))
+    output = caught.value.output
+    assert len(output) == PROCESS_ERROR_OUTPUT
+    assert (output[0], output[-1]) == ("x" if beyond else "<", ">")
+    assert str(caught.value).endswith(f": {output}")
+
+
 async def test_a_program_ended_by_a_signal() -> None:
     with pytest.raises(ProcessFailed, match="was ended by SIGKILL") as caught:
         await activity.run_process(*python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
@@ -216,6 +229,34 @@ async def test_it_beats_while_it_runs(bench: Bench, tmp_path: Path, lines: Lines
     assert all(m.details[0].data == b'"how far"' for m in bench.node.messages if isinstance(m, ActivityHeartbeat))
     bench.executor.cancel(CancelActivity(task.token, "cancel_requested"))
     await bench.node.message(ActivityCancellation)
+
+
+@pytest.mark.parametrize("closed", ["", "os.close(1); os.close(2); "])
+def test_whether_it_is_still_wanted_is_looked_at_again_and_again(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while it says nothing: nothing that is waited for takes longer."""
+    waits: list[float] = []
+    looks: list[int] = []
+    select, wait = selectors.DefaultSelector.select, subprocess.Popen[bytes].wait
+
+    def selected(self: selectors.DefaultSelector, timeout: float | None = None) -> object:
+        waits.append(timeout or 0)
+        return select(self, timeout)
+
+    def waited(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        waits.append(timeout or 0)
+        return wait(self, timeout)
+
+    def is_unwanted() -> bool:
+        looks.append(sum(waited > 0 for waited in waits))
+        return len(looks) == 5
+
+    monkeypatch.setattr(selectors.DefaultSelector, "select", selected)
+    monkeypatch.setattr(subprocess.Popen, "wait", waited)
+    silent = processes.Program([*python(f"import os, signal; {closed}signal.pause()")])
+    result = processes._Running(silent, None, is_unwanted).run()
+    assert result.returncode == -signal.SIGTERM
+    assert looks == [1, 2, 3, 4, 5], "once each time"
+    assert {waited for waited in waits if waited} == {PROCESS_POLL / SECOND}
 
 
 # --- Ends -----------------------------------------------------------------------------------------------

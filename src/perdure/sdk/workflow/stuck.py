@@ -25,7 +25,7 @@ from perdure.sdk.workflow.loop import DeterministicLoop
 from perdure.sdk.workflow.source import awaited_lines, user_stack
 
 _log: Final = logging.getLogger("perdure.workflow")
-_LOOKS: Final = 8
+LOOKS: Final = 8
 """Looks in the time that is tolerated. They are counted, so that a process that was suspended is not struck."""
 
 _lock: Final = threading.Lock()
@@ -85,7 +85,7 @@ class Watcher:
 
     def __init__(self, tolerated: int = BLOCKED_WORKFLOW, restless: int = RESTLESS_WORKFLOW) -> None:
         self._tolerated = tolerated
-        self._restless = _LOOKS * restless // tolerated
+        self._restless = LOOKS * restless // tolerated
         self._seen: dict[int, _Seen] = {}  # by thread
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="perdure-workflow-watch", daemon=True)
@@ -100,7 +100,7 @@ class Watcher:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._tolerated / SECOND / _LOOKS):
+        while not self._stopped.wait(self._tolerated / SECOND / LOOKS):
             self.look()
 
     def look(self) -> None:
@@ -112,7 +112,7 @@ class Watcher:
             if before is not None and before.loop is loop and before.round == now.round:
                 at_step = before.at_step + 1 if before.step == now.step else 1
                 now = now._replace(at_step=at_step, in_round=before.in_round + 1)
-                if at_step > _LOOKS or now.in_round > self._restless:
+                if at_step > LOOKS or now.in_round > self._restless:
                     self._strike(thread, now)
                     now = now._replace(at_step=1, in_round=1)
             seen[thread] = now
@@ -137,7 +137,7 @@ class Watcher:
             _raise_in(thread, Stuck)
         _log.warning(
             "workflow %r has been at work for %.1f s without waiting for anything; it is interrupted\n%s",
-            (loop.logger.extra or {}).get("workflow_id"), looks * self._tolerated / _LOOKS / SECOND, "\n".join(stack),
+            (loop.logger.extra or {}).get("workflow_id"), looks * self._tolerated / LOOKS / SECOND, "\n".join(stack),
         )  # fmt: skip
 
 
