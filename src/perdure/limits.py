@@ -165,6 +165,8 @@ enough not to be part of a long one."""
 OUTBOX_RETRY_LIFETIME: Final = 6 * DAY
 OUTBOX_RETRY_INITIAL: Final = 1 * SECOND
 OUTBOX_RETRY_MAXIMUM: Final = 5 * MINUTE
+"""What a run sends to others is sent again after this, less and less often, since whoever serves them may be away for
+long. After the lifetime it is given up, visibly: later its request id might not be known any more."""
 
 # --- Schedules ------------------------------------------------------------------------------------------
 DEFAULT_CATCHUP_WINDOW: Final = 365 * DAY
