@@ -459,28 +459,6 @@ def test_attributes_are_not_looked_at_in_each_task(monkeypatch: pytest.MonkeyPat
     assert 3 < len(looks) < 10
 
 
-def test_no_more_alarms_than_a_limit_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entities, "MAX_ALARMS", 1)
-
-    @workflow(name="noisy", entity=True)
-    class Noisy:
-        def __init__(self) -> None:
-            workflow.alarm("a", after=1)
-            workflow.alarm("a", after=2)  # instead of the other one
-            workflow.alarm("b", after=1)
-
-        async def run(self) -> None:
-            await workflow.idle()
-
-        @workflow.on_alarm("a")
-        def a(self) -> None: ...
-
-        @workflow.on_alarm("b")
-        def b(self) -> None: ...
-
-    assert first_failure(Noisy).startswith("1 alarms are set, and limits.MAX_ALARMS allows no more")
-
-
 def test_dataclasses_and_structs_are_fine() -> None:
     @dataclasses.dataclass
     class Inner:

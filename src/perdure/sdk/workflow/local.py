@@ -32,7 +32,6 @@ from perdure.sdk.workflow.context import thread
 from perdure.sdk.workflow.displaced import WAY_OUT, Change
 from perdure.sdk.workflow.ledger import EVICTED, Header, Ledger
 from perdure.sdk.workflow.loop import LoopFuture
-from perdure.sdk.workflow.matching import WAY_OUT
 from perdure.sdk.workflow.plain import block
 from perdure.sdk.workflow.source import user_line
 

@@ -107,10 +107,10 @@ class WorkflowRun(Asking):
     """
 
     __slots__ = (
-        "_bug", "_cancel_requested", "_cancel_unheard", "_carries_over", "_chains", "_closing", "_conditions",
-        "_context", "_definition", "_definitions", "_entity", "_facts", "_flags", "_history_bytes", "_history_length",
-        "_logger", "_loop", "_main", "_messages", "_open_task", "_patches", "_random", "_reader", "_resolver",
-        "_rolls_over", "_sent", "_started", "_successor", "_target", "_time", "broken", "closed", "logger", "position",
+        "_bug", "_cancel_requested", "_cancel_unheard", "_chains", "_closing", "_conditions", "_context",
+        "_definition", "_definitions", "_entity", "_facts", "_history_bytes", "_history_length", "_logger", "_loop",
+        "_main", "_messages", "_open_task", "_patches", "_random", "_reader", "_resolver", "_rolls_over", "_run_id",
+        "_sent", "_started", "_successor", "_target", "_time", "broken", "closed", "flags", "logger", "position",
         "ref",
     )  # fmt: skip
 
