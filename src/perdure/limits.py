@@ -359,6 +359,10 @@ ROWS_A_STATEMENT: Final = 128
 MAX_QUERY_LENGTH: Final = 10_000
 """Characters of a list filter: longer ones are mistakes, and parsing takes time for each."""
 
+EARLIEST_TIME: Final = 100_000_000 * SECOND
+"""A time in a list filter that is given as a number must be later, which is in 1973: what is less was meant in seconds
+or in milliseconds, or as a year."""
+
 # --- The PostgreSQL store -------------------------------------------------------------------------------
 POSTGRES_READERS: Final = 3
 """Connections for reading: each costs the server a process, and reads are short."""

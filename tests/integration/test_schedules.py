@@ -134,8 +134,15 @@ async def test_schedules_and_workflows_are_listed_apart(client: Client) -> None:
         await client.schedule("s1").pause()
     again = await client.create_schedule("s1", quick(1), DAILY)
     assert (await again.describe()).revision == 1
-    with pytest.raises(InvalidRequest, match="NoSuch"):
-        [_ async for _ in client.list_schedules("ExecutionStatus = 'NoSuch'")]
+    for query, why in {
+        "ExecutionStatus = 'Completed'": "ExecutionStatus is no field of schedules",
+        "Paused = 'yes'": "column 1: Paused takes TRUE or FALSE, and 'yes' is neither",
+        "Env = 'test'": "unknown field 'Env': schedules have no search attributes",
+    }.items():
+        with pytest.raises(InvalidRequest, match=why):
+            [_ async for _ in client.list_schedules(query)]
+    with pytest.raises(InvalidRequest, match=r"Paused is no field of workflows, but of client.list_schedules\(\)"):
+        [_ async for _ in client.list("Paused = TRUE")]
 
 
 async def test_an_id_is_taken_once(client: Client) -> None:

@@ -6,7 +6,10 @@ import pytest
 
 from perdure.clock import SECOND
 from perdure.engine.storage.api import Store
+from perdure.engine.storage.fields import Subject, sortable_time
+from perdure.engine.storage.filter import parse
 from perdure.errors import InvalidRequest
+from perdure.model.events import SearchValue
 from perdure.model.requests import ListedWorkflow
 from tests.storage.make import NOW, ending, follow, ids, put, seen, start
 
@@ -105,6 +108,7 @@ FILTERS = {
     "StartTime >= '2027-01-15 08:00:03'": "4x",
     "StartTime <= '2027-01-15T09:00:01+01:00'": "12",
     f"StartTime < {NOW + SECOND}": "1",
+    "StartTime > '2027' AND StartTime < '2027-01-15T08:00:01Z' AND StartTime >= '2027-01'": "1",
     "StartTime BETWEEN '2027-01-15T08:00:01Z' AND '2027-01-15T08:00:03Z'": "234",
     "StartTime NOT BETWEEN '2027-01-15T08:00:01Z' AND '2027-01-15T08:00:03Z'": "1x",
     f"CloseTime < {NOW * 2}": "34",
@@ -159,6 +163,40 @@ async def test_filters(store: Store, query: str) -> None:
     assert {name[-1] for name in await ids(store, query)} == set(FILTERS[query])
 
 
+async def test_fields_of_schedules_are_asked_as_what_they_are(store: Store) -> None:
+    times = {"a": NOW, "b": NOW + SECOND // 2, "c": NOW + SECOND, "d": 0}
+    for name, time in times.items():
+        scheduled: dict[str, SearchValue] = {}
+        if time:
+            scheduled = {"ScheduledById": "s", "ScheduledStartTime": sortable_time(time)}
+        await put(store, seen(start(name), NOW, "provision", Paused=name < "b", Status=name, **scheduled))
+    day = "ScheduledStartTime > '2027-01-15' AND ScheduledStartTime < '2027-01-16'"
+    whole, half = "'2027-01-15T08:00:00Z'", "'2027-01-15 09:00:00.500000+01:00'"
+    assert set(await ids(store, day)) == {"a", "b", "c"}
+    assert set(await ids(store, f"ScheduledStartTime > {whole}")) == {"b", "c"}
+    assert set(await ids(store, f"ScheduledStartTime <= {half} AND ScheduledById = 's'")) == {"a", "b"}
+    assert set(await ids(store, f"ScheduledStartTime = {NOW + SECOND // 2}")) == {"b"}
+    assert set(await ids(store, "ScheduledStartTime IS NULL")) == {"d"}
+    assert set(await ids(store, "Paused = TRUE")) == {"a"}
+    assert set(await ids(store, "\"Status\" = 'b'")) == {"b"}
+
+
+def test_a_filter_knows_what_is_listed() -> None:
+    assert parse("ScheduledById = 's' AND Env = 'test'", "workflows")
+    assert parse("Paused = FALSE AND WorkflowType = 'a' AND StartTime > '2027'", "schedules")
+    refused: tuple[tuple[str, Subject, str], ...] = (
+        ("Paused = TRUE", "workflows", r"Paused is no field of workflows, but of client.list_schedules\(\)"),
+        ("paused = TRUE", "workflows", "Paused is no field of workflows.*in double quotes"),
+        ("ScheduledById = 's'", "schedules", r"ScheduledById is no field of schedules, but of client.list\(\)"),
+        ("Env = 'test'", "schedules", "unknown field 'Env': schedules have no search attributes, but WorkflowType,"),
+        ("\"Paused\" = 'yes'", "schedules", 'no search attributes, such as "Paused"; names of fields have no quotes'),
+        ("paused = TRUE", "schedules", "did you mean Paused"),
+    )
+    for query, subject, why in refused:
+        with pytest.raises(InvalidRequest, match=why):
+            parse(query, subject)
+
+
 async def test_attributes_are_replaced_by_those_that_are_seen_next(store: Store) -> None:
     first = seen(start("a"), env="test", size=1)
     await put(store, first)
@@ -183,13 +221,29 @@ async def test_a_prefix_may_end_with_any_character(store: Store, last: str) -> N
 REFUSED = {
     "WorkflowTyp = 'a'": r"column 1: unknown field 'WorkflowTyp': did you mean WorkflowType\?",
     "env = 'x' AND executionstatus = 'Running'": "column 15: unknown field 'executionstatus'",
-    "ExecutionStatus = 'running'": "is one of Running, Completed, Failed",
+    "ExecutionStatus = 'running'": "takes one of Running, Completed, Failed, .*'running' is none of them",
     "ExecutionStatus > 'Running'": "no order",
-    "ExecutionStatus STARTS_WITH 'Run'": "'Run' is no ExecutionStatus",
-    "WorkflowId = 7": "WorkflowId is a text",
-    "StartTime > 'yesterday'": "'yesterday' is no time",
-    "StartTime > TRUE": "True is no time",
-    "StartTime STARTS_WITH '2027-01-15'": "STARTS_WITH is for texts",
+    "ExecutionStatus STARTS_WITH 'Run'": "STARTS_WITH is for texts, and ExecutionStatus takes one of",
+    "WorkflowId = 7": "WorkflowId takes a text, and 7 is none; write WorkflowId = 'name'",
+    "env = 'x' AND StartTime > 'yesterday'": "column 15: StartTime takes a time.*'yesterday' is none; write StartTime",
+    "StartTime > TRUE": "StartTime takes a time, .*True is none",
+    "StartTime > 1800000000": "1800000000 microseconds are in 1970 to 1973",
+    "StartTime > 2027": "2027 microseconds are in 1970 to 1973",
+    "StartTime STARTS_WITH '2027-01-15'": "STARTS_WITH is for texts, and StartTime takes a time",
+    "ScheduledStartTime > 'yesterday'": "ScheduledStartTime takes a time.*; write ScheduledStartTime >= '2030-",
+    "ScheduledStartTime STARTS_WITH '2027'": "STARTS_WITH is for texts, and ScheduledStartTime takes a time",
+    f"ScheduledStartTime > {2**62}": "no time: it is after the year 9999",
+    "ScheduledById = 7": "ScheduledById takes a text",
+    "Paused = 'yes'": "Paused takes TRUE or FALSE, and 'yes' is neither; write Paused = TRUE",
+    "Paused > FALSE": "Paused has no order",
+    "Paused = 1": "Paused takes TRUE or FALSE",
+    "Paused STARTS_WITH 't'": "STARTS_WITH is for texts, and Paused takes TRUE or FALSE",
+    "Status = 'Running'": "unknown field 'Status': did you mean ExecutionStatus",
+    "type = 'a'": "did you mean WorkflowType",
+    "ScheduleById = 'a'": "did you mean ScheduledById",
+    "TemporalScheduledById = 'a'": "did you mean ScheduledById",
+    "HistoryLength > 5": "unknown field 'HistoryLength': the fields are WorkflowType, .*in double quotes",
+    "env = NULL": "write IS NULL",
     "size STARTS_WITH 3": "STARTS_WITH is for texts",
     "size BETWEEN 1 AND 'x'": "two values of the same kind",
     "size = 99999999999999999999": "beyond 64 bits",
@@ -200,7 +254,7 @@ REFUSED = {
     "'x' = env": "begin with the name of a field",
     "a.env = 'x'": "begin with the name of a field",
     "lower(env) = 'x'": "begin with the name of a field",
-    "env LIKE 'x%'": "is no condition",
+    "env LIKE 'x%'": "LIKE isn't there; write STARTS_WITH",
     "env IN (SELECT name FROM meta)": "IN takes values",
     "env IS TRUE": "IS takes NULL",
     "env = 'x": "opened and not closed",

@@ -10,6 +10,7 @@ from perdure.engine.node.live import Live
 from perdure.engine.node.patience import patiently
 from perdure.engine.node.places import Locate, Location
 from perdure.engine.node.schedules import list_schedules
+from perdure.engine.storage import filter as list_filter
 from perdure.engine.storage.api import ChainKey, RunKey
 from perdure.limits import HISTORY_PAGE_BYTES, LIST_PAGE
 from perdure.model.events import HistoryEvent
@@ -45,6 +46,7 @@ class Reading:
         if isinstance(request, ListSchedules):
             return await list_schedules(self._store, request)
         if isinstance(request, ListWorkflows):
+            list_filter.parse(request.query, "workflows")  # so that an error speaks of the fields of workflows
             limit = min(request.limit or LIST_PAGE, LIST_PAGE)
             rows, following = await self._store.list(request.namespace, request.query, request.page, limit)
             return ListPage(tuple(rows), following)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from perdure.calendars import iso
 from perdure.engine.core.decisions.schedules import begin_schedule, check_create, gone
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import ScheduledRunReported
@@ -16,6 +15,7 @@ from perdure.engine.node.chains import begin
 from perdure.engine.node.live import Live, Work
 from perdure.engine.storage import filter as list_filter
 from perdure.engine.storage.api import ChainKey, Store
+from perdure.engine.storage.fields import sortable_time
 from perdure.errors import NotFound, PerdureError
 from perdure.limits import LIST_PAGE, SHOWN_ACTIVITIES, SHOWN_TIMES
 from perdure.model import records as r
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BY_ID: Final = "ScheduledById"
 BY_TIME: Final = "ScheduledStartTime"
-"""Search attributes of what schedules start: the schedule's id, and the nominal time as ISO text in UTC."""
+"""Search attributes of what schedules start: the schedule's id, and the nominal time (`sortable_time`)."""
 
 REMEMBERED: Final = (
     s.UpdateSchedule, s.PauseSchedule, s.UnpauseSchedule, s.TriggerSchedule, s.BackfillSchedule, s.DeleteSchedule,
@@ -109,7 +109,7 @@ def describe(execution: Execution, now: int) -> s.ScheduleDescription:
 async def list_schedules(store: Store, request: s.ListSchedules) -> ListPage:
     """A page of those that are not deleted."""
     running = "ExecutionStatus = 'Running'"
-    if list_filter.parse(request.query) is not None:  # so that an error speaks of what was asked
+    if list_filter.parse(request.query, "schedules") is not None:  # so that an error speaks of what was asked
         running = f"{running} AND ({request.query})"
     limit = min(request.limit or LIST_PAGE, LIST_PAGE)
     rows, following = await store.list(s.schedules_of(request.namespace), running, request.page, limit)
@@ -134,7 +134,7 @@ def start_of(schedule: Execution, message: r.OutboxScheduledStart) -> StartWorkf
         search_attributes={
             **(template.search_attributes or {}),
             BY_ID: state.workflow_id,
-            BY_TIME: iso(message.time),
+            BY_TIME: sortable_time(message.time),
         },
         scheduled_by=ScheduleRef(state.workflow_id, first_run_id, message.start_id, message.time),
         last_completion_result=kept.last_result,

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from perdure.engine.storage.api import RunKey, Visibility
+from perdure.engine.storage.fields import Subject
 from perdure.engine.storage.listing import Value, attribute_values, kind_of
 
-BuiltIn = Literal["WorkflowType", "WorkflowId", "RunId", "ExecutionStatus", "StartTime", "CloseTime", "TaskQueue"]
 Operator = Literal["in", "<", "<=", ">", ">=", "between", "starts with", "exists"]
 
 
@@ -25,7 +25,7 @@ Operator = Literal["in", "<", "<=", ">", ">=", "between", "starts with", "exists
 class Comparison:
     """A field compared with values: one or more for "in", two for "between", none for "exists".
 
-    custom: the field is a search attribute; otherwise it is one of `BuiltIn`.
+    custom: the field is kept as a search attribute; otherwise it is one of `fields.FIELDS` with a column.
     """
 
     field: str
@@ -52,8 +52,10 @@ class Not:
 Filter = Comparison | And | Or | Not
 
 
-def parse(query: str) -> Filter | None:
+def parse(query: str, subject: Subject | None = None) -> Filter | None:
     """The meaning of a query; None for an empty one, which all runs match.
+
+    subject: what is listed, so that only its fields are taken; by default those of all.
 
     Raises:
         InvalidRequest: the query isn't understood; the message says where and why.
@@ -62,7 +64,7 @@ def parse(query: str) -> Filter | None:
         return None
     from perdure.engine.storage.query import parse_query  # brings sqlglot, which is slow to import
 
-    return parse_query(query)
+    return parse_query(query, subject)
 
 
 def conjuncts(condition: Filter | None) -> tuple[Filter, ...]:
@@ -154,7 +156,7 @@ def _satisfied_by(test: Comparison) -> Callable[[Value], bool]:
 class Dialect:
     """How a store's tables are asked.
 
-    columns: the expression of each `BuiltIn`. A close time is 0 where the run is open.
+    columns: the expression of each of `fields.FIELDS` that has a column. A close time is 0 where the run is open.
     attribute: a condition that some attribute row of the run satisfies {condition}.
     name, kind, value: expressions in it; the value's by its kind.
     bound: what is passed for a value; True: it is compared with an attribute's.

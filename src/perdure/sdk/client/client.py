@@ -205,11 +205,13 @@ class Client(Schedules):
         """Workflows, the latest started first.
 
         Args:
-            query: such as "WorkflowType = 'provision' AND ExecutionStatus = 'Running'"; by default all.
+            query: such as "WorkflowType = 'provision' AND ExecutionStatus = 'Running'"; by default all. The fields are
+                WorkflowType, WorkflowId, RunId, ExecutionStatus, StartTime, CloseTime, TaskQueue, ScheduledById and
+                ScheduledStartTime.
 
         Raises:
             TypeError: the query is no text.
-            InvalidRequest: the query can't be read; the message says where.
+            InvalidRequest: the query can't be read, or compares a field with what it never is; the message says where.
             Unavailable: the engine could not be reached for an hour.
         """
         page, query = "", text(query, "the query")

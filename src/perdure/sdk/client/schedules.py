@@ -383,7 +383,7 @@ class Schedules:
 
         Args:
             query: such as "WorkflowType = 'provision' AND Paused = TRUE"; `WorkflowId` is the schedule's id. By default
-                all.
+                all. The other fields are StartTime (when it was made) and TaskQueue.
 
         Raises:
             TypeError: the query is no text.
