@@ -61,6 +61,16 @@ DAYS_OF_MONTH: Final = Field("day_of_month", 1, 31)
 MONTHS: Final = Field("month", 1, 12, _MONTHS, 1)
 YEARS: Final = Field("year", FIRST_YEAR, LAST_YEAR)
 DAYS_OF_WEEK: Final = Field("day_of_week", 0, 7, _DAYS)
+_AROUND: Final = {
+    "second": "minute",
+    "minute": "hour",
+    "hour": "day",
+    "day_of_month": "month",
+    "month": "year",
+    "year": "calendar",
+    "day_of_week": "week",
+}
+"""What the numbers of a field begin anew with."""
 CRON_FIELDS: Final = (MINUTES, HOURS, DAYS_OF_MONTH, MONTHS, DAYS_OF_WEEK)
 
 
@@ -88,12 +98,13 @@ def _numbers(part: str, field: Field) -> range | tuple[int]:
         if not (step_text.isascii() and step_text.isdigit()) or int(step_text) == 0:
             raise ValueError(f"{field.name}: the step in {part!r} must be a whole number from 1")
         step = int(step_text)
+    last = 6 if field is DAYS_OF_WEEK else field.high
     if span == "*":
-        return range(field.low, min(field.high, 6 if field is DAYS_OF_WEEK else field.high) + 1, step)
+        return _stepped(part, field, range(field.low, last + 1, step))
     low_text, dash, high_text = span.partition("-")
     low = _number(low_text, part, field)
     if not dash:
-        return range(low, field.high + 1, step) if slash else (low,)
+        return _stepped(part, field, range(low, max(low, last) + 1, step)) if slash else (low,)
     high = _number(high_text, part, field)
     if field is DAYS_OF_WEEK and high == 0 and low > 0:
         high = 7  # fri-sun
@@ -102,7 +113,17 @@ def _numbers(part: str, field: Field) -> range | tuple[int]:
             f"{field.name}: {span!r} runs backwards: write it as two ranges, "
             f"{low_text}-{field.high},{field.low}-{high_text}"
         )
-    return range(low, high + 1, step)
+    return _stepped(part, field, range(low, high + 1, step))
+
+
+def _stepped(part: str, field: Field, numbers: range) -> range:
+    """The numbers, unless the step leaves but one: then it is a mistake, since what it says never happens."""
+    if numbers.step > 1 and len(numbers) == 1:
+        raise ValueError(
+            f"{field.name}: the step in {part!r} leaves nothing but {numbers[0]}: a step begins anew with each "
+            f"{_AROUND[field.name]}. Write {numbers[0]}, or name an interval (every=…) that may be longer"
+        )
+    return numbers
 
 
 def _number(text: str, part: str, field: Field) -> int:
@@ -149,6 +170,18 @@ class Calendar(NamedTuple):
             and wall.hour in self.hours
             and self._has_day(wall.date())
         )
+
+    def most(self, first: datetime, last: datetime, enough: int) -> int:
+        """How many of its times lie between two wall times, both included: no more than this, and not exact beyond
+        `enough`. Looks at days, not at times."""
+        a_day, a_minute = len(self.hours) * len(self.minutes) * len(self.seconds), len(self.seconds)
+        days = int(self._has_day(first.date()))
+        for day in self._days_after(first.date()):
+            if day > last.date() or days * a_day > enough:
+                break
+            days += 1
+        hours, minutes = ((last - first) // timedelta(**{unit: 1}) + 2 for unit in ("hours", "minutes"))
+        return min(days * a_day, hours * len(self.minutes) * a_minute, minutes * a_minute)
 
     def end_of(self, wall: datetime) -> datetime:
         """Where the day, the hour, the minute or the second ends that is all its own, of a time that it has."""

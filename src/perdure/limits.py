@@ -210,6 +210,10 @@ skipped, and counted."""
 MAX_BACKFILLS: Final = 100
 """Backfills of one schedule that are under way at once."""
 
+MAX_BACKFILL_TIMES: Final = 100_000
+"""Times that one backfill may take: each second of a day, two months of minutes, eleven years of hours. Each is a
+workflow, so what is meant to be more is asked for in parts, while one looks on."""
+
 RECENT_ACTIONS: Final = 10
 """Starts that have ended and that a schedule remembers, to be shown. All of them can be listed as workflows."""
 

@@ -46,6 +46,8 @@ def as_update(**options: Any) -> object:
     [
         (5, TypeError, "name must be text, not int"),
         ("", ValueError, "name must have between 1 and"),
+        (" ", ValueError, "name must neither begin nor end with white space, as ' ' does"),
+        ("eu\n", ValueError, "name must neither begin nor end with white space"),
         ("x" * (MAX_ID_LENGTH + 1), ValueError, "name must have between 1 and"),
         ("\ud800", ValueError, "name is no valid text"),
     ],

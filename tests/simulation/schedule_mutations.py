@@ -33,7 +33,7 @@ def pass_over_what_is_due(patch: Patch) -> None:
 
     def advanced(state: State, record: r.ScheduleAdvanced) -> None:
         every = record.next_time - record.until  # as all times of one schedule are, but for the first
-        late = record.next_time and state.schedule is not None and state.schedule.started == 1
+        late = record.next_time and state.schedule is not None and state.schedule.begun == 1
         original(state, replace(record, next_time=record.next_time + every) if late else record)
 
     patch.setitem(evolve.RECORDS, r.ScheduleAdvanced, advanced)

@@ -127,8 +127,8 @@ class ScheduleState(Struct, array_like=True):
     until: the nominal time up to which all was looked at. next_time: the next one, 0: none; next_at: with its jitter.
     buffer: starts that wait until what runs has ended. running: what was started and has not ended, by the start's id.
     recent: the last that have ended, the latest last.
-    started, missed, skipped, failed: how many starts were begun; were due too long ago; were left out by the overlap
-        policy; were refused.
+    begun, missed, skipped, refused: how many starts were begun; were due too long ago; were left out by the overlap
+        policy; were begun and refused. last_refusal: of which workflow id, and why.
     steps: records since the run in the store began.
     """
 
@@ -144,13 +144,14 @@ class ScheduleState(Struct, array_like=True):
     running: dict[int, ScheduledRun] = {}
     recent: list[ScheduledRun] = []
     next_start_id: int = 1
-    started: int = 0
+    begun: int = 0
     missed: int = 0
     skipped: int = 0
-    failed: int = 0
+    refused: int = 0
     last_result: Payload | None = None
     last_failure: Failure | None = None
     steps: int = 0
+    last_refusal: str = ""
 
 
 # --- Replies ------------------------------------------------------------------------------------------------
@@ -158,6 +159,7 @@ class ScheduleDescription(Struct, frozen=True, gc=False):
     """What can be told of a schedule. next_times: the next few, with their jitter; as if it were not paused.
 
     running: cut where there are many; running_count says how many there are. backfills: how many are under way.
+    started: those of `begun` that exist, or have existed.
     """
 
     schedule_id: str
@@ -173,11 +175,12 @@ class ScheduleDescription(Struct, frozen=True, gc=False):
     started: int
     missed: int
     skipped: int
-    failed: int
+    refused: int
     remaining: int
     paused: Pause | None = None
     interventions: tuple[Intervention, ...] = ()
     last_failure: Failure | None = None
+    last_refusal: str = ""
 
 
 # --- Requests: workflow_id is the schedule's id, namespace that of its workflows ----------------------------

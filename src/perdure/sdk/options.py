@@ -27,10 +27,13 @@ def optional_text(value: object, what: str) -> str:
 
 
 def name(value: object, what: str) -> str:
-    """A name on the wire. Raises TypeError, or ValueError where it is empty, too long or no valid Unicode."""
+    """A name on the wire. Raises TypeError, or ValueError where it is empty, too long or no valid Unicode, or begins or
+    ends with white space."""
     plain = text(value, what)
     if not 0 < len(plain) <= MAX_ID_LENGTH:
         raise ValueError(f"{what} must have between 1 and {MAX_ID_LENGTH} characters, not {len(plain)}")
+    if plain != plain.strip():
+        raise ValueError(f"{what} must neither begin nor end with white space, as {plain!r} does: nobody sees it there")
     try:
         plain.encode()
     except UnicodeEncodeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 
 import pytest
@@ -14,12 +13,14 @@ from perdure.clock import DAY, HOUR, MINUTE, SECOND
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decisions import schedules
-from perdure.engine.core.decisions.schedules import begin_schedule, check_create
+from perdure.engine.core.decisions.schedules import check_create
 from perdure.engine.core.scheduling import of
 from perdure.engine.core.timetable import timetable, upcoming, with_jitter
+from perdure.engine.node.schedules import describe
 from perdure.errors import InvalidRequest, LimitExceeded, NotRunning, ScheduleChanged, ScheduleExists
 from perdure.limits import (
     DEFAULT_RETENTION,
+    MAX_BACKFILL_TIMES,
     MAX_BACKFILLS,
     MAX_ID_LENGTH,
     MAX_SCHEDULE_BUFFER,
@@ -34,90 +35,9 @@ from perdure.limits import (
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model import schedules as s
-from perdure.model.failures import Failure
-from perdure.model.requests import Started, StartSignal, Status
-from tests.engine.core.harness import FAILURE, NOW, Run, effects, payload, start_request
-
-HOURLY = s.ScheduleSpec(intervals=(s.IntervalSpec(HOUR),))
-FIRST = timetable(HOURLY).next(NOW)
-TARGET = "default", "hourly"
-
-
-def definition(spec: s.ScheduleSpec = HOURLY, overlap: s.Overlap = "skip", **fields: object) -> s.Schedule:
-    start = replace(start_request(""), workflow_id="hourly")
-    return s.Schedule(spec, start, overlap, **fields)  # pyright: ignore[reportArgumentType]
-
-
-def creation(schedule: s.Schedule | None = None, **fields: object) -> s.CreateSchedule:
-    return s.CreateSchedule(*TARGET, schedule or definition(), "create", **fields)  # pyright: ignore[reportArgumentType]
-
-
-class Timed(Run):
-    """A schedule that is driven by hand."""
-
-    def __init__(self, schedule: s.Schedule | None = None, *, seed: int = 0, **fields: object) -> None:
-        request = creation(schedule, **fields)
-        assert check_create(None, request, NOW) is None
-        super().__init__(begin_schedule(request, "run-1", 1, NOW, DEFAULT_RETENTION), seed=seed)
-        self.ids = 0
-
-    @property
-    def kept(self) -> s.ScheduleState:
-        return of(self.state)
-
-    @property
-    def counts(self) -> tuple[int, int, int, int]:
-        """Started, missed, skipped, failed."""
-        schedule = self.kept
-        return schedule.started, schedule.missed, schedule.skipped, schedule.failed
-
-    def request_id(self) -> str:
-        self.ids += 1
-        return f"request-{self.ids}"
-
-    def due(self, at: int = 0) -> Sequence[fx.Send]:
-        """Its next time has come (or another has); what it sends."""
-        self.now = max(self.now, at or self.execution.wake_at())
-        return effects(self.decide(i.WakeUp(("schedules/default", "hourly", 1))), fx.Send)
-
-    def catch_up(self, at: int) -> None:
-        """Until nothing more is due."""
-        self.now = at
-        self.answer_all()
-        while 0 < self.execution.wake_at() <= self.now and self.state.status == "Running":
-            self.due(self.now)
-            self.answer_all()
-
-    def answer(self, entry_id: int, error: str = "") -> None:
-        """What was sent has arrived."""
-        self.decide(i.OutboxAnswered(entry_id, error, "" if error else f"run-of-{entry_id}"))
-
-    def answer_all(self) -> None:
-        while self.state.outbox:
-            self.answer(next(iter(self.state.outbox)))
-
-    def report(self, start_id: int, status: Status = "Completed", failure: Failure | None = None) -> None:
-        """What was started has ended."""
-        result = payload(start_id) if status == "Completed" else None
-        first = self.state.started.first_run_id
-        self.decide(i.ScheduledRunReported(first, start_id, f"run-of-{start_id}", status, result, failure))
-
-    def trigger(self, overlap: s.Overlap | None = None) -> Sequence[fx.Send]:
-        request = s.TriggerSchedule(*TARGET, self.request_id(), overlap, "because", "ann")
-        return effects(self.decide(request), fx.Send)
-
-
-def sent(sends: Sequence[fx.Send]) -> list[str]:
-    """The ids of the workflows that are started, or asked to end."""
-    found: list[str] = []
-    for send in sends:
-        message = send.message
-        if isinstance(message, r.OutboxCancel):
-            found.append(f"{'terminate' if message.terminate else 'cancel'} {message.workflow_id}")
-        else:
-            assert isinstance(message, r.OutboxScheduledStart)
-            found.append(message.workflow_id)
-    return found
+from perdure.model.requests import Started, StartSignal
+from tests.engine.core.harness import FAILURE, NOW, effects, payload
+from tests.engine.core.timed import FIRST, HOURLY, TARGET, Timed, creation, definition, sent
 
 
 # --- Times ----------------------------------------------------------------------------------------------
@@ -234,7 +154,7 @@ def test_many_that_are_due_are_taken_in_batches() -> None:
     run = Timed(definition(overlap="skip"))
     run.now = FIRST + 2_000 * HOUR
     run.due(run.now)
-    assert run.kept.started + run.kept.skipped == SCHEDULE_BATCH
+    assert run.kept.begun + run.kept.skipped == SCHEDULE_BATCH
     assert run.execution.wake_at() <= run.now
     run.catch_up(run.now)
     assert run.counts == (1, 0, 2_000, 0)
@@ -290,7 +210,42 @@ def test_a_refused_start_is_counted_and_the_next_one_begins() -> None:
     run.answer(1, "the id is taken")
     assert run.kept.recent[0].error == "the id is taken"
     assert run.kept.recent[0].status == ""
+    assert run.kept.last_refusal == "hourly-2023-11-14T23:00:00Z: the id is taken"
     assert run.counts == (2, 0, 0, 1)
+    told = describe(run.execution, run.now)
+    assert (told.started, told.refused) == (0, 1)  # the other one is on its way
+    run.answer_all()
+    told = describe(run.execution, run.now)
+    assert (told.started, told.refused, told.last_refusal) == (1, 1, run.kept.last_refusal)
+
+
+def test_a_refused_start_does_not_hide_what_failed_before() -> None:
+    run = Timed()
+    run.due()
+    run.answer_all()
+    run.report(1, "Failed", FAILURE)
+    run.due(FIRST + HOUR)
+    run.answer(next(iter(run.state.outbox)), "the id is taken")
+    assert run.kept.last_failure == FAILURE
+
+
+def test_a_backfill_has_a_limit() -> None:
+    secondly = s.ScheduleSpec(intervals=(s.IntervalSpec(SECOND),), crons=("0 3 * * mon",))
+    begin, day = NOW - 400 * DAY, MAX_BACKFILL_TIMES * SECOND
+    for spec, most in (
+        (secondly, day - 3 * SECOND),
+        (s.ScheduleSpec(calendars=(s.CalendarSpec(second="*", minute="*", hour="*"),)), day - 2 * MINUTE),
+        (s.ScheduleSpec(crons=("* 9-16 * * *",), time_zone="Europe/Zurich"), MAX_BACKFILL_TIMES // 480 * DAY - DAY),
+    ):
+        run = Timed(definition(spec, overlap="skip"))
+        run.decide(s.BackfillSchedule(*TARGET, run.request_id(), begin, begin + most))
+        for end in (begin + most + 6 * DAY, NOW):
+            with pytest.raises(LimitExceeded, match=r"a backfill may have 100000 times \(limits.MAX_BACKFILL_TIMES\)"):
+                run.decide(s.BackfillSchedule(*TARGET, run.request_id(), begin, end))
+        assert len(run.kept.backfills) == 1
+    run = Timed(definition(s.ScheduleSpec(crons=("0 3 1 * *",))))
+    run.decide(s.BackfillSchedule(*TARGET, "long", 0, NOW))
+    assert len(run.kept.backfills) == 1
 
 
 def test_an_end_may_be_reported_before_the_start_is_answered() -> None:
@@ -468,7 +423,7 @@ def test_it_goes_on_in_another_run() -> None:
     next = run.continued()
     schedule = of(next.state)
     assert schedule == replace_steps(run.kept)
-    assert (schedule.started, schedule.revision, next.state.run_no) == (run.kept.started, 1, 2)
+    assert (schedule.begun, schedule.revision, next.state.run_no) == (run.kept.begun, 1, 2)
     assert [done.action for done in next.state.interventions] == ["paused", "resumed"]
     assert next.state.started.first_run_id == "run-1"
     assert next.state.task is None
@@ -585,6 +540,6 @@ def test_whatever_happens_everything_due_is_accounted_for(seed: int, overlap: s.
     schedule = run.kept
     until = schedule.until
     due = (until - FIRST) // HOUR + 1 if until >= FIRST else 0
-    assert schedule.started + schedule.skipped + len(schedule.buffer) == due + triggers
+    assert schedule.begun + schedule.skipped + len(schedule.buffer) == due + triggers
     if overlap != "allow_all":
         assert len(schedule.running) <= 1

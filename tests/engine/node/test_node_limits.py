@@ -252,6 +252,9 @@ LONG = "x" * (MAX_ID_LENGTH + 1)
         (start("w", queue=LONG), "task_queue has 1001 characters; limits.MAX_ID_LENGTH"),
         (SignalWorkflow("default", "w", "", LONG, (), "r"), "name has 1001 characters"),
         (SignalWorkflow("default", "w", "", "", (), "r"), "name must not be empty"),
+        (start(" "), "workflow_id must neither begin nor end with white space, as ' ' does"),
+        (start("w", queue="eu\n"), "task_queue must neither begin nor end with white space"),
+        (StartWorkflow("\u3000", "w", "t", "q", (), "r"), "namespace must neither begin nor end with white space"),
         (
             CancelWorkflowRequest("default", "w", "", "x" * (MAX_REASON_LENGTH + 1)),
             "reason has 4001 characters; limits.MAX_REASON_LENGTH",

@@ -48,7 +48,7 @@ def acted(state: State, record: r.ScheduleActed) -> None:
         del schedule.buffer[record.buffered]
     schedule.running[record.start_id] = ScheduledRun(start.time, record.time, record.workflow_id, start.manual)
     schedule.next_start_id = record.start_id + 1
-    schedule.started += 1
+    schedule.begun += 1
     if schedule.remaining > 0 and not start.manual:
         schedule.remaining -= 1
     schedule.steps += 1
@@ -86,9 +86,11 @@ def closed(state: State, record: r.ScheduledRunClosed) -> None:
     del schedule.recent[:-RECENT_ACTIONS]
     if record.status == "Completed":
         schedule.last_result = record.result
-    if not record.status:
-        schedule.failed += 1
-    schedule.last_failure = record.failure
+    if record.status:
+        schedule.last_failure = record.failure
+    else:
+        schedule.refused += 1
+        schedule.last_refusal = f"{run.workflow_id}: {record.error}"
     schedule.steps += 1
 
 

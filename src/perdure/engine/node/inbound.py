@@ -65,6 +65,8 @@ def _check_name(value: str, name: str) -> None:
     if not value:
         raise InvalidRequest(f"{name} must not be empty")
     _check_id(value, name)
+    if value != value.strip():
+        raise InvalidRequest(f"{name} must neither begin nor end with white space, as {value!r} does")
 
 
 def _check_namespace(value: str, name: str) -> None:

@@ -95,14 +95,15 @@ def describe(execution: Execution, now: int) -> s.ScheduleDescription:
         tuple(schedule.recent),
         tuple(schedule.buffer),
         len(schedule.backfills),
-        schedule.started,
+        schedule.begun - schedule.refused - sum(not run.status for run in schedule.running.values()),
         schedule.missed,
         schedule.skipped,
-        schedule.failed,
+        schedule.refused,
         schedule.remaining,
         state.paused,
         tuple(state.interventions),
         schedule.last_failure,
+        schedule.last_refusal,
     )
 
 

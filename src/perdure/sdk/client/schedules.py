@@ -102,12 +102,15 @@ class ScheduleDescription(Struct, frozen=True, kw_only=True):
     backfills: int
     """How many are under way."""
     started: int
+    """Workflows that it has started, those that run included."""
     missed: int
     """Times that were longer ago than the catch-up window when they were looked at."""
     skipped: int
     """Starts that were left out by the overlap policy."""
-    failed: int
-    """Starts that were refused, such as for an id that is taken."""
+    refused: int
+    """Starts that were refused, such as for an id that is taken by something else; they are not among the started."""
+    last_refusal: str | None
+    """Which workflow could not be started the last time, and why; None: each could."""
     last_failure: str | None
     """What the last workflow that has ended failed with; None: it did not fail."""
     interventions: tuple[InterventionDescription, ...]
@@ -193,6 +196,7 @@ class ScheduleHandle:
         Raises:
             TypeError, ValueError: a time has no zone; there is no such overlap policy.
             InvalidRequest: the end is before the start, or in the future.
+            LimitExceeded: it may have more than `limits.MAX_BACKFILL_TIMES` times, or too many are under way.
         """
         client = self._client
         await self._call(
@@ -443,7 +447,8 @@ def _described(reply: s.ScheduleDescription) -> ScheduleDescription:
         started=reply.started,
         missed=reply.missed,
         skipped=reply.skipped,
-        failed=reply.failed,
+        refused=reply.refused,
+        last_refusal=reply.last_refusal or None,
         last_failure=None if failure is None else failure.text,
         interventions=tuple([intervention_of(each) for each in reply.interventions]),
     )

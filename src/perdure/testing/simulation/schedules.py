@@ -247,8 +247,10 @@ def _check(ledger: Ledger, timed: Timed, told: Told) -> None:
         for history in ledger.histories(row.workflow_id):
             check_history(history)
     numbers = [number for number, _ in starts]
-    if len(set(numbers)) != len(numbers) or len(numbers) + schedule.failed != schedule.started:
-        ledger.fail(f"schedule {id} has begun {schedule.started}, {schedule.failed} failed; there are {sorted(starts)}")
+    if len(set(numbers)) != len(numbers) or len(numbers) + schedule.refused != schedule.begun:
+        ledger.fail(
+            f"schedule {id} has begun {schedule.begun}, {schedule.refused} were refused; there are {sorted(starts)}"
+        )
     _check_accounts(ledger, timed, schedule, Counter(time for _, time in starts), request.schedule.spec)
 
 
@@ -270,11 +272,11 @@ def _check_accounts(
     twice = [time for time, count in started.items() if count > 1]
     if twice:
         ledger.fail(f"schedule {id} has started something twice for {twice}")
-    accounted, asked = schedule.started + schedule.missed + schedule.skipped, len(due) + triggers
+    accounted, asked = schedule.begun + schedule.missed + schedule.skipped, len(due) + triggers
     exact = "pause" not in kinds and timed.limit < 0
     if accounted > asked or (exact and accounted != asked):
         ledger.fail(
-            f"schedule {id}: {asked} were due, but {schedule.started} were started, {schedule.missed} missed, "
+            f"schedule {id}: {asked} were due, but {schedule.begun} were begun, {schedule.missed} missed, "
             f"{schedule.skipped} skipped"
         )
     if schedule.missed and timed.window > LATE:

@@ -30,6 +30,7 @@ from perdure.engine.core.timetable import check_schedule, check_time, timetable,
 from perdure.engine.core.transition import Transition
 from perdure.errors import InvalidRequest, LimitExceeded, NotRunning, ScheduleChanged, ScheduleExists
 from perdure.limits import (
+    MAX_BACKFILL_TIMES,
     MAX_BACKFILLS,
     MAX_ID_LENGTH,
     MAX_SCHEDULE_BUFFER,
@@ -180,6 +181,12 @@ def backfill(tx: Transition, request: s.BackfillSchedule) -> None:
         raise InvalidRequest(f"the backfill ends at {iso(request.end)}, before it starts at {iso(request.start)}")
     if request.end > tx.now:
         raise InvalidRequest(f"a backfill is for the past: it can't end at {iso(request.end)}, it is {iso(tx.now)}")
+    times = timetable(schedule.schedule.spec).most(request.start, request.end, MAX_BACKFILL_TIMES)
+    if times > MAX_BACKFILL_TIMES:
+        raise LimitExceeded(
+            f"a backfill may have {MAX_BACKFILL_TIMES} times (limits.MAX_BACKFILL_TIMES); from {iso(request.start)} to "
+            f"{iso(request.end)} there may be more: ask for a part of it, and for the next one when that is done"
+        )
     if len(schedule.backfills) >= MAX_BACKFILLS:
         raise LimitExceeded(f"{MAX_BACKFILLS} backfills are under way (limits.MAX_BACKFILLS)")
     overlap = request.overlap or schedule.schedule.overlap
