@@ -247,7 +247,9 @@ async def test_a_bug_that_no_line_raises_is_told_with_the_workflow_s_line(client
     assert location == f"{__file__}:{inspect.getsourcelines(unstorable.definition.target)[1]}"
 
 
-def test_failures_are_logged_once(simulation: Simulation, caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_are_logged_when_they_are_news_now_and_then_and_at_the_end(
+    simulation: Simulation, caplog: pytest.LogCaptureFixture
+) -> None:
     attempts: list[str] = []
 
     @activity(name="bugs.flaky", retry_policy=RetryPolicy(maximum_attempts=5))
@@ -276,13 +278,16 @@ def test_failures_are_logged_once(simulation: Simulation, caplog: pytest.LogCapt
     assert simulation.run(body) == "done"
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     line = inspect.getsourcelines(flaky.definition.function)[1] + 3
-    first, last = told
+    first, again, other, last = told
     assert first.startswith("workflow 'logged': attempt 1 of activity bugs.flaky (1) failed: LookupError: down at ")
     assert f"{__file__}:{line}; tried again in " in first
-    assert "attempt 4 of activity bugs.flaky (1) failed: LookupError: still down" in last
+    assert "attempt 2 of activity bugs.flaky (1) failed: LookupError: down" in again
+    assert "attempt 4 of activity bugs.flaky (1) failed: LookupError: still down" in other
+    assert "attempt 5 of activity bugs.flaky (1) failed: LookupError: still down" in last
+    assert last.endswith("not tried again (maximum attempts)")
 
 
-def test_a_bug_is_logged_once(simulation: Simulation, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_is_logged_now_and_then(simulation: Simulation, caplog: pytest.LogCaptureFixture) -> None:
     tries: list[int] = []
 
     @workflow(name="bugs.logged_bug")
@@ -296,9 +301,11 @@ def test_a_bug_is_logged_once(simulation: Simulation, caplog: pytest.LogCaptureF
         return await client.run(buggy(), id="buggy")
 
     assert simulation.run(body) == 4
-    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert told.startswith("workflow 'buggy': its code (bugs.logged_bug) failed: KeyError: 'a bug' at ")
-    assert told.endswith("tried again in 1 s")
+    first, second = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert first.startswith("workflow 'buggy': attempt 1 of its code (bugs.logged_bug) failed: KeyError: 'a bug' at ")
+    assert first.endswith("tried again in 1 s")
+    assert second.startswith("workflow 'buggy': attempt 2 of its code (bugs.logged_bug) failed: KeyError: 'a bug' at ")
+    assert second.endswith("tried again in 2 s")
 
 
 async def test_a_forgotten_task_s_exception_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:

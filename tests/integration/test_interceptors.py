@@ -282,6 +282,34 @@ async def test_a_hook_that_nobody_awaits_must_not_be_async() -> None:
         embedded(":memory:", interceptors=[Slip()])
 
 
+def test_a_hook_that_is_misspelt_is_refused() -> None:
+    class Slip(Interceptor):
+        async def execute_activities(self, call: ActivityCall, next: Callable[[ActivityCall], object]) -> object:
+            return next(call)
+
+    class Foreign(Interceptor):
+        async def handle_signal(self, call: InboundCall, next: Callable[[InboundCall], object]) -> object:
+            return next(call)
+
+    class Other(Interceptor):
+        def around(self, call: OutboundCall, next: Callable[[OutboundCall], object]) -> object:
+            return next(call)
+
+    class Fine(Tracing):
+        def flush(self) -> None: ...
+        def _around(self, call: OutboundCall, next: Callable[[OutboundCall], object]) -> object:
+            return next(call)
+
+    for wrong, says in (
+        (Slip(), "Slip.execute_activities is no hook, so nothing would call it: did you mean execute_activity"),
+        (Foreign(), "did you mean handle_message"),
+        (Other(), "Other.around is no hook, so nothing would call it: The hooks are client_call, execute_activity, "),
+    ):
+        with pytest.raises(TypeError, match=says):
+            embedded(":memory:", interceptors=[wrong])
+    embedded(":memory:", interceptors=[Fine()])
+
+
 async def test_a_hook_that_returns_nothing_is_named() -> None:
     class Silent(Interceptor):
         async def client_call(self, call: ClientCall, next: Callable[[ClientCall], Awaitable[object]]) -> object:

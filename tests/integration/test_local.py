@@ -342,6 +342,10 @@ async def test_what_a_local_activity_can_not_be_is_refused(client: Client) -> No
     handle = await client.start(bad())
     failure, _, _ = await failing_task(handle)
     assert "a local activity can't wait for a person" in failure
-    assert "can't be completed later" in await client.run(not_later())
+    told = await client.run(not_later())
+    assert (
+        told
+        == "CompleteLater: what runs locally can't be completed later; call local.later(…), not local.later.local(…)"
+    )
     with pytest.raises(RuntimeError, match=r"double\.local\(\) can only be used inside a workflow"):
         double.local(1)

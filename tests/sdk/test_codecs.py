@@ -215,7 +215,7 @@ async def test_a_chain_is_undone_as_the_metadata_says() -> None:
     assert await chain.decoded(sent) == task(TEXT)
     # What was sent before the codecs were there, or with others of them, is read as well.
     assert await chain.decoded(task(TEXT)) == task(TEXT)
-    assert await Chain([AesGcm(key="env:TEST_KEY"), Zstd(level=9)]).decoded(sent) == task(TEXT)
+    assert await Chain([Zstd(level=9), Upper(), AesGcm(key="env:TEST_KEY")]).decoded(sent) == task(TEXT)
 
 
 async def test_what_is_over_its_limit_after_its_codecs_is_refused() -> None:
@@ -252,6 +252,25 @@ async def test_endless_encoding_is_refused() -> None:
 def test_a_list_that_holds_no_codecs_is_refused(codecs: list[object]) -> None:
     with pytest.raises((TypeError, ValueError), match="codec"):
         Chain(codecs)
+
+
+def test_what_is_encrypted_is_not_compressed_afterwards() -> None:
+    aes = AesGcm(key="env:TEST_KEY")
+    says = r"Zstd comes after AesGcm, and what is encrypted can't be compressed: .*codecs=\[Zstd\(…\), AesGcm\(…\)\]"
+    with pytest.raises(ValueError, match=says):
+        Chain([aes, Zstd()])
+    Chain([Zstd(), aes])
+
+
+async def test_what_a_codec_says_of_itself_is_not_hidden() -> None:
+    cause = Failure("the password is x", ("builtins.KeyError",), traceback="at home")
+    failure = Failure("the key is missing", ("perdure.errors.CodecError", "builtins.Exception"), cause=cause)
+    chain = Chain([AesGcm(key="env:TEST_KEY")], encode_failures=True)
+    sent = await chain.encoded(t.ActivityFailure(task().token, failure))
+    assert sent.failure.message == "the key is missing"
+    assert sent.failure.cause is not None
+    assert sent.failure.cause.message == HIDDEN
+    assert (await chain.decoded(sent)).failure == failure
 
 
 async def test_failures_are_hidden_with_their_causes() -> None:

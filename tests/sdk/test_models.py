@@ -156,7 +156,7 @@ def test_without_a_hint_a_model_is_its_json() -> None:
         (Network, b'{"networkName":"x","subnets":[{"cidr":"/"},{}]}', "field required at `$.subnets[1].cidr`"),
         (Network, b'{"networkName":5}', "`$.networkName`"),
         (list[Subnet], b'[{"cidr":"/"},{"cidr":5}]', "at `$[1].cidr`"),
-        (Order, b'{"networks":{"a":{"networkName":5}}}', "at `$.networkName` at `$.networks[...]`"),
+        (Order, b'{"networks":{"a":{"networkName":5}}}', "string at `$.networks[...].networkName`"),
         (Plan, b'{"network":5}', "at `$.network`"),
         (Dog | Cat, b'{"kind":"bird"}', "at `$.Dog.kind`"),
         (Subnet, b"nonsense", "invalid JSON"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure import AesGcm, CodecError, Offload, Payload, PayloadTooLarge, StoreFull, Zstd
+from perdure import AesGcm, CodecError, Offload, Payload, PayloadTooLarge, StoreFull, Zstd, embedded
 from perdure.limits import BLOB_CACHE, BLOB_PUT_AGAIN, MAX_BLOB, MAX_PAYLOAD, OFFLOAD_MINIMUM
 from perdure.model import requests as q
 from perdure.sdk.client.client import Client
@@ -117,8 +117,26 @@ async def test_a_full_disk_is_waited_for_and_leaves_no_pieces(tmp_path: Path, mo
 
 async def test_a_folder_that_can_t_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CodecError, match=r"can't be put into the folder .*file"):
-        await in_folder(tmp_path / "file").put(LARGE)
+    for wrong in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(CodecError, match=r"Offload: files can't be put into the folder .*file.*: (Not|File)"):
+            embedded(":memory:", codecs=[Offload(wrong)])
+    embedded(":memory:", codecs=[Offload(tmp_path / "made" / "here")])
+    assert (tmp_path / "made" / "here").is_dir()
+    assert files(tmp_path / "made") == []
+    there = in_folder(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    (tmp_path / "gone").write_text("")
+    with pytest.raises(CodecError, match=r"can't be put into the folder .*gone"):
+        await there.put(LARGE)
+
+
+async def test_a_folder_is_where_it_was_when_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = Offload("blobs")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    await place.over(ScriptedService(), "default").put(LARGE)
+    assert len(files(tmp_path / "blobs")) == 1
 
 
 class Counting:

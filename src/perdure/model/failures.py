@@ -99,6 +99,12 @@ class Failure(Struct, frozen=True, array_like=True, gc=False):
             parts.append(f"caused by {self.cause.text}\n{self.cause.story}")
         return "\n".join(filter(None, parts))
 
+    def is_news(self, before: Failure | None, attempt: int) -> bool:
+        """Whether the log tells of it: where it is another one than that of the attempt before; and of attempts 1, 2,
+        4, 8, and so on, so that what fails for long is neither forgotten nor all that there is to read. (What is unread
+        counts as no attempt.)"""
+        return not self.repeats(before) or (self.kind != "unread" and attempt & (attempt - 1) == 0)
+
     def repeats(self, other: Failure | None) -> bool:
         """Whether a person who has heard of the other one learns nothing from this."""
         if other is None or (self.kind, self.types) != (other.kind, other.types):

@@ -332,7 +332,7 @@ def _unread(payload: Payload, where: str) -> CodecError:
 
 
 def _reason(error: Exception) -> str:
-    message = str(error).replace(" - at ", " at ")
+    message = models.joined(str(error).replace(" - at ", " at "))
     return message[:1].lower() + message[1:]
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Final, Literal, NamedTuple, TypeVar, cast
 
 from msgspec import Struct
@@ -127,8 +128,23 @@ class Interceptor:
         return next(call)
 
 
+HOOKS: Final = tuple(name for name in vars(Interceptor) if not name.startswith("_"))
+"""The names of all hooks."""
+
 _SYNCHRONOUS: Final = ("handle_query", "workflow_call")
 """Hooks whose calls are not awaited."""
+
+_MEANT: Final = {
+    "handle_signal": "handle_message",
+    "handle_update": "handle_message",
+    "start_workflow": "client_call",
+    "start_activity": "workflow_call",
+    "start_child_workflow": "workflow_call",
+    "intercept_client": "client_call",
+    "intercept_activity": "execute_activity",
+    "intercept_workflow": "execute_workflow",
+}
+"""What people write for a hook, as other systems call theirs."""
 
 
 class WorkflowChains(NamedTuple):
@@ -144,7 +160,8 @@ NO_CHAINS: Final = WorkflowChains()
 
 
 def checked(interceptors: Sequence[Interceptor] | None) -> tuple[Interceptor, ...]:
-    """A list of interceptors. Raises TypeError where something else is in it, or a hook is `async` that must not be."""
+    """A list of interceptors. Raises TypeError where something else is in it, a hook is `async` that must not be, or a
+    method is meant to be a hook, and is none."""
     if isinstance(interceptors, Interceptor):
         raise TypeError(f"interceptors must be a list: [{type(interceptors).__name__}(…)]")
     found = tuple(interceptors or ())
@@ -152,10 +169,26 @@ def checked(interceptors: Sequence[Interceptor] | None) -> tuple[Interceptor, ..
         if not isinstance(each, Interceptor):
             made = f"{each.__name__}: make one of it, {each.__name__}()" if isinstance(each, type) else repr(each)
             raise TypeError(f"interceptors must be objects of perdure.Interceptor, not {made}")
+        _check_names(type(each))
         for hook in _SYNCHRONOUS:
             if inspect.iscoroutinefunction(getattr(type(each), hook)):
                 raise TypeError(f"{type(each).__name__}.{hook} must be a plain `def`: nobody awaits what it returns")
     return found
+
+
+def _check_names(cls: type[Interceptor]) -> None:
+    """Raises TypeError where a method has the name of a hook, nearly; or takes `next` as they do, and is none."""
+    for name in dir(cls):
+        method: object = getattr(cls, name)
+        if name.startswith("_") or name in HOOKS or not inspect.isfunction(method):
+            continue
+        meant = _MEANT.get(name) or next(iter(get_close_matches(name, HOOKS, 1, 0.8)), "")
+        if meant or "next" in inspect.signature(method).parameters:
+            hint = f"did you mean {meant}? " if meant else ""
+            raise TypeError(
+                f"{cls.__name__}.{name} is no hook, so nothing would call it: {hint}The hooks are {', '.join(HOOKS)} "
+                f"(a method of your own that nobody else calls begins with an underscore)"
+            )
 
 
 def chain(interceptors: Sequence[Interceptor], hook: str) -> Chain | None:

@@ -6,6 +6,7 @@ containers and unions, in dataclasses and structs.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeGuard, get_args
@@ -15,6 +16,7 @@ import msgspec
 MASKED: Final = b"**********"
 """What pydantic's secrets are in JSON."""
 
+_NESTED: Final = re.compile(r" at `\$([^`]*)` at `\$([^`]*)`$")
 _to_json: Final = msgspec.json.encode
 
 
@@ -74,6 +76,16 @@ def from_plain(cls: type[Model], value: object) -> object:
         return cls.model_validate_json(_to_json(value))
     except pydantic.ValidationError as error:
         raise ValueError(_told(error)) from None
+
+
+def joined(message: str) -> str:
+    """A mistake in a model inside of something else, with one path: what is around a model has added its own, behind.
+
+    "a mask is missing at `$.cidr` at `$[1]`" is "a mask is missing at `$[1].cidr`".
+    """
+    while (nested := _NESTED.search(message)) is not None:
+        message = f"{message[: nested.start()]} at `${nested[2]}{nested[1]}`"
+    return message
 
 
 def _told(error: Any) -> str:

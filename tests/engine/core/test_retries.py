@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from perdure.clock import HOUR, MINUTE, SECOND
 from perdure.engine.core import effects as fx
@@ -53,6 +54,25 @@ def test_the_live_backoff_is_that_of_the_policy() -> None:
         assert offer.attempt == run.activity().attempt
         token = run.start()
     assert token.attempt == 5
+
+
+def test_what_fails_for_long_is_told_of_now_and_then() -> None:
+    run = Run.begin()
+    token = run.running(retry_policy=RetryPolicy(maximum_attempts=21))
+    told: list[int] = []
+    for attempt in range(1, 22):
+        tx = run.fail_activity(token)
+        told += [attempt for _ in effects(tx, fx.Tell)]
+        if attempt < 21:
+            run.wake()
+            token = run.start()
+    assert told == [1, 2, 4, 8, 16, 21]  # the last one ends it
+
+
+def test_what_nobody_can_read_is_told_of_once() -> None:
+    failure = replace(FAILURE, kind="unread")
+    assert failure.is_news(None, 1)
+    assert not failure.is_news(failure, 1)  # its attempts don't count, so there may be many first ones
 
 
 def test_a_backoff_survives_a_crash() -> None:

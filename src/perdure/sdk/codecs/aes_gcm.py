@@ -51,6 +51,7 @@ class AesGcm(PayloadCodec):
     """
 
     encoding: ClassVar[str] = "aes-256-gcm"
+    encrypts: ClassVar[bool] = True
 
     def __init__(
         self, *, key: str | None = None, keys: Mapping[str, str] | None = None, use: str | None = None

@@ -43,6 +43,9 @@ class PayloadCodec(ABC):
     """Whether it makes values smaller: then a value may be larger than `limits.MAX_PAYLOAD` before it, up to
     `limits.MAX_BLOB`."""
 
+    encrypts: ClassVar[bool] = False
+    """Whether what it makes looks random, so that nothing can make it smaller: what shrinks has to come before."""
+
     @abstractmethod
     def encode(self, payload: Payload) -> Payload:
         """Another payload in this one's place, which says that it is this codec's; or this one as it is.

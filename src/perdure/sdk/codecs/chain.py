@@ -23,6 +23,7 @@ Message = TypeVar("Message")
 
 _PAYLOADS: Final = Walk(Payload)
 _FAILURES: Final = Walk(Failure)
+_CODEC_ERROR: Final = f"{CodecError.__module__}.{CodecError.__qualname__}"
 
 
 class Chain:
@@ -34,7 +35,8 @@ class Chain:
         encode_failures: whether messages and tracebacks of failures are encoded, too.
 
     Raises:
-        TypeError, ValueError: something in the list is no codec, or two have the same encoding.
+        TypeError, ValueError: something in the list is no codec, two have the same encoding, or one encrypts what
+            another one is to compress.
     """
 
     def __init__(
@@ -157,18 +159,29 @@ def _checked(codecs: Iterable[object]) -> Sequence[PayloadCodec]:
             raise ValueError(f"{type(codec).__name__}.encoding must be a name of its own, not {name!r}")
         if name in [other.encoding for other in found]:
             raise ValueError(f"two codecs have the encoding {name!r}")
+        before = next((other for other in found if codec.shrinks and other.encrypts), None)
+        if before is not None:
+            first, then = type(codec).__name__, type(before).__name__
+            raise ValueError(
+                f"{first} comes after {then}, and what is encrypted can't be compressed: put it first, "
+                f"codecs=[{first}(…), {then}(…)]. What is stored already is read in either order"
+            )
         found.append(codec)
     return found
 
 
 # --- Failures -------------------------------------------------------------------------------------------
 def _hidden(failure: Failure) -> Failure:
-    """A failure whose message and traceback are in a payload, as are those of its causes."""
+    """A failure whose message and traceback are in a payload, as are those of its causes. What a codec says of itself
+    stays: which key or file is missing must stand in the engine's log, and it tells nothing of values."""
+    cause = None if failure.cause is None else _hidden(failure.cause)
+    if failure.type == _CODEC_ERROR:
+        return replace(failure, cause=cause)
     return replace(
         failure,
         message=HIDDEN,
         traceback="",
-        cause=None if failure.cause is None else _hidden(failure.cause),
+        cause=cause,
         encoded=Payload(json.encode((failure.message, failure.traceback))),
     )
 

@@ -45,13 +45,20 @@ class Offload:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, *, minimum: Size = OFFLOAD_MINIMUM) -> None:
-        self._folder = None if folder is None else Path(os.fspath(folder))
+        self._folder = None if folder is None else Path(os.fspath(folder)).absolute()
         self._minimum = size(minimum, "minimum")
 
     def over(self, service: Service, namespace: str) -> Offloading:
-        """What does it, for those who use a Service."""
-        place = _Engine(service, namespace) if self._folder is None else _Folder(self._folder)
-        return Offloading(place, self._minimum)
+        """What does it, for those who use a Service. Makes the folder, so that what is wrong with it shows at once.
+
+        Raises:
+            CodecError: the folder can't be used; the message says why.
+        """
+        if self._folder is None:
+            return Offloading(_Engine(service, namespace), self._minimum)
+        folder = _Folder(self._folder)
+        folder.check()
+        return Offloading(folder, self._minimum)
 
     def __repr__(self) -> str:
         where = "" if self._folder is None else f"{str(self._folder)!r}, "
@@ -159,6 +166,18 @@ class _Folder:
     def __init__(self, folder: Path, ids: IdSource | None = None) -> None:
         self._folder, self._ids = folder, ids or RandomIds()
 
+    def check(self) -> None:
+        """Make it if it isn't there. Raises CodecError where files can't be put into it."""
+        try:
+            self._make(self._folder)
+            unfinished = self._folder / f"check.{self._ids.new_id()}"
+            unfinished.touch(0o600, exist_ok=False)
+            unfinished.unlink()
+        except OSError as error:
+            raise CodecError(
+                f"Offload: files can't be put into {self}: {error.strerror}. Give a folder that may be written to"
+            ) from error
+
     async def put(self, digest: str, data: bytes) -> None:
         try:
             await asyncio.to_thread(self._write, digest, data)
@@ -184,9 +203,7 @@ class _Folder:
             os.utime(path)  # whoever deletes old files is to see that it is in use
             return
         for folder in (self._folder, path.parent):
-            if not folder.exists():
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _flush(folder.parent)
+            self._make(folder)
         unfinished = path.with_name(f"{path.name}.{self._ids.new_id()}")
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -199,6 +216,12 @@ class _Folder:
             unfinished.unlink(missing_ok=True)
             raise
         _flush(path.parent)
+
+    @staticmethod
+    def _make(folder: Path) -> None:
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _flush(folder.parent)
 
     def __str__(self) -> str:
         return f"the folder {self._folder}"

@@ -144,8 +144,9 @@ class LocalActivities:
         elif isinstance(message, ActivityFailure):
             self._failed(local, message.failure)
         elif isinstance(message, ActivityDetached):
-            text = f"local activity {local.call.activity_type!r} can't be completed later: call it as an activity"
-            self._failed(local, Failure(text, non_retryable=True))
+            name = local.call.activity_type
+            text = f"what runs locally can't be completed later; call {name}(…), not {name}.local(…)"
+            self._failed(local, Failure(text, ("CompleteLater",), non_retryable=True))
         elif local.cancelled:  # it has stopped since it was told to
             self._end(local, LocalOutcome(attempt=local.attempt))
 
@@ -168,11 +169,8 @@ class LocalActivities:
         """An attempt has failed: another one here, another one later, or the end."""
         self._stop_timer(local)
         delay = self._next_delay(local, failure)
-        _log.warning(
-            "workflow %r: attempt %d of local activity %s failed: %s; %s",
-            local.ref.workflow_id, local.attempt, local.call.activity_type, failure.located,
-            "not tried again" if delay < 0 else f"tried again in {delay / SECOND:.3g} s",
-        )  # fmt: skip
+        if delay < 0 or failure.is_news(local.last_failure, local.attempt):
+            self._log(local, failure, delay)
         if delay < 0:
             self._end(local, LocalOutcome(None, failure, local.attempt))
         elif delay > LOCAL_ACTIVITY_BACKOFF:
@@ -181,6 +179,13 @@ class LocalActivities:
             local.last_failure = failure
             local.attempt += 1
             local.timer = self._loop.call_later(delay / SECOND, self._begin, local)
+
+    def _log(self, local: _Local, failure: Failure, delay: int) -> None:
+        _log.warning(
+            "workflow %r: attempt %d of local activity %s failed: %s; %s",
+            local.ref.workflow_id, local.attempt, local.call.activity_type, failure.located,
+            "not tried again" if delay < 0 else f"tried again in {delay / SECOND:.3g} s",
+        )  # fmt: skip
 
     def _next_delay(self, local: _Local, failure: Failure) -> int:
         """Microseconds until the next attempt; -1: there is none."""

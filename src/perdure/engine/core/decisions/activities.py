@@ -145,7 +145,7 @@ def attempt_failed(tx: Transition, activity: PendingActivity, failure: Failure) 
     keep_beat(tx, activity)
     scheduled = activity.event.id
     verdict = after_failure(tx.execution.ref.run_id, activity, failure, tx.now)
-    if not failure.repeats(activity.last_failure):
+    if not isinstance(verdict, Retry) or failure.is_news(activity.last_failure, activity.attempt):
         what = f"attempt {activity.attempt} of activity {activity.event.activity_type} ({activity.event.activity_id})"
         tx.effects.append(Tell(what, failure, told(verdict, tx.now)))
     if isinstance(verdict, Retry):

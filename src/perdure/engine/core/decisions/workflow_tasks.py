@@ -193,14 +193,14 @@ def task_failed(tx: Transition, task: OpenTask, failure: Failure) -> None:
     if attempt == 1:
         started = start_event(tx, task)
         tx.add(e.WorkflowTaskFailed(tx.next_id, tx.now, task.scheduled_event_id, started, failure))
-    news = not failure.repeats(task.failure)
+    news = failure.is_news(task.failure, attempt)
     delay = min(WORKFLOW_TASK_RETRY_INITIAL * 2 ** min(attempt - 1, 16), WORKFLOW_TASK_RETRY_MAXIMUM)
     tx.note(r.WorkflowTaskAttemptFailed(attempt, failure, tx.now + delay, tx.now))
     tx.execution.taken = None
     tx.flush()
     tx.effects.append(EvictCopy())
     if news:
-        told = f"its code ({tx.state.started.workflow_type})"
+        told = f"attempt {attempt} of its code ({tx.state.started.workflow_type})"
         tx.effects.append(Tell(told, failure, f"tried again in {delay // SECOND} s"))
 
 
