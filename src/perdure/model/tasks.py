@@ -233,9 +233,13 @@ class ActivityHeartbeat(Struct, frozen=True, array_like=True, gc=False, tag=8):
 
 
 class ActivityEvicted(Struct, frozen=True, array_like=True, gc=False, tag=9):
-    """The worker let the attempt go without an outcome, because it is shutting down."""
+    """The worker let the attempt go without an outcome, because it is shutting down.
+
+    worker: whose attempt it was, where that may never have come to be: another worker's of that number is not meant.
+    """
 
     token: ActivityToken
+    worker: str = ""
 
 
 class ActivityDetached(Struct, frozen=True, array_like=True, gc=False, tag=20):

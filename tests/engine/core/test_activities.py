@@ -346,6 +346,17 @@ def test_a_lost_worker_ends_an_activity_that_has_only_one_attempt() -> None:
     assert (failed.failure.kind, failed.retry_state) == ("worker_lost", "maximum_attempts")
 
 
+def test_a_worker_lets_go_of_its_own_attempts_only() -> None:
+    run = Run.begin()
+    token = run.running()
+    worker = run.activity().worker
+    with pytest.raises(NotFound, match="attempt 1 of activity .* is another worker's"):
+        run.decide(t.ActivityEvicted(token, "one whose start of it was refused"))
+    assert run.activity().status == "started"
+    run.decide(t.ActivityEvicted(token, worker))
+    assert run.activity().status == "scheduled"
+
+
 def test_an_eviction_costs_no_attempt() -> None:
     run = Run.begin()
     token = run.running(retry_policy=RetryPolicy(maximum_attempts=2))

@@ -418,8 +418,8 @@ class Serving:
     def worker_gone(self, worker: AttachedWorker) -> None:
         """What a worker held is lost. One that has left in good order was never given what it still holds."""
         for token in worker.held if worker.leaving else ():
-            run = token.run
-            self.submit(ChainKey(run.namespace, run.workflow_id), Work(ActivityEvicted(token), None, run.run_id))
+            run, back = token.run, ActivityEvicted(token, worker.hello.instance)
+            self.submit(ChainKey(run.namespace, run.workflow_id), Work(back, None, run.run_id))
         for run in dict.fromkeys(token.run for token in worker.held):
             self.look_for_lost(ChainKey(run.namespace, run.workflow_id), run.run_id, worker.hello.instance)
         for live in list(self.lives.values()):
