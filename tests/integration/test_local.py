@@ -268,6 +268,28 @@ async def test_how_long_a_backoff_waits_in_the_worker(simulation: Simulation, de
     assert (attempt, names.count("TimerStarted")) == (2, timers)
 
 
+async def test_a_backoff_counts_from_the_failure_not_from_the_task(simulation: Simulation) -> None:
+    failed: list[float] = []
+
+    @activity(name="local.slow", retry_policy=RetryPolicy(initial_interval="5s", backoff_coefficient=1.0))
+    async def slow() -> int:
+        loop = asyncio.get_running_loop()
+        if not failed:
+            await asyncio.wait([loop.create_future()], timeout=4)  # within the first task
+            failed.append(loop.time())
+            raise ApplicationError("not yet")
+        return int(loop.time() - failed[0])
+
+    @workflow(name="local.waits_after_failing")
+    async def waits() -> int:
+        return await slow.local()
+
+    async def body(client: Client) -> int:
+        return await client.run(waits(), id="w")
+
+    assert await asyncio.to_thread(simulation.run, body) >= 4  # 5 s but for the jitter, and not less by what it ran
+
+
 async def test_a_change_of_code_is_noticed(engine: Engine) -> None:
     def define(*, changed: bool) -> WorkflowFunction[[], int]:
         @workflow(name="local.changes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from perdure.model.commands import RequestCancelExternalWorkflow, SignalExternalWorkflow
@@ -23,13 +24,17 @@ class Asking:
 
     def __init__(self, ledger: Ledger, chains: WorkflowChains) -> None:
         self._ledger = ledger
-        self.locals = Locals(ledger)
+        self.locals = Locals(ledger, self._move_time)
         self._outbound = None if chains.outbound is None else Outbound(chains.outbound, ledger)
 
     def check_order(self) -> None:
         """Raises NondeterminismError where something is asked for whose recorded place another call has taken."""
         self._ledger.check_order()
         self.locals.check_order()
+
+    @abstractmethod
+    def _move_time(self, time: int) -> None:
+        """The workflow's time goes on within a task: a local activity took its time."""
 
     def start_activity(
         self,

@@ -121,10 +121,15 @@ class LocalFuture(LoopFuture[object]):
 
 
 class Locals:
-    """The local activities of one run. pending: those that have no outcome and don't wait for a timer."""
+    """The local activities of one run. pending: those that have no outcome and don't wait for a timer.
 
-    def __init__(self, ledger: Ledger) -> None:
+    Args:
+        move_time: sets the workflow's time to that of an outcome, before anybody hears of it: timers count from there.
+    """
+
+    def __init__(self, ledger: Ledger, move_time: Callable[[int], None]) -> None:
         self.ledger = ledger
+        self._move_time = move_time
         self.pending: dict[int, LocalFuture] = {}
         self.unwanted: list[int] = []  # those that the worker is to tell to stop
         self._count = 0
@@ -197,8 +202,8 @@ class Locals:
         self._resolve(future, data, details, resolver)
         return True
 
-    def replay(self, details: dict[str, Payload], resolver: ExceptionResolver) -> int:
-        """The history records an outcome. The workflow's time when it happened.
+    def replay(self, details: dict[str, Payload], resolver: ExceptionResolver) -> None:
+        """The history records an outcome.
 
         Raises NondeterminismError where the code has asked for no such local activity, CodecError without the codecs.
         """
@@ -208,7 +213,6 @@ class Locals:
             text = f"the history has the marker of a local activity that can't be read: {error}"
             raise NondeterminismError(text) from None
         self._resolve(self._recorded(data), data, details, resolver)
-        return data.time
 
     def _recorded(self, data: _Data) -> LocalFuture:
         """The one whose outcome is recorded: of the same type and input; or, its input has changed, the only one of its
@@ -248,6 +252,7 @@ class Locals:
     def _resolve(
         self, future: LocalFuture, data: _Data, details: dict[str, Payload], resolver: ExceptionResolver
     ) -> None:
+        self._move_time(data.time)
         self.ledger.issue(RecordMarker(LOCAL, details))
         self._count = max(self._count, data.seq)
         del self.pending[future.call.seq]

@@ -177,7 +177,6 @@ class WorkflowRun(Asking):
         def resolve() -> None:
             time = max(self._time, task.time + elapsed)
             if self._closing is None and self.locals.happened(seq, outcome, time, self._resolver):
-                self._move_time(time)
                 self._settle()
 
         return self._step(task, resolve)
@@ -308,7 +307,7 @@ class WorkflowRun(Asking):
                 self._listener().accept(event.update_id, event.name, event.input, event.header)
                 self._settle()
             elif isinstance(event, e.MarkerRecorded) and event.marker_name == LOCAL:
-                self._move_time(self.locals.replay(event.details, self._resolver))
+                self.locals.replay(event.details, self._resolver)
                 self._settle()
         return self._finish()
 
