@@ -249,6 +249,23 @@ async def test_an_evicted_workflow_is_torn_down(node: AttachedWorker) -> None:
     assert node.messages[1] == HistoryWanted(run.ref)
 
 
+async def test_a_task_that_is_open_when_its_workflow_is_evicted_begins_anew() -> None:
+    """The eviction may be for an earlier task; nobody else would answer this one."""
+
+    @workflow(name="worker.shouts_here")
+    async def shouts_here(name: str) -> str:
+        return await shout.local(name)
+
+    run, sent = Run("worker.shouts_here", ANN), list[FromWorker]()
+    tasks = WorkflowTasks({"worker.shouts_here": definition_of(shouts_here)}, sent.append)
+    tasks.activate(run.task())
+    assert sent == []  # its local activity waits for what it was told to be on disk
+    tasks.evict(EvictWorkflow(run.ref))
+    assert sent == [HistoryWanted(run.ref)]
+    tasks.evict(EvictWorkflow(run.ref))
+    assert len(sent) == 1
+
+
 def test_the_least_recently_used_workflow_makes_room() -> None:
     torn_down.clear()
     sent: list[FromWorker] = []

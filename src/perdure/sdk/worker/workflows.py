@@ -111,9 +111,13 @@ class WorkflowTasks:
         self._send(answer)
 
     def evict(self, message: EvictWorkflow) -> None:
-        """Forget a run: it was built on what was refused, or it is closed."""
+        """Forget a run: it was built on what was refused, or it is closed. A task of it that local activities hold open
+        may be a later one, and is begun anew."""
         self._held_back.pop(message.run.run_id, None)
+        waits = self._open.get(message.run.run_id)
         self._drop(message.run.run_id)
+        if waits is not None:
+            self._send(HistoryWanted(waits.task.run, given=waits.task.given))
 
     def acknowledged(self, message: WorkflowTaskAcknowledged) -> None:
         """A completion is on disk: what the code logged for it did happen."""
