@@ -16,6 +16,7 @@ from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.simulation.node_mutations import NODE_MUTATIONS
 from tests.simulation.schedule_mutations import SCHEDULE_MUTATIONS
 from tests.simulation.test_mutations import SEEDS
+from tests.simulation.worker_mutations import WORKER_MUTATIONS
 
 
 def row(kind: str, mutation: Mutation) -> str:
@@ -30,8 +31,11 @@ def row(kind: str, mutation: Mutation) -> str:
     return f"| {mutation.name} | {mutation.breaks[0]} | none | |"
 
 
+ONE = (*MUTATIONS, *FAMILY_MUTATIONS, *SCHEDULE_MUTATIONS, *WORKER_MUTATIONS)
+
+
 if __name__ == "__main__":
     for kind in sys.argv[1:] or KINDS:
-        for each in NODE_MUTATIONS if kind == "several" else (*MUTATIONS, *FAMILY_MUTATIONS, *SCHEDULE_MUTATIONS):
+        for each in NODE_MUTATIONS if kind == "several" else ONE:
             sys.stdout.write(row(kind, each) + "\n")
             sys.stdout.flush()

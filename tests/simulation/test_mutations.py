@@ -1,4 +1,4 @@
-"""The engine broken on purpose, in every way of the three tables of mutations, is caught."""
+"""The engine broken on purpose, in every way of the tables of mutations, is caught."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from tests.simulation.family_mutations import FAMILY_MUTATIONS
 from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.simulation.node_mutations import NODE_MUTATIONS
 from tests.simulation.schedule_mutations import SCHEDULE_MUTATIONS
+from tests.simulation.worker_mutations import WORKER_MUTATIONS
 
 SEEDS = 1_000
 
 BROKEN = [
     *(
         pytest.param(World, mutation, id=mutation.name)
-        for mutation in (*MUTATIONS, *FAMILY_MUTATIONS, *SCHEDULE_MUTATIONS)
+        for mutation in (*MUTATIONS, *FAMILY_MUTATIONS, *SCHEDULE_MUTATIONS, *WORKER_MUTATIONS)
     ),
     *(pytest.param(Fleet, mutation, id=f"{mutation.name} (several nodes)") for mutation in NODE_MUTATIONS),
 ]

@@ -68,7 +68,7 @@ def test_the_seeds_reach_what_they_are_for() -> None:
     kinds = {step.kind for each in worlds for wanted in each.workflows for step in wanted.plan}
     assert kinds == {
         "act", "fan", "sleep", "signals", "cancel", "hopeless", "guarded", "race", "child", "deadline", "again",
-        "retry", "parcel", "leave", "recall", "saga",
+        "retry", "parcel", "leave", "recall", "saga", "near", "later",
     }  # fmt: skip
     wanted = [each for world in worlds for each in world.workflows]
     assert {kind for each in wanted for _, kind, _ in each.messages} >= {"pause", "reset", "cancel"}

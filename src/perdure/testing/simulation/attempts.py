@@ -54,7 +54,9 @@ class Step:
     holds: int = 0
 
 
-End = Literal["running", "returned", "raised", "held", "hung", "cancelled", "killed", "unacknowledged"]
+End = Literal[
+    "running", "returned", "raised", "held", "hung", "detached", "reported", "cancelled", "killed", "unacknowledged"
+]
 
 
 @dataclass
@@ -103,7 +105,7 @@ class Attempts:
         """An activity's effect on the outside world."""
         info, ledger = activity.info(), self._ledger
         key = info.workflow_id, info.run_id, info.activity_id
-        attempt = self._begin(key, info.attempt, limited=step.kind == "guarded")
+        attempt = self._begin(key, info.attempt, limited=step.kind in ("guarded", "later"))
         budget = info.workflow_id, step.key
         try:
             if self._failed.get(budget, 0) < step.hangs:
@@ -112,6 +114,10 @@ class Attempts:
                 activity.heartbeat(info.attempt)
                 await asyncio.sleep(30)
             await asyncio.sleep(step.ms / 1000)
+            if step.kind == "later":
+                attempt.end = "detached"
+                ledger.elsewhere.told(key, info.task_token, step, attempt)
+                raise activity.CompleteLater()
             if step.holds and budget not in self._held:
                 self._held.add(budget)
                 attempt.end = "held"
@@ -168,6 +174,8 @@ class Attempts:
         """An earlier attempt is over, or its worker may have been taken for lost."""
         if earlier.end == "hung":
             earlier.given_up = True
+        if earlier.end in ("detached", "reported") and not self._ledger.elsewhere.may_be_over(key, earlier):
+            self._ledger.fail(f"attempt {number} of {key} began although attempt {earlier.number} goes on elsewhere")
         if earlier.end not in ("returned", "running"):
             return
         lives, several = self._ledger.lives, self._ledger.several
@@ -211,12 +219,14 @@ class Attempts:
     def process_died(self, process: int) -> None:
         """What ran there is lost."""
         self.losses += 1
+        self._ledger.elsewhere.note_what_is_kept()
         self._deaths.append((self._ledger.time(), self._ledger.clock()))
         self._lose(lambda attempt: attempt.process == process)
 
     def worker_died(self, worker: str) -> None:
         """What it ran is lost."""
         self.losses += 1
+        self._ledger.elsewhere.note_what_is_kept()
         self._lose(lambda attempt: attempt.worker == worker)
 
     def _lose(self, lost: Callable[[Attempt], bool]) -> None:
@@ -251,7 +261,7 @@ class Attempts:
                 key = workflow_id, run_id, scheduled[event.scheduled_event_id]
                 number = started[event.started_event_id]
                 ends = [attempt.end for attempt in self.of.get(key, ()) if attempt.number == number]
-                if ends not in (["returned"], ["unacknowledged"]):
+                if ends not in (["returned"], ["unacknowledged"], ["reported"]):
                     self._ledger.fail(f"the history says that attempt {number} of {key} returned; it is {ends}")
 
     def check_end(self) -> None:

@@ -87,6 +87,10 @@ def make_wanted(random: Random, kinds: tuple[str, ...] = KINDS) -> list[Wanted]:
         _widen(more, wanted)
     if more.random() < 0.4:
         workflows.append(_pet(more))
+    farther = Random(repr(workflows))
+    for wanted in workflows:
+        if not wanted.entity:
+            _near_and_far(farther, wanted)
     return workflows
 
 
@@ -134,6 +138,16 @@ def _widen(random: Random, wanted: Wanted) -> None:
         wanted.messages.append((random.random() * 3, "reset", random.choice((2, 3, 4, 5))))
 
 
+def _near_and_far(random: Random, wanted: Wanted) -> None:
+    """Local activities, and attempts that somebody else ends."""
+    plan, key = wanted.plan, wanted.plan[0].key - wanted.plan[0].key % 100 + 80
+    near = Step(key, "near", random.choice((0, 1, 300, 3_000)), random.choice((1, 2, 4)), random.choice((0, 0, 1, 3)))
+    later = Step(key + 2, "later", 5, random.randrange(3), random.choice((0, 0, 1, 2)), random.choice((0, 0, 0, 1)))
+    for step in (near, later):
+        if random.random() < 0.2:
+            plan.insert(random.randint(0, len(plan)), step)
+
+
 def _pet(random: Random) -> Wanted:
     """An entity that is told much in a short time."""
     notes = [*range(random.randint(5, 30)), *(LATE + n for n in range(random.randint(0, 10)))]
@@ -161,6 +175,7 @@ class Clients:
             await asyncio.gather(*(self._start(wanted, rival) for rival in range(wanted.rivals + 1)))
         handle: WorkflowHandle[Report] = self._client.get(wid, Script)  # type: ignore[assignment]
         operator = asyncio.ensure_future(self._operate(handle))
+        reporter = asyncio.ensure_future(ledger.elsewhere.report(self._client, wid))
         async with asyncio.TaskGroup() as clients:
             messages = [clients.create_task(self._message(handle, asked, *message)) for message in wanted.messages]
             if wanted.entity:
@@ -173,6 +188,7 @@ class Clients:
                 clients.create_task(self._result(handle, asked))
         await self._children(wid)
         operator.cancel()
+        reporter.cancel()
 
     async def _start(self, wanted: Wanted, rival: int) -> None:
         wid, payload = wanted.workflow_id, (encode(wanted.plan, "plan"),)

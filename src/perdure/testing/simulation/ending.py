@@ -31,7 +31,9 @@ def check_end(ledger: Ledger, workflows: Iterable[Wanted]) -> None:
         for history in ledger.histories(wanted.workflow_id):
             check_history(history)
             ledger.attempts.check_history(wanted.workflow_id, history)
+            ledger.nears.check_history(wanted.workflow_id, history)
     ledger.attempts.check_end()
+    ledger.elsewhere.check_end()
 
 
 def _check_child(ledger: Ledger, wid: str, child: str) -> None:

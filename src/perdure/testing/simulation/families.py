@@ -1,4 +1,5 @@
-"""Children that are left behind or called back, and sagas: steps whose outcome stands outside of the workflow.
+"""Children that are left behind or called back, sagas, and activities that no queue's worker ends: steps whose outcome
+stands outside of the workflow.
 
 A child's id says how it was begun, so that what must have become of it can be told at the end.
 """
@@ -6,6 +7,7 @@ A child's id says how it was begun, so that what must have become of it can be t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +20,8 @@ from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.api import workflow
 from perdure.testing.simulation import ledger as outside
 from perdure.testing.simulation.attempts import BACKOFF, Flaky, Step
+from perdure.testing.simulation.far import TIMEOUT
+from perdure.testing.simulation.near import Near
 
 LEFT, RECALLED, UNDONE, KEPT = 19, 23, 29, 31
 POLICIES: Final[tuple[ParentClosePolicy, ...]] = ("terminate", "request_cancel", "abandon")
@@ -167,3 +171,30 @@ async def saga(step: Step) -> int:
 async def tidy_never(key: int) -> int:
     """Does not end by itself."""
     return await outside.current().attempts.perform(Step(key, "act", 3_600_000))
+
+
+# --- Not in the hands of a queue's worker -------------------------------------------------------------------
+@activity(name="simulated-near", retry_policy=RetryPolicy(initial_interval=BACKOFF, maximum_interval=6.0))
+async def near(part: Near) -> int:
+    """Take a while, fail as often as told; return the key."""
+    return await outside.current().nears.perform(part)
+
+
+async def nearby(step: Step, noted: Sequence[int]) -> int:
+    """One local activity, and others that follow at once."""
+
+    def part(number: int) -> Near:
+        return Near(step.key * 1_000 + number, step.ms, step.fails if number == 0 else 0, [*noted])
+
+    first = await near.local(part(0))
+    return first + sum(await asyncio.gather(*(near.local(part(number)) for number in range(1, step.n))))
+
+
+@activity(
+    name="simulated-later",
+    start_to_close_timeout=TIMEOUT,
+    retry_policy=RetryPolicy(initial_interval=BACKOFF, maximum_interval=4.0),
+)
+async def later(step: Step) -> int:
+    """Has somebody else end it, by failures, results or silence, as the step says."""
+    return await outside.current().attempts.perform(step)

@@ -112,7 +112,7 @@ def _member(random: Random, number: int) -> Member:
     steady = number == 0
     outfit = Outfit(random.choice((1, 1, 2)), random.choice((1, 3, 100)), ("default", SIDE))
     if not steady and random.random() < 0.4:
-        types = [*WORKFLOWS, *ACTIVITIES]
+        types = [*WORKFLOWS, *(name for name in ACTIVITIES if name != "simulated-near")]  # which goes with its workflow
         outfit.lacks = random.sample(types, random.randint(1, len(types) - 1))
     if not steady and random.random() < 0.3:
         outfit.queues = (random.choice(("default", SIDE)),)

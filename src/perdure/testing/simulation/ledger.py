@@ -22,7 +22,9 @@ from perdure.model.journal import decode_events, decode_state
 from perdure.model.state import State
 from perdure.testing.simulation.attempts import Attempts
 from perdure.testing.simulation.deeds import Deeds
+from perdure.testing.simulation.far import Elsewhere
 from perdure.testing.simulation.lives import Lives
+from perdure.testing.simulation.near import Nears
 
 NAMESPACE = "default"
 T = TypeVar("T")
@@ -68,6 +70,8 @@ class Ledger(logging.Handler):
         self.lives = Lives(self)
         self.attempts = Attempts(self)
         self.deeds = Deeds(self)
+        self.nears = Nears(self)
+        self.elsewhere = Elsewhere(self)
         self._states: dict[RunKey, tuple[int, State]] = {}
         self.errors: list[str] = []
         self.violation: Violation | None = None

@@ -18,7 +18,7 @@ from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.api import workflow
 from perdure.testing.simulation import ledger as outside
 from perdure.testing.simulation.attempts import BACKOFF, Flaky, Step
-from perdure.testing.simulation.families import KEPT, LEFT, RECALLED, UNDONE, leave, recall, saga
+from perdure.testing.simulation.families import KEPT, LEFT, RECALLED, UNDONE, later, leave, nearby, recall, saga
 
 CANCELLED, GAVE_UP, TIMED, STOPPED = 7, 13, 17, 37
 LATE = 2_000
@@ -140,6 +140,8 @@ class Script:
                 for _ in range(step.n):
                     self.noted.append(await workflow.receive("parcel", int))
                 return 1
+            case "near":
+                return await nearby(step, self.noted)
             case _:
                 family = FAMILIES.get(step.kind, work)
                 return await family(step)
@@ -164,14 +166,16 @@ class Script:
         return Report(self.results, self.noted, self.added)
 
 
-FAMILIES: Final[dict[str, Callable[[Step], Awaitable[int]]]] = {"leave": leave, "recall": recall, "saga": saga}
+FAMILIES: Final[dict[str, Callable[[Step], Awaitable[int]]]] = {
+    "leave": leave, "recall": recall, "saga": saga, "later": later,
+}  # fmt: skip
 """Steps that are of more than one workflow or activity."""
 
 
 def expected(step: Step) -> int:
     """What a step gives."""
     match step.kind:
-        case "fan":
+        case "fan" | "near":
             return sum(step.key * 1000 + i for i in range(step.n))
         case "sleep" | "signals" | "again" | "retry" | "parcel":
             return 1

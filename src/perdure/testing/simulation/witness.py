@@ -85,7 +85,7 @@ class Witness:
         ledger, wid = self._ledger, request.workflow_id
         if isinstance(error, WorkflowAlreadyStarted):
             ledger.on_disk(wid, "a start was refused")
-        elif isinstance(error, NotRunning):
+        elif isinstance(error, NotRunning) and getattr(request, "run_id", "") in ("", before.run):
             latest = ledger.on_disk(wid, "it was said not to run")
             if latest.status == "Running" and latest.started.run_id == before.run:  # another may have begun since
                 ledger.fail(f"{wid} was said not to run, but runs on disk")
@@ -106,6 +106,8 @@ class Witness:
                 self._signalled(wid, int(request.input[0].data))
             case q.UpdateWorkflow(), q.UpdateOutcome():
                 self._updated(wid, reply)
+            case q.SettleAttempt(), _:
+                self._settled(wid, request)
             case q.DescribeWorkflow(), q.Description():
                 self._described(wid, reply, before)
             case q.GetResult(), q.Outcome():
@@ -134,6 +136,13 @@ class Witness:
         if int(outcome.result.data) != n:
             self._ledger.fail(f"update {n} of {wid} gave {outcome.result.data!r}")
         self._ledger.asked[wid].updates[n] = "completed"
+
+    def _settled(self, wid: str, asked: q.SettleAttempt) -> None:
+        state = self._ledger.run_on_disk(wid, asked.run_id) if asked.run_id else None
+        pending = state.activities.get(asked.scheduled_event_id) if state is not None else None
+        over = pending is None or pending.attempt > asked.attempt or pending.status != "started"
+        if not over and not asked.activity_id:
+            self._ledger.fail(f"the end of an attempt of {wid} was acknowledged, but is not on disk: {pending}")
 
     def _described(self, wid: str, told: q.Description, before: Before) -> None:
         ledger = self._ledger

@@ -14,7 +14,7 @@ from perdure.model.requests import Reply, Request, Service, WorkerLink
 from perdure.model.tasks import ActivityTask, FromWorker, QueryTask, ToWorker, WorkerHello, WorkflowTask
 from perdure.sdk.client.client import Client
 from perdure.sdk.worker.worker import Worker
-from perdure.testing.simulation.families import claim, clerk, do, tidy, tidy_never, undo
+from perdure.testing.simulation.families import claim, clerk, do, later, near, tidy, tidy_never, undo
 from perdure.testing.simulation.ledger import Ledger
 from perdure.testing.simulation.pets import Pet
 from perdure.testing.simulation.script import Script, errand, guarded, hopeless, work
@@ -25,6 +25,7 @@ WORKFLOWS: Final = {
 ACTIVITIES: Final = {
     "simulated-work": work, "simulated-hopeless": hopeless, "simulated-guarded": guarded, "simulated-do": do,
     "simulated-undo": undo, "simulated-claim": claim, "simulated-tidy": tidy, "simulated-endless": tidy_never,
+    "simulated-near": near, "simulated-later": later,
 }  # fmt: skip
 
 
