@@ -341,3 +341,44 @@ async def test_messages_with_one_request_id_take_effect_once(client: Client) -> 
     assert await handle.result() == [2, 2]
     with pytest.raises(TypeError, match="request_id must be text"):
         handle.options(request_id=cast(str, 5))
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_workflow_can_let_its_handlers_end(
+    client: Client, waits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate.named("messages.handler")
+
+    @workflow(name="messages.patient")
+    class Patient:
+        def __init__(self) -> None:
+            self.finished: list[bool] = []
+
+        async def run(self) -> list[bool]:
+            await workflow.receive("end", object)
+            self.finished.append(workflow.all_handlers_finished())
+            if waits:
+                await workflow.wait_until(workflow.all_handlers_finished)
+            return self.finished
+
+        @workflow.update
+        async def book(self) -> str:
+            return await wait_at("messages.handler")
+
+    handle = await client.start(Patient())
+    booking = asyncio.create_task(handle.update(Patient.book))
+    await gate.reached.wait()
+    await handle.signal("end")
+    if not waits:
+        assert await handle.result() == [False]
+        assert "workflow.all_handlers_finished" in caplog.text
+        with pytest.raises(NotRunning):
+            await booking
+        gate.open()
+        return
+    gate.open()
+    await booking
+    assert await handle.result() == [False]
+    assert "handlers still run" not in caplog.text
+    with pytest.raises(RuntimeError, match="all_handlers_finished"):
+        workflow.all_handlers_finished()

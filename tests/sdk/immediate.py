@@ -83,6 +83,9 @@ class Immediate:
         assert predicate()
         self.waited = timeout
 
+    def all_handlers_finished(self) -> bool:
+        raise NotImplementedError
+
     async def receive(self, name: str, type: object, timeout: int | None) -> object:
         return name, type, timeout
 

@@ -440,6 +440,20 @@ class WorkflowNamespace:
         context = require("workflow.wait_until()")
         await context.wait_until(predicate, optional_microseconds(timeout, "timeout"))
 
+    def all_handlers_finished(self) -> bool:
+        """Whether no handler of a signal, an update or an alarm runs. What runs when the workflow returns is cut off,
+        and updates that it was to answer are refused; so a workflow with handlers that wait ends like this::
+
+            await workflow.wait_until(workflow.all_handlers_finished)
+            return self.report
+
+        In a handler it is never true: that one runs.
+
+        Raises:
+            RuntimeError: outside a workflow, or before its code has begun.
+        """
+        return require("workflow.all_handlers_finished()").all_handlers_finished()
+
     def block(self, awaitable: Awaitable[T]) -> T:
         """Wait in a plain `def` workflow for what an async one would await::
 

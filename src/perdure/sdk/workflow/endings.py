@@ -73,9 +73,9 @@ def is_failure(
     return all(is_failure(definition, each, also) for each in group.exceptions)
 
 
-def located(failure: Failure, error: BaseException, definition: WorkflowDefinition) -> Failure:
+def located(failure: Failure, error: BaseException, definition: WorkflowDefinition | None) -> Failure:
     """A bug that no line of the code has raised, such as a result that can't be stored, with a line to look at."""
-    if failure.location:
+    if failure.location or definition is None:
         return failure
     code = definition.code
     line = error.line if isinstance(error, NondeterminismError) and error.line else ""

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import Context
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from perdure.clock import SECOND
 from perdure.errors import DecodeError, NondeterminismError, NotFound, NotRunning
@@ -32,6 +32,11 @@ from perdure.sdk.workflow.interception import intercepted_handler, intercepted_q
 from perdure.sdk.workflow.ledger import Header, Ledger
 from perdure.sdk.workflow.logs import WorkflowLogger
 from perdure.sdk.workflow.plain import run_plain
+
+UNFINISHED: Final = (
+    "workflow %r ends while handlers still run: %s; to let them end, it can await "
+    "workflow.wait_until(workflow.all_handlers_finished) before it returns"
+)
 
 
 class Ending(Protocol):

@@ -41,7 +41,6 @@ from perdure.model.commands import (
     FailWorkflow,
     RejectUpdate,
 )
-from perdure.model.failures import Failure
 from perdure.model.payloads import NULL, Payload
 from perdure.model.tasks import (
     START,
@@ -78,7 +77,7 @@ from perdure.sdk.workflow.local import LOCAL, LocalOutcome
 from perdure.sdk.workflow.logs import WorkflowLogger
 from perdure.sdk.workflow.loop import LoopTask
 from perdure.sdk.workflow.matching import Issued, Scene, in_order, match
-from perdure.sdk.workflow.messages import ChangedByReader, Messages
+from perdure.sdk.workflow.messages import UNFINISHED, ChangedByReader, Messages
 from perdure.sdk.workflow.patches import Patches
 from perdure.sdk.workflow.queries import STACK_TRACE, stack_trace
 from perdure.sdk.workflow.replay import HistoryReader, RecordedTask
@@ -211,7 +210,7 @@ class WorkflowRun(Asking):
             raise
         except BaseException as error:  # SystemExit, too: one workflow's code can't end them all
             self.broken = True
-            failure = self._located(failure_of(error), error)
+            failure = located(failure_of(error), error, getattr(self, "_definition", None))
             return WorkflowTaskFailure(self.ref, task.attempt, task.position, failure, task.given)
         self.position = task.position
         commands, exceptions, logs = tuple([command for command, _, _ in issued]), self._resolver.take(), self._logger
@@ -374,8 +373,7 @@ class WorkflowRun(Asking):
         if self._closing is not None:
             unfinished = self._listener().unfinished
             if unfinished:
-                handlers = ", ".join(unfinished)
-                self.logger.warning("workflow %r ends while handlers still run: %s", self.ref.workflow_id, handlers)
+                self.logger.warning(UNFINISHED, self.ref.workflow_id, ", ".join(unfinished))
             if isinstance(self._closing, CompleteWorkflow) and self._main is not None:
                 self._closing = CompleteWorkflow(self._definition.signature.encode_result(self._main.result()))
             elif self._successor is not None:
@@ -439,9 +437,6 @@ class WorkflowRun(Asking):
     def is_failure(self, error: BaseException, also: tuple[type[BaseException], ...] = ()) -> bool:
         """Whether an exception is an outcome, not a bug; those of `also` are, too."""
         return is_failure(self._definition, error, also)
-
-    def _located(self, failure: Failure, error: BaseException) -> Failure:
-        return located(failure, error, self._definition) if hasattr(self, "_definition") else failure
 
     # --- Queries ----------------------------------------------------------------------------------------
     def _bring_to(self, task: QueryTask) -> None:
@@ -547,6 +542,9 @@ class WorkflowRun(Asking):
     async def wait_until(self, predicate: Callable[[], bool], timeout: int | None) -> None:
         self._ledger.check("workflow.wait_until can't be used")
         await self._conditions.wait(predicate, timeout)
+
+    def all_handlers_finished(self) -> bool:
+        return not self._listener().unfinished
 
     async def receive(self, name: str, type: object, timeout: int | None) -> object:
         self._ledger.check("workflow.receive can't be used")
