@@ -9,6 +9,7 @@ from perdure.engine.storage.api import Store
 from perdure.engine.storage.fields import Subject, sortable_time
 from perdure.engine.storage.filter import parse
 from perdure.errors import InvalidRequest
+from perdure.limits import EARLIEST_TIME
 from perdure.model.events import SearchValue
 from perdure.model.requests import ListedWorkflow
 from tests.storage.make import NOW, ending, follow, ids, put, seen, start
@@ -274,6 +275,14 @@ async def test_a_filter_that_is_not_understood_is_refused(store: Store, query: s
     with pytest.raises(InvalidRequest, match=REFUSED[query]):
         await store.list("default", query, "", 10)
     assert await ids(store) == ["a"]
+
+
+async def test_the_earliest_time_that_is_believed(store: Store) -> None:
+    await put(store, seen(start("a"), NOW))
+    for query in (f"StartTime > {EARLIEST_TIME}", "StartTime > 0"):
+        assert await ids(store, query) == ["a"]
+    with pytest.raises(InvalidRequest, match="EARLIEST_TIME"):
+        await ids(store, f"StartTime > {EARLIEST_TIME - 1}")
 
 
 async def test_a_long_chain_of_conditions(store: Store) -> None:

@@ -229,7 +229,9 @@ def _truth(value: Value) -> Value:
 def _time(value: Value) -> Value:
     if isinstance(value, int) and not isinstance(value, bool):
         if 0 < value < EARLIEST_TIME:
-            raise ValueError(f"and {value} microseconds are in 1970 to 1973, which was hardly meant")
+            raise ValueError(
+                f"and {value} microseconds are in 1970 to 1973 (limits.EARLIEST_TIME), which was hardly meant"
+            )
         return value
     text = str(value)
     try:
