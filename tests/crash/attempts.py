@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from perdure.limits import RETRY_JITTER, SECOND
@@ -147,18 +148,18 @@ def _check_memory(activity: Activity, place: int, cause: Cause, number: int, wha
         if attempt.began.beat != number:
             yield f"{what} was told of heartbeat {attempt.began.beat}"
     since = last.ended_at if cause == "raised" else last.began.started + int(PATIENCE * SECOND)
-    wait = _least_backoff(activity.attempts[:place])
+    wait = _least_backoff(activity.attempts[: place + 1])
     if attempt.began.at < since + wait:
         yield f"{what} began {(attempt.began.at - since) / SECOND:.3f} s after the failure; its backoff is {wait} µs"
 
 
-def _least_backoff(before: list[Attempt]) -> int:
-    """The least that has to be waited, in microseconds, after these attempts."""
+def _least_backoff(attempts: list[Attempt]) -> int:
+    """The least that has to be waited, in microseconds, before the last of these attempts."""
     since_hold = 0
-    for attempt in before:
+    for attempt, following in pairwise(attempts):
         if attempt.end == "held":
             since_hold = 0
-        elif attempt.end != "cancelled":
+        elif attempt.end != "cancelled" and following.cause()[0] != "evicted":  # which costs none
             since_hold += 1
     interval = min(BACKOFF * 2 ** (max(since_hold, 1) - 1), LONGEST_BACKOFF)
     return int(interval * (1 - RETRY_JITTER) * SECOND)

@@ -72,6 +72,10 @@ GOOD: dict[str, list[AnyLine]] = {
     "evicted before it began, after a kill": [
         *attempt(1, 1, "returned"), clean_end(1), *attempt(3, 2, "returned", STOPPED, process=2)
     ],
+    "evicted while it hung, which is no step of the backoff": [
+        *attempt(1, 1, "hung"), clean_end(0), *attempt(2, 1.2, "hung", STOPPED, process=1),
+        *attempt(3, 1.54, "returned", TIMEOUT, process=1),
+    ],
     "evicted": [*attempt(1, 1, "cancelled"), clean_end(0), *attempt(2, 1.2, "returned", STOPPED, process=1)],
 }  # fmt: skip
 BAD: dict[str, list[AnyLine]] = {
