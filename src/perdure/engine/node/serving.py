@@ -20,7 +20,7 @@ from perdure.engine.core.decisions.schedules import gone
 from perdure.engine.core.decisions.starts import begin_run, check_start
 from perdure.engine.core.deduplication import dedup_id
 from perdure.engine.core.transition import Transition
-from perdure.engine.node import schedules
+from perdure.engine.node import schedules, updates
 from perdure.engine.node.answers import ANSWERS, LookAgain
 from perdure.engine.node.chains import begin, continue_run
 from perdure.engine.node.dispatch import AttachedWorker, Backlog
@@ -192,9 +192,7 @@ class Serving:
             self.act(live, tx.effects)
         if work.answer is not None:
             if type(work.input) is q.UpdateWorkflow and not far_enough(tx.reply, work.input.wait_for):
-                self.waiting.for_update(live.run.ref.run_id, work.input.update_id, work.answer, work.input.wait_for)
-                self.depends(live, work)
-                self.peers.await_news(live)
+                updates.wait(self, live, work, work.input)
             else:
                 self.reply(live, work, tx.reply)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from perdure.engine.core.queries import FOLLOWED, update_outcome
 from perdure.engine.node.live import Live, Work
+from perdure.engine.node.waiting import far_enough
 from perdure.engine.storage.api import ChainKey
 from perdure.errors import NotRunning
 from perdure.model.requests import GetResult, Outcome, UpdateOutcome, UpdateWorkflow
@@ -43,14 +44,20 @@ async def update(node: Node, request: UpdateWorkflow) -> UpdateOutcome:
 
 def follow(serving: Serving, live: Live, work: Work) -> None:
     """What has become of an update that another run was sent, as soon as it is what its caller wants to know."""
-    assert isinstance(work.input, Follow) and work.answer is not None
+    assert isinstance(work.input, Follow)
     request, state = work.input.request, live.run.state
     outcome = update_outcome(state, request.update_id)
-    if outcome is not None and (outcome.stage != "accepted" or request.wait_for == "accepted"):
+    if far_enough(outcome, request.wait_for):
         serving.reply(live, work, outcome)
     elif request.update_id in state.admitted or request.update_id in state.accepted:
-        serving.waiting.for_update(state.started.run_id, request.update_id, work.answer, request.wait_for)
-        serving.depends(live, work)
-        serving.peers.await_news(live)
+        wait(serving, live, work, request)
     else:
         serving.reply(live, work, None)
+
+
+def wait(serving: Serving, live: Live, work: Work, request: UpdateWorkflow) -> None:
+    """The caller of an update hears of it when it has come as far as that wants to know."""
+    assert work.answer is not None
+    serving.waiting.for_update(live.run.ref.run_id, request.update_id, work.answer, request.wait_for)
+    serving.depends(live, work)
+    serving.peers.await_news(live)

@@ -28,14 +28,27 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class Outcome(LoopFuture[object]):
+class Cancellable(LoopFuture[object]):
+    """What says, when it is cancelled, whether its own end is waited for."""
+
+    __slots__ = ("cancellation",)
+
+    cancellation: CancellationType
+
+    def insist(self) -> None:
+        """Who cancels it is to wait for its end, unless it is to be left alone."""
+        if self.cancellation == "try":
+            self.cancellation = "wait"
+
+
+class Outcome(Cancellable):
     """The outcome of an activity or a child workflow.
 
     event_id: the event that records its beginning; 0 until there is one. name: its id in the history. dropped: it was
     cancelled before anybody heard of it. asked: its end was asked for, and is waited for.
     """
 
-    __slots__ = ("_ledger", "_said", "asked", "cancellation", "decode", "dropped", "event_id", "name")
+    __slots__ = ("_ledger", "_said", "asked", "decode", "dropped", "event_id", "name")
 
     def __init__(
         self, ledger: Ledger, name: str, decode: Callable[[Payload], object], cancellation: CancellationType
@@ -45,7 +58,7 @@ class Outcome(LoopFuture[object]):
         self._said: object = None
         self.name = name
         self.decode = decode
-        self.cancellation: CancellationType = cancellation
+        self.cancellation = cancellation
         self.event_id = 0
         self.dropped = False
         self.asked = False
@@ -59,11 +72,6 @@ class Outcome(LoopFuture[object]):
             return super().cancel(msg)
         self.asked, self._said = True, msg
         return True
-
-    def insist(self) -> None:
-        """Who cancels it is to wait for its end, unless it is to be left alone."""
-        if self.cancellation == "try":
-            self.cancellation = "wait"
 
     def stopped(self) -> None:
         """It has ended because its end was asked for here."""

@@ -30,8 +30,8 @@ from perdure.sdk.converter import stored_json
 from perdure.sdk.failures import ExceptionResolver, exception_of
 from perdure.sdk.workflow.context import thread
 from perdure.sdk.workflow.displaced import WAY_OUT, Change
+from perdure.sdk.workflow.futures import Cancellable
 from perdure.sdk.workflow.ledger import EVICTED, Header, Ledger
-from perdure.sdk.workflow.loop import LoopFuture
 from perdure.sdk.workflow.plain import block
 from perdure.sdk.workflow.source import user_line
 
@@ -76,10 +76,10 @@ class _Data(Struct, frozen=True):
     cancelled: bool = False
 
 
-class LocalFuture(LoopFuture[object]):
+class LocalFuture(Cancellable):
     """The outcome of a local activity."""
 
-    __slots__ = ("_locals", "asked", "begun", "call", "cancellation", "decode", "digest", "line", "timer")
+    __slots__ = ("_locals", "asked", "begun", "call", "decode", "digest", "line", "timer")
 
     def __init__(self, locals: Locals, call: LocalCall, decode: Callable[[Payload], object], line: str) -> None:
         super().__init__(locals.ledger.loop)
@@ -106,11 +106,6 @@ class LocalFuture(LoopFuture[object]):
             return super().cancel(msg)
         self.asked = True
         return True
-
-    def insist(self) -> None:
-        """Who cancels it is to wait for its end, unless it is to be left alone."""
-        if self.cancellation == "try":
-            self.cancellation = "wait"
 
     def stopped(self) -> None:
         """It has ended because its end was asked for."""

@@ -29,8 +29,7 @@ from perdure.sdk.workflow.calls import start_child
 from perdure.sdk.workflow.classes import call_record
 from perdure.sdk.workflow.context import ChildOptions, WorkflowContext, require, thread
 from perdure.sdk.workflow.decorators import PlainClassWorkflow
-from perdure.sdk.workflow.futures import Outcome
-from perdure.sdk.workflow.local import LocalFuture
+from perdure.sdk.workflow.futures import Cancellable
 from perdure.sdk.workflow.plain import block
 from perdure.sdk.workflow.shielding import shielded
 
@@ -86,7 +85,7 @@ class Saga:
             close(undo)
             raise
         handle = cast(object, step)
-        if isinstance(handle, Outcome | LocalFuture):
+        if isinstance(handle, Cancellable):
             handle.insist()
         self._running[task] += 1
         before = _role.get()
