@@ -83,7 +83,7 @@ async def replay(client: Client) -> float:
 def _replayed(events: tuple[HistoryEvent, ...]) -> float:
     digest = 0
     for event in events:
-        digest = digest_after(digest, encode_event(event))
+        digest = digest_after(encode_event(event), digest)
     ref = RunRef("default", "replayed", "run")
     task = QueryTask(ref, "q", "counted", (), Position(events[-1].id, digest), events[-1].time, events)
     run = WorkflowRun(ref, REGISTRY.workflows)

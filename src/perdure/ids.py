@@ -27,15 +27,14 @@ class RandomIds:
     _urandom = staticmethod(os.urandom)
 
     def __init__(self) -> None:
-        self._pool: bytes = b""
-        self._used = 0
+        self._pool: list[str] = []
 
     def new_id(self) -> str:
         # One system call serves 256 identifiers.
-        if self._used == len(self._pool):
-            self._pool, self._used = self._urandom(4096), 0
-        start, self._used = self._used, self._used + 16
-        return self._pool[start : self._used].hex()
+        if not self._pool:
+            digits = self._urandom(4096).hex()
+            self._pool = [digits[start : start + 32] for start in range(0, len(digits), 32)]
+        return self._pool.pop()
 
 
 class SeededIds:

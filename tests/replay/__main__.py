@@ -56,7 +56,7 @@ def position(events: tuple[HistoryEvent, ...]) -> Position:
     """Where a history ends."""
     digest = 0
     for event in events:
-        digest = digest_after(digest, encode_event(event))
+        digest = digest_after(encode_event(event), digest)
     return Position(events[-1].id, digest)
 
 

@@ -132,7 +132,7 @@ class Scenario:
         encoded = encode_event(event)
         self.size += len(encoded)
         self.history.append(event)
-        self.positions.append(Position(event.id, digest_after(self.positions[-1].digest, encoded)))
+        self.positions.append(Position(event.id, digest_after(encoded, self.positions[-1].digest)))
 
     def schedule_task(self) -> None:
         if self.scheduled == 0:

@@ -234,9 +234,9 @@ def drop_the_outbox(patch: Patch) -> None:
 def forget_the_backlog(patch: Patch) -> None:
     as_write = Committer._as_write
 
-    def without(self: Committer, live: Live, row: Any, now: int) -> Any:
+    def without(self: Committer, live: Live, row: Any, now: int, commit_id: str) -> Any:
         row.backlog_added.clear()
-        return as_write(self, live, row, now)
+        return as_write(self, live, row, now, commit_id)
 
     patch.setattr(Committer, "_as_write", without)
 

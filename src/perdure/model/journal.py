@@ -8,7 +8,7 @@ by :func:`merged`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from zlib import crc32
 
 import msgspec
@@ -51,10 +51,9 @@ def join_events(encoded: Sequence[bytes]) -> bytes:
     return head + b"".join(encoded)
 
 
-def digest_after(digest: int, encoded_event: bytes) -> int:
-    """The rolling digest of a history, one event further. It tells apart what our own speculation may mix up, beside
-    the event's id; it is no protection against anybody."""
-    return crc32(encoded_event, digest)
+digest_after: Callable[[bytes, int], int] = crc32
+"""The rolling digest of a history, one encoded event further than a digest. It tells apart what our own speculation may
+mix up, beside the event's id; it is no protection against anybody."""
 
 
 def blobs_in(history: bytes, private: bytes) -> Sequence[bytes]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, cached_property
+from itertools import compress
+from operator import is_not
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
@@ -49,9 +51,10 @@ class Shape:
 
     def check(self, struct: Struct, _name: str = "") -> None:
         """Raises InvalidRequest, which names the first field that is not what it should be."""
-        for value, (name, default, types) in zip(astuple(struct), self._fields, strict=True):
-            if value is default:
-                continue
+        fields, defaults = self._fields
+        values = astuple(struct)
+        # Most fields are as they were born; those are passed over at no cost of ours.
+        for value, (name, types) in compress(zip(values, fields, strict=True), map(is_not, values, defaults)):
             try:
                 check = types[type(value)]
             except KeyError:
@@ -60,13 +63,14 @@ class Shape:
                 check(value, name)
 
     @cached_property
-    def _fields(self) -> list[tuple[str, object, _Types]]:
+    def _fields(self) -> tuple[list[tuple[str, _Types]], list[object]]:
         # Not before they are needed: a struct may hold others of its kind.
-        found = [(each.name, each.default, _types(each.type)) for each in fields(self._cls)]
-        for name, _, types in found:
+        declared = fields(self._cls)
+        found = [(each.name, _types(each.type)) for each in declared]
+        for name, types in found:
             if name in self._instead:
                 types.update({kind: self._instead[name] for kind in types if kind is not NoneType})
-        return found
+        return found, [each.default for each in declared]
 
 
 @cache

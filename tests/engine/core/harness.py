@@ -65,8 +65,8 @@ def start_request(request_id: str = "start-1", **fields: object) -> q.StartWorkf
 
 
 def effects(tx: Transition, kind: type[Kind]) -> list[Kind]:
-    """The effects of one kind."""
-    return [effect for effect in tx.effects if isinstance(effect, kind)]
+    """The effects of one kind; and the offers."""
+    return [effect for effect in (*tx.offers, *tx.effects) if isinstance(effect, kind)]
 
 
 class Run:

@@ -31,7 +31,7 @@ def test_an_attempt_is_handed_over_with_all_that_it_needs() -> None:
     run = Run.begin()
     tx = run.complete(schedule("a", start_to_close_timeout=HOUR, heartbeat_timeout=MINUTE, priority=3))
     scheduled = run.activity("a").event
-    assert effects(tx, fx.OfferActivity) == [fx.OfferActivity(scheduled.id, 1, "queue", 3)]
+    assert effects(tx, fx.ActivityOffer) == [fx.ActivityOffer(scheduled.id, 1, "queue", 3)]
     run.now += SECOND
     tx = run.decide(i.StartActivity(scheduled.id, 1, "worker-2"))
     token = t.ActivityToken(run.execution.ref, scheduled.id, 1)
@@ -304,7 +304,7 @@ def test_an_activity_that_was_told_to_stop_is_not_tried_again(end: str) -> None:
 def test_a_cancellation_that_was_not_asked_for_is_an_eviction() -> None:
     run = Run.begin()
     tx = run.decide(t.ActivityCancellation(run.running()))
-    assert run.activity().status == "scheduled" and effects(tx, fx.OfferActivity)
+    assert run.activity().status == "scheduled" and effects(tx, fx.ActivityOffer)
 
 
 def test_cancelling_what_has_just_ended_points_at_it_and_its_outcome_follows() -> None:
@@ -333,7 +333,7 @@ def test_a_lost_worker_costs_an_attempt_and_it_is_tried_again_at_once() -> None:
     assert (lost.status, lost.attempt, lost.attempts_before) == ("scheduled", 2, 0)
     assert lost.last_failure is not None and lost.last_failure.kind == "worker_lost"
     assert other.status == "started"
-    assert effects(tx, fx.OfferActivity) == [fx.OfferActivity(lost.event.id, 2, "queue", 0)]
+    assert effects(tx, fx.ActivityOffer) == [fx.ActivityOffer(lost.event.id, 2, "queue", 0)]
     assert not run.decide(i.WorkersLost(lambda worker, since: worker == "worker-2")).changed
 
 
@@ -365,7 +365,7 @@ def test_an_eviction_costs_no_attempt() -> None:
     activity = run.activity()
     assert (activity.status, activity.attempt, activity.attempts_before) == ("scheduled", 2, 1)
     assert activity.heartbeat == (payload("half"),)
-    assert effects(tx, fx.OfferActivity)
+    assert effects(tx, fx.ActivityOffer)
     run.fail_activity(run.start())
     assert run.activity().status == "backing_off"  # the first failure of two that there may be
     run.wake()

@@ -126,7 +126,7 @@ def test_a_row_keeps_the_order_of_events_and_records() -> None:
 def test_a_digest_depends_on_every_event_and_their_order() -> None:
     one, other = (journal.encode_event(e.WorkflowTaskScheduled(id, 0, "queue")) for id in (1, 2))
     digests = {
-        journal.digest_after(journal.digest_after(0, first), second)
+        journal.digest_after(second, journal.digest_after(first, 0))
         for first in (one, other)
         for second in (one, other)
     }

@@ -83,7 +83,7 @@ def test_a_release_lets_it_go_on_and_records_who_when_and_why() -> None:
     run.now += DAY
     tx = run.release("a", note="quota is now 20", identity="ann")
     assert tx.reply == q.Done()
-    assert effects(tx, fx.OfferActivity) == [fx.OfferActivity(run.activity().event.id, 2, "queue", 0)]
+    assert effects(tx, fx.ActivityOffer) == [fx.ActivityOffer(run.activity().event.id, 2, "queue", 0)]
     (record,) = [record for record in run.journaled() if isinstance(record, r.ActivityReleased)]
     assert (record.note, record.identity, record.time) == ("quota is now 20", "ann", NOW + DAY)
     activity = run.activity()
@@ -141,7 +141,7 @@ def test_a_release_without_a_name_is_for_all_that_are_held() -> None:
         run.fail_activity(run.running(name), failure)
     tx = run.release()
     assert [run.activity(name).status for name in "abc"] == ["scheduled", "scheduled", "backing_off"]
-    assert len(effects(tx, fx.OfferActivity)) == 2
+    assert len(effects(tx, fx.ActivityOffer)) == 2
 
 
 def test_releasing_what_backs_off_does_not_wait_and_forgives_nothing() -> None:

@@ -155,7 +155,7 @@ def test_a_transition_that_contradicts_itself_is_named() -> None:
 
     tx = busy().complete(c.AcceptUpdate("admitted"), c.CompleteUpdate("admitted", NULL))
     check_transition(tx)
-    tx.effects.append(fx.OfferActivity(7, 2, "queue", 0))
+    tx.offers.append(fx.ActivityOffer(7, 2, "queue", 0))
     broken("offers what does not wait")
     tx.effects.clear()
     tx.private += [(99, r.CloseRefused())]

@@ -78,13 +78,13 @@ def test_the_task_that_a_worker_has_is_answered_but_what_it_asks_for_waits() -> 
     run.take()
     pause(run)
     tx = run.complete(c.ScheduleActivity("a", "create_vpc", "", ()), c.StartTimer("t", MINUTE))
-    assert not effects(tx, fx.OfferActivity)
+    assert not effects(tx, fx.ActivityOffer)
     with pytest.raises(NotFound):
         run.decide(i.StartActivity(5, 1, "worker-1"))
     run.wake()  # the timer fires
     assert run.names(-2) == ["TimerFired", "WorkflowTaskScheduled"]
     tx = run.decide(q.ResumeWorkflow(*RUN))
-    assert [type(effect) for effect in tx.effects] == [fx.OfferActivity, fx.OfferWorkflowTask]
+    assert len(tx.offers) == 1 and [type(effect) for effect in tx.effects] == [fx.OfferWorkflowTask]
     run.start()
 
 
@@ -95,8 +95,8 @@ def test_attempts_that_run_go_on_while_their_run_is_paused_and_others_wait() -> 
     run.fail_activity(token)
     assert run.activity().status == "backing_off"
     tx = run.wake()
-    assert run.activity().status == "scheduled" and not effects(tx, fx.OfferActivity)
-    (offer,) = effects(run.decide(q.ResumeWorkflow(*RUN)), fx.OfferActivity)
+    assert run.activity().status == "scheduled" and not effects(tx, fx.ActivityOffer)
+    (offer,) = effects(run.decide(q.ResumeWorkflow(*RUN)), fx.ActivityOffer)
     assert offer.attempt == 2
     token = run.start()
     pause(run)
@@ -179,7 +179,7 @@ def test_a_paused_activity_starts_no_attempt() -> None:
     assert not run.decide(q.PauseActivity(*RUN, "a")).changed
     run.now += HOUR
     tx = run.decide(q.UnpauseActivity(*RUN, "a", "more now", "bob"))
-    assert effects(tx, fx.OfferActivity) and run.execution.wake_at() == NOW + HOUR + MINUTE
+    assert effects(tx, fx.ActivityOffer) and run.execution.wake_at() == NOW + HOUR + MINUTE
     assert not run.decide(q.UnpauseActivity(*RUN, "a")).changed
     run.start()
     assert [each.action for each in run.state.interventions] == ["paused", "resumed"]
@@ -191,10 +191,10 @@ def test_a_running_attempt_of_a_paused_activity_goes_on_and_no_other_follows() -
     run.decide(q.PauseActivity(*RUN, "a"))
     run.fail_activity(token)
     tx = run.wake()
-    assert run.activity().status == "scheduled" and not effects(tx, fx.OfferActivity)
+    assert run.activity().status == "scheduled" and not effects(tx, fx.ActivityOffer)
     pause(run)
-    assert not effects(run.decide(q.UnpauseActivity(*RUN, "a")), fx.OfferActivity)
-    assert effects(run.decide(q.ResumeWorkflow(*RUN)), fx.OfferActivity)
+    assert not effects(run.decide(q.UnpauseActivity(*RUN, "a")), fx.ActivityOffer)
+    assert effects(run.decide(q.ResumeWorkflow(*RUN)), fx.ActivityOffer)
 
 
 def test_an_unpaused_activity_waits_for_the_rest_of_its_backoff() -> None:
@@ -213,7 +213,7 @@ def test_a_reset_lets_the_policy_count_from_one() -> None:
     run.decide(t.ActivityHeartbeat(token, (payload(7),)))
     run.fail_activity(token)
     tx = run.decide(q.ResetActivity(*RUN, "a", note="once more", identity="ann"))
-    (offer,) = effects(tx, fx.OfferActivity)
+    (offer,) = effects(tx, fx.ActivityOffer)
     assert offer.attempt == 2 and run.activity().heartbeat == ()
     token = run.start()
     run.fail_activity(token)  # the first of two, as the policy counts now
@@ -243,8 +243,8 @@ def test_a_reset_lets_a_held_activity_go_on_unless_it_is_paused() -> None:
     assert run.activity().status == "held"
     run.decide(q.PauseActivity(*RUN, "a"))
     tx = run.decide(q.ResetActivity(*RUN, "a"))
-    assert (run.activity().status, run.activity().attempt) == ("scheduled", 2) and not effects(tx, fx.OfferActivity)
-    assert effects(run.decide(q.UnpauseActivity(*RUN, "a")), fx.OfferActivity)
+    assert (run.activity().status, run.activity().attempt) == ("scheduled", 2) and not effects(tx, fx.ActivityOffer)
+    assert effects(run.decide(q.UnpauseActivity(*RUN, "a")), fx.ActivityOffer)
 
 
 def test_options_of_an_activity_are_changed() -> None:
@@ -263,7 +263,7 @@ def test_an_activity_goes_to_another_queue() -> None:
     run = Run.begin()
     run.schedule(schedule_to_start_timeout=MINUTE)
     tx = run.decide(q.UpdateActivityOptions(*RUN, "a", task_queue="eu", schedule_to_start_timeout=HOUR))
-    (offer,) = effects(tx, fx.OfferActivity)
+    (offer,) = effects(tx, fx.ActivityOffer)
     assert offer.task_queue == "eu" and run.execution.wake_at() == NOW + HOUR
     started = run.decide(i.StartActivity(offer.scheduled_event_id, 1, "worker-1"))
     (handed,) = effects(started, fx.HandOver)

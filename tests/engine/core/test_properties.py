@@ -210,7 +210,7 @@ class Lives:
             tx = self.run.decide(input)
         except PerdureError:
             return None
-        self.offered |= {(offer.scheduled_event_id, offer.attempt) for offer in effects(tx, fx.OfferActivity)}
+        self.offered |= {(offer.scheduled_event_id, offer.attempt) for offer in effects(tx, fx.ActivityOffer)}
         self.task_offered = self.task_offered or bool(effects(tx, fx.OfferWorkflowTask))
         for progressed in effects(tx, fx.UpdateProgressed):
             self.heard[progressed.outcome.update_id] = progressed.outcome.stage
@@ -302,7 +302,7 @@ class Lives:
             commands.append(ENDS[picks[0] + picks[1]]())
         kept = tuple(command for command in commands if command is not None)
         tx = self.must(t.WorkflowTaskCompletion(self.run.execution.ref, task.attempt, taken, kept))
-        for offer in effects(tx, fx.OfferActivity)[: picks[0] % 4]:
+        for offer in effects(tx, fx.ActivityOffer)[: picks[0] % 4]:
             self.begin(offer.scheduled_event_id, offer.attempt, "worker-1")
 
     def fail_task(self, _: Picks) -> None:

@@ -50,7 +50,7 @@ def test_the_live_backoff_is_that_of_the_policy() -> None:
         run.wake(run.now + wait - 1)
         assert run.activity().status == "backing_off"
         tx = run.wake()
-        (offer,) = effects(tx, fx.OfferActivity)
+        (offer,) = effects(tx, fx.ActivityOffer)
         assert offer.attempt == run.activity().attempt
         token = run.start()
     assert token.attempt == 5
@@ -143,7 +143,7 @@ def test_a_failure_may_say_when_the_next_attempt_is(delay: int) -> None:
     if delay:
         assert run.activity().status == "backing_off" and run.execution.wake_at() == NOW + delay
     else:
-        assert run.activity().status == "scheduled" and effects(tx, fx.OfferActivity)
+        assert run.activity().status == "scheduled" and effects(tx, fx.ActivityOffer)
 
 
 def test_a_delay_beyond_all_bounds_is_cut() -> None:

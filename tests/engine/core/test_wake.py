@@ -66,7 +66,7 @@ def test_what_ends_the_run_ends_what_else_is_due() -> None:
     tx = run.wake(NOW + DAY)
     assert run.names()[-2:] == ["WorkflowTaskScheduled", "WorkflowExecutionTimedOut"]
     assert run.names().count("TimerFired") == 1
-    assert not effects(tx, fx.OfferActivity)  # the retry was due, and is not wanted any more
+    assert not effects(tx, fx.ActivityOffer)  # the retry was due, and is not wanted any more
 
 
 def test_a_failing_workflow_task_is_offered_when_its_backoff_is_over() -> None:
@@ -135,4 +135,4 @@ def test_what_the_user_promised_to_the_minute_is_not_extended() -> None:
 def test_a_retry_is_not_put_off_by_a_stall() -> None:
     run = Run.begin()
     run.fail_activity(run.running())
-    assert effects(run.wake(NOW + 51 * SECOND, STALLS[:1]), fx.OfferActivity)
+    assert effects(run.wake(NOW + 51 * SECOND, STALLS[:1]), fx.ActivityOffer)

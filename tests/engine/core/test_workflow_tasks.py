@@ -333,10 +333,10 @@ def test_ids_may_be_used_again_when_what_had_them_is_over() -> None:
 def test_offers_name_only_what_still_waits() -> None:
     run = Run.begin()
     tx = run.complete(schedule("a"), schedule("b"), c.RequestCancelActivity("a"))
-    assert [offer.scheduled_event_id for offer in effects(tx, fx.OfferActivity)] == [run.activity("b").event.id]
+    assert [offer.scheduled_event_id for offer in effects(tx, fx.ActivityOffer)] == [run.activity("b").event.id]
     run = Run.begin()
     tx = run.complete(schedule("a"), COMPLETE)
-    assert not effects(tx, fx.OfferActivity)
+    assert not effects(tx, fx.ActivityOffer)
     assert run.state.status == "Completed"
 
 

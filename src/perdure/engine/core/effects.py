@@ -20,8 +20,8 @@ class OfferWorkflowTask(Struct, frozen=True, gc=False):
     """There is an open workflow task that no worker has."""
 
 
-class OfferActivity(Struct, frozen=True, gc=False):
-    """An attempt may start. If a worker has a free slot, decide StartActivity; else put it in the backlog."""
+class ActivityOffer(Struct, frozen=True, gc=False):
+    """An attempt may start (see `Transition.offers`)."""
 
     scheduled_event_id: int
     attempt: int
@@ -118,7 +118,6 @@ class DeleteRun(Struct, frozen=True, gc=False):
 
 Effect = (
     OfferWorkflowTask
-    | OfferActivity
     | HandOver
     | CancelAttempt
     | UpdateProgressed

@@ -66,7 +66,7 @@ def evolve_event(state: State, event: e.HistoryEvent, encoded: bytes) -> None:
     state.last_event_id = event.id
     state.last_time = event.time
     state.history_bytes += len(encoded)
-    state.digest = digest_after(state.digest, encoded)
+    state.digest = digest_after(encoded, state.digest)
 
 
 def evolve_record(state: State, record: r.PrivateRecord) -> None:
@@ -84,21 +84,18 @@ def _closed(status: Status) -> Callable[[State, Any], None]:
         state.new_run_id = getattr(event, "new_run_id", "")
         state.task = None
         state.running = state.start_at = 0
-        for pending in (
-            state.activities,
-            state.activity_ids,
-            state.ended_ids,
-            state.timers,
-            state.ended_timers,
-            state.children,
-            state.inherited,
-            state.signals_sent,
-            state.cancels_sent,
-            state.admitted,
-            state.accepted,
-            state.buffered,
-        ):
-            pending.clear()
+        state.activities.clear()
+        state.activity_ids.clear()
+        state.ended_ids.clear()
+        state.timers.clear()
+        state.ended_timers.clear()
+        state.children.clear()
+        state.inherited.clear()
+        state.signals_sent.clear()
+        state.cancels_sent.clear()
+        state.admitted.clear()
+        state.accepted.clear()
+        state.buffered.clear()
 
     return close
 

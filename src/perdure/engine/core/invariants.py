@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from perdure.engine.core.deadlines import Deadlines
 from perdure.engine.core.decisions.activities import waits
-from perdure.engine.core.effects import HandOver, OfferActivity
+from perdure.engine.core.effects import HandOver
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
 from perdure.limits import CLOSE_REFUSALS
@@ -158,12 +158,12 @@ def check_transition(tx: Transition) -> None:
     positions = [position for position, _ in tx.private]
     if positions != sorted(positions) or not all(0 <= position <= len(tx.events) for position in positions):
         raise InvariantBroken(f"{where}: private records stand at {positions} among {len(tx.events)} events")
+    for offer in tx.offers:
+        waiting = state.activities.get(offer.scheduled_event_id)
+        if waiting is None or not waits(state, waiting, offer.attempt):
+            raise InvariantBroken(f"{where}: {offer} offers what does not wait")
     for effect in tx.effects:
-        if isinstance(effect, OfferActivity):
-            waiting = state.activities.get(effect.scheduled_event_id)
-            if waiting is None or not waits(state, waiting, effect.attempt):
-                raise InvariantBroken(f"{where}: {effect} offers what does not wait")
-        elif isinstance(effect, HandOver):
+        if isinstance(effect, HandOver):
             begun = state.activities.get(effect.task.token.scheduled_event_id)
             if begun is None or begun.status != "started" or begun.worker != effect.worker:
                 raise InvariantBroken(f"{where}: an attempt is handed over that was not started")

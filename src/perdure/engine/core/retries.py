@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 from perdure.clock import SECOND
@@ -85,6 +86,7 @@ def _exhausted(policy: RetryPolicy, failure: Failure, why: RetryState, text: str
     return GiveUp(why)
 
 
+@lru_cache  # nearly all calls of a program share a few
 def wrong_policy(policy: RetryPolicy) -> str:
     """What is wrong with a policy from outside; "" if nothing is."""
     for name, interval in (

@@ -13,7 +13,7 @@ from msgspec.structs import force_setattr, replace
 
 from perdure.engine.core.deadlines import ACTIVITY, OUTBOX, RUN_KEY, SCHEDULE_KEY, TASK_KEY, TIMER, Key
 from perdure.engine.core.deduplication import dedup_id
-from perdure.engine.core.effects import Effect, OfferWorkflowTask
+from perdure.engine.core.effects import ActivityOffer, Effect, OfferWorkflowTask
 from perdure.engine.core.evolve import evolve_event, evolve_record
 from perdure.engine.core.execution import Execution
 from perdure.model import events as e
@@ -24,23 +24,28 @@ from perdure.model.state import State
 
 
 class Transition:
-    """Records, effects and the reply of one decision. Nothing here has left the engine yet."""
+    """Records, effects and the reply of one decision. Nothing here has left the engine yet.
+
+    offers: attempts that may start. Where a worker has a free slot, they are started in this very transition
+    (`decisions.activities.start`), which the node then goes on with; else they join the backlog.
+    """
 
     __slots__ = (
-        "dedup", "effects", "encoded", "events", "execution", "listed", "next_id", "now", "private", "reply", "state",
+        "dedup", "effects", "encoded", "events", "execution", "listed", "next_id", "now", "offers", "private", "reply",
+        "state",
     )  # fmt: skip
 
     def __init__(self, execution: Execution, now: int) -> None:
         self.execution = execution
-        self.state: State = execution.state
+        self.state: State = (state := execution.state)
+        self.next_id = state.last_event_id + 1  # of the next event
         # Workflow time never goes back, whatever the machine's clock does.
-        self.next_id = self.state.last_event_id + 1  # of the next event
-        last = self.state.last_time
-        self.now = max(last, now)
+        self.now = now if now > (last := state.last_time) else last
         self.events: list[e.HistoryEvent] = []
         self.encoded: list[bytes] = []
         self.private: list[tuple[int, r.PrivateRecord]] = []
         self.effects: list[Effect] = []
+        self.offers: list[ActivityOffer] = []
         self.dedup: tuple[str, ...] = ()
         self.listed = False  # what listings show has changed
         self.reply: object = None
@@ -58,8 +63,8 @@ class Transition:
         self.events.append(event)
         self.encoded.append(encoded)
         watch = WATCHED_EVENTS.get(type(event))
-        if watch is not None:
-            self.execution.deadlines.watch(watch(event))
+        if watch is not None and (key := watch(event)) is not None:
+            self.execution.deadlines.watch(key)
 
     def note(self, record: r.PrivateRecord) -> None:
         """A private record."""
@@ -142,8 +147,9 @@ def _activity(record: Any) -> Key:
     return ACTIVITY, record.scheduled_event_id, ""
 
 
-def _scheduled(event: e.ActivityTaskScheduled) -> Key:
-    return ACTIVITY, event.id, ""
+def _scheduled(event: e.ActivityTaskScheduled) -> Key | None:
+    limited = event.schedule_to_close_timeout or event.schedule_to_start_timeout
+    return (ACTIVITY, event.id, "") if limited else None
 
 
 def _timer(event: e.TimerStarted) -> Key:
@@ -154,7 +160,7 @@ def _entry(record: Any) -> Key:
     return OUTBOX, record.entry_id, ""
 
 
-WATCHED_EVENTS: Final[dict[type[e.Event], Callable[[Any], Key]]] = {
+WATCHED_EVENTS: Final[dict[type[e.Event], Callable[[Any], Key | None]]] = {
     e.WorkflowExecutionStarted: _run,
     e.ActivityTaskScheduled: _scheduled,
     e.TimerStarted: _timer,
@@ -165,7 +171,7 @@ WATCHED_EVENTS: Final[dict[type[e.Event], Callable[[Any], Key]]] = {
     e.WorkflowExecutionTerminated: _run,
     e.WorkflowExecutionContinuedAsNew: _run,
 }
-"""Events that make a deadline."""
+"""Events that make a deadline; None: this one doesn't."""
 
 WATCHED_RECORDS: Final[dict[type[r.Record], Callable[[Any], Key]]] = {
     r.ActivityAttemptStarted: _activity,

@@ -111,7 +111,7 @@ class Committer:
     # --- What is written --------------------------------------------------------------------------------
     def _gather(self) -> Group:
         """What can be written now."""
-        now = self._clock.now()
+        now, commit_id = self._clock.now(), self._ids.new_id()
         group: Group = []
         waiting = False
         for live in list(self._dirty):
@@ -126,7 +126,7 @@ class Committer:
             while (successor := lives[-1].successor) is not None:  # one commit ends a run and begins the next
                 lives[-1].successor = None
                 lives.append(successor)
-            self._prepare(lives, now, group)
+            self._prepare(lives, now, commit_id, group)
             if len(group) >= MAX_GROUP:
                 break
         if waiting and self._timer is None:
@@ -141,7 +141,7 @@ class Committer:
         # Workflow time may be ahead of a clock that was set back.
         return 0 <= now - execution.taken_at < SPECULATION_WAIT
 
-    def _prepare(self, lives: Sequence[Live], now: int, group: Group) -> None:
+    def _prepare(self, lives: Sequence[Live], now: int, commit_id: str, group: Group) -> None:
         """Add the rows of a chain to the group, all or none."""
         before = len(group)
         try:
@@ -150,7 +150,7 @@ class Committer:
                 assert row is not None
                 self._dirty.pop(live, None)
                 live.flight, live.row = row, None
-                group.append((live, row, self._as_write(live, row, now)))
+                group.append((live, row, self._as_write(live, row, now, commit_id)))
         except Exception as error:
             del group[before:]
             for live in lives:
@@ -165,7 +165,7 @@ class Committer:
         self._timer = None
         self._work.set()
 
-    def _as_write(self, live: Live, row: Row, now: int) -> Write:
+    def _as_write(self, live: Live, row: Row, now: int, commit_id: str) -> Write:
         execution = live.run
         state = execution.state
         history, private = join_events(row.encoded), encode_private(row.private)
@@ -174,14 +174,13 @@ class Committer:
         if live.journal_bytes > max(SNAPSHOT_MINIMUM, live.snapshot_bytes):
             snapshot = encode_state(state)
             live.snapshot_bytes, live.journal_bytes = len(snapshot), 0
-        expiry = now + DEDUP_LIFETIME
         wake_at = self._leave_to_home(live, row, now) if self._peers.elsewhere(live.home) else self._wake_at(live, now)
         return Write(
             live.key,
             execution.ref.run_id,
             live.version,
             live.version + 1,
-            self._ids.new_id(),
+            commit_id,
             state.status,
             wake_at,
             # A workflow task in the backlog is found there; any other is taken up after a restart.
@@ -190,12 +189,12 @@ class Committer:
             private,
             snapshot,
             visibility(state) if row.listed else None,
-            [(request_id, expiry) for request_id in row.dedup],
+            [(request_id, now + DEDUP_LIFETIME) for request_id in row.dedup] if row.dedup else (),
             row.backlog_added,
             row.backlog_removed,
             row.delete,
             live.home,
-            self._to_be_told(live, row),
+            self._to_be_told(live, row) if self._peers.shared else (),
             blobs_in(history, private),
         )
 

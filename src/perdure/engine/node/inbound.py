@@ -46,7 +46,8 @@ def check_hello(hello: WorkerHello) -> None:
 
 
 def _check_id(value: str, name: str) -> None:
-    check_text(value, name)
+    if not value.isascii():
+        check_text(value, name)
     if len(value) > MAX_ID_LENGTH:
         raise InvalidRequest(f"{name} has {len(value)} characters; limits.MAX_ID_LENGTH is {MAX_ID_LENGTH}")
 

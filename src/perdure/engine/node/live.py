@@ -52,28 +52,22 @@ class Work(Struct, eq=False):
     fresh: bool = False
 
 
-class Row:
+class Row(Struct, eq=False):
     """What becomes one journal row, and what waits for it."""
 
-    __slots__ = (
-        "additions", "answers", "backlog_added", "backlog_removed", "dedup", "delete", "effects", "encoded", "listed",
-        "notify", "private", "reads", "works",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.encoded: list[bytes] = []
-        self.private: list[tuple[int, PrivateRecord]] = []
-        self.dedup: list[str] = []
-        self.backlog_added: list[BacklogItem] = []
-        self.backlog_removed: tuple[BacklogItem, ...] = ()
-        self.listed = False
-        self.delete = False
-        self.notify: frozenset[int] = frozenset()  # nodes that are to hear of it
-        self.effects: list[Effect] = []
-        self.answers: list[tuple[Answer, object]] = []
-        self.reads: tuple[tuple[Work, object], ...] = ()  # answers that came when it was on its way already
-        self.works: list[Work] = []
-        self.additions = 0  # how often something was added, as `limits.MAX_UNCOMMITTED` counts
+    encoded: list[bytes] = []
+    private: list[tuple[int, PrivateRecord]] = []
+    dedup: list[str] = []
+    backlog_added: list[BacklogItem] = []
+    backlog_removed: tuple[BacklogItem, ...] = ()
+    listed: bool = False
+    delete: bool = False
+    notify: frozenset[int] = frozenset()  # nodes that are to hear of it
+    effects: list[Effect] = []
+    answers: list[tuple[Answer, object]] = []
+    reads: tuple[tuple[Work, object], ...] = ()  # answers that came when it was on its way already
+    works: list[Work] = []
+    additions: int = 0  # how often something was added, as `limits.MAX_UNCOMMITTED` counts
 
     def take(self, tx: Transition) -> None:
         """Add what a transition decided."""
@@ -84,8 +78,10 @@ class Row:
             else:
                 self.private += tx.private
         self.encoded += tx.encoded
-        self.dedup += tx.dedup
-        self.listed = self.listed or tx.listed
+        if tx.dedup:
+            self.dedup += tx.dedup
+        if tx.listed:
+            self.listed = True
 
 
 class Live:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from perdure.clock import Clock
 from perdure.engine.core import inputs as i
@@ -195,16 +195,14 @@ class Node:
             raise self._refusal()
         if asyncio.get_running_loop() is not self.serving.loop:
             raise RuntimeError(ELSEWHERE)
-        if isinstance(request, q.PutBlob | q.GetBlob):
-            return cast(Reply, await blobs.call(self, request))
-        if isinstance(request, q.ListWorkflows | q.GetHistory | ListSchedules):
-            return cast(Reply, await self.reading.call(request))
+        of_store = OF_STORE.get(type(request))
+        if of_store is not None:
+            return cast(Reply, await of_store(self, request))
         if self.committer.uncommitted >= MAX_UNCOMMITTED:
             raise Unavailable("the store does not keep up (limits.MAX_UNCOMMITTED); try again")
-        if isinstance(request, q.ResetWorkflow):
-            return cast(Reply, await reset(self, request))
-        if isinstance(request, q.UpdateWorkflow) and request.run_id:
-            return cast(Reply, await updates.update(self, request))
+        of_runs = OF_SEVERAL_RUNS.get(type(request))
+        if of_runs is not None:
+            return cast(Reply, await of_runs(self, request))
         return cast(Reply, await self.tell(chain_of(request), getattr(request, "run_id", ""), request))
 
     async def tell(self, chain: ChainKey, run_id: str, input: object) -> object:
@@ -314,6 +312,22 @@ class Node:
         if self.peers.shared and live is not None and live.key == due.key and live.wake_at != due.wake_at:
             self.serving.moved(due.key.chain)  # another node has written, and this one was not told
         self.serving.submit(due.key.chain, Work(i.WakeUp(due.key, self.stalls.known()), None, due.run_id))
+
+
+OF_STORE: Final[dict[type[Any], Callable[[Node, Any], Awaitable[object]]]] = {
+    q.PutBlob: blobs.call,
+    q.GetBlob: blobs.call,
+    q.ListWorkflows: lambda node, request: node.reading.workflows(request),
+    q.GetHistory: lambda node, request: node.reading.history(request),
+    ListSchedules: lambda node, request: node.reading.schedules(request),
+}
+"""Requests that the store answers."""
+
+OF_SEVERAL_RUNS: Final[dict[type[Any], Callable[[Node, Any], Awaitable[object]]]] = {
+    q.ResetWorkflow: reset,
+    q.UpdateWorkflow: updates.update,
+}
+"""Requests that may need more than one run of a chain. Any other is an input of one."""
 
 
 def _remembered_by(work: Work) -> str:

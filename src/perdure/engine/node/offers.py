@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
-from perdure.engine.core.decide import decide
-from perdure.engine.core.decisions.activities import waits
+from perdure.engine.core.decisions.activities import start, waits
 from perdure.engine.core.decisions.workflow_tasks import take
+from perdure.engine.core.transition import Transition
 from perdure.engine.node.dispatch import AttachedWorker, first
 from perdure.engine.node.live import Live, Row, Work
 from perdure.engine.storage.api import BacklogItem, QueueKey
@@ -53,23 +53,21 @@ class Offers:
             self._timer.cancel()
 
     # --- Activities -------------------------------------------------------------------------------------
-    def activity(self, live: Live, offer: fx.OfferActivity) -> None:
-        """Start an attempt if a worker has a slot; else it joins the backlog."""
-        assert live.execution is not None
-        key = self._queue_of(live, live.execution.state.activities[offer.scheduled_event_id])
-        worker = None if self._serving.peers.silent else self._dispatcher.activity_worker(key)
-        if worker is None:
-            self._backlog(live, key, offer.priority, offer.scheduled_event_id, offer.attempt)
-        else:
-            self._start(live, worker, offer.scheduled_event_id, offer.attempt)
+    def activities(self, live: Live, tx: Transition) -> None:
+        """Start the attempts that a transition offers, as a part of it, where a worker has a slot; the others join the
+        backlog."""
+        for offer in tx.offers:
+            key = self._queue_of(live, tx.state.activities[offer.scheduled_event_id])
+            worker = None if self._serving.peers.silent else self._dispatcher.activity_worker(key)
+            if worker is None:
+                self._backlog(live, key, offer.priority, offer.scheduled_event_id, offer.attempt)
+            else:
+                self._start(tx, worker, offer.scheduled_event_id, offer.attempt)
 
-    def _start(self, live: Live, worker: AttachedWorker, scheduled_event_id: int, attempt: int) -> None:
+    def _start(self, tx: Transition, worker: AttachedWorker, scheduled_event_id: int, attempt: int) -> None:
         """Start an attempt on a worker. Raises NotFound where it does not wait any more."""
-        start = i.StartActivity(scheduled_event_id, attempt, worker.hello.instance)
-        run = live.run
-        tx = decide(run, start, self._serving.clock.now())
-        worker.held[ActivityToken(run.ref, scheduled_event_id, attempt)] = self._serving.peers.silences
-        self._serving.apply(live, Work(start, again=False), tx)
+        start(tx, i.StartActivity(scheduled_event_id, attempt, worker.hello.instance))
+        worker.held[ActivityToken(tx.execution.ref, scheduled_event_id, attempt)] = self._serving.peers.silences
 
     def unserved(self, live: Live) -> tuple[str, ...]:
         """Why tasks of a run that wait are not begun, where that is for want of a worker."""
@@ -133,7 +131,9 @@ class Offers:
             live.home = self._serving.peers.node  # its last home had no worker for it
             self.workflow_task(live)
         elif worker is not None:
-            self._start(live, worker, item.scheduled_event_id, item.attempt)
+            tx = Transition(live.run, self._serving.clock.now())
+            self._start(tx, worker, item.scheduled_event_id, item.attempt)
+            self._serving.apply(live, Work(None, again=False), tx)
         self._dispatcher.served(key)
 
     def _waits(self, live: Live, item: BacklogItem) -> bool:

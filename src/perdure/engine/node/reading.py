@@ -41,15 +41,19 @@ class Reading:
         self._node = node
         self._store = node.store
 
-    async def call(self, request: ListWorkflows | GetHistory | ListSchedules) -> ListPage | HistoryPage:
-        """Requests that are answered from the store alone."""
-        if isinstance(request, ListSchedules):
-            return await list_schedules(self._store, request)
-        if isinstance(request, ListWorkflows):
-            list_filter.parse(request.query, "workflows")  # so that an error speaks of the fields of workflows
-            limit = min(request.limit or LIST_PAGE, LIST_PAGE)
-            rows, following = await self._store.list(request.namespace, request.query, request.page, limit)
-            return ListPage(tuple(rows), following)
+    async def workflows(self, request: ListWorkflows) -> ListPage:
+        """A page of a listing."""
+        list_filter.parse(request.query, "workflows")  # so that an error speaks of the fields of workflows
+        limit = min(request.limit or LIST_PAGE, LIST_PAGE)
+        rows, following = await self._store.list(request.namespace, request.query, request.page, limit)
+        return ListPage(tuple(rows), following)
+
+    async def schedules(self, request: ListSchedules) -> ListPage:
+        """A page of a listing of schedules."""
+        return await list_schedules(self._store, request)
+
+    async def history(self, request: GetHistory) -> HistoryPage:
+        """A page of a history."""
         chain = ChainKey(request.namespace, request.workflow_id)
         found = await self._node.tell(chain, request.run_id, Locate())
         assert isinstance(found, Location)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
@@ -30,17 +30,17 @@ BY_ID: Final = "ScheduledById"
 BY_TIME: Final = "ScheduledStartTime"
 """Search attributes of what schedules start: the schedule's id, and the nominal time (`sortable_time`)."""
 
-REMEMBERED: Final = (
+REMEMBERED: Final[frozenset[type[Any]]] = frozenset((
     s.UpdateSchedule, s.PauseSchedule, s.UnpauseSchedule, s.TriggerSchedule, s.BackfillSchedule, s.DeleteSchedule,
-)  # fmt: skip
+))  # fmt: skip
 """Requests whose ids are rows of the store, from the commit that carries them."""
 
-OF_SCHEDULES: Final = (s.CreateSchedule, s.DescribeSchedule, *REMEMBERED)
+OF_SCHEDULES: Final = REMEMBERED | {s.CreateSchedule, s.DescribeSchedule}
 
 
 def chain_of(request: Request[object]) -> ChainKey:
     """The chain that a request is about."""
-    if isinstance(request, OF_SCHEDULES):
+    if type(request) in OF_SCHEDULES:
         return ChainKey(s.schedules_of(request.namespace), request.workflow_id)
     return ChainKey(request.namespace, request.workflow_id)
 

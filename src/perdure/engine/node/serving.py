@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perdure.engine")
 
-REMEMBERED: Final = (
+REMEMBERED: Final[frozenset[type[Any]]] = schedules.REMEMBERED | {
     q.SignalWorkflow, q.CancelWorkflowRequest, q.PauseWorkflow, q.ResumeWorkflow, q.PauseActivity, q.UnpauseActivity,
-    q.ResetActivity, q.UpdateActivityOptions, q.SettleAttempt, *schedules.REMEMBERED,
-)  # fmt: skip
+    q.ResetActivity, q.UpdateActivityOptions, q.SettleAttempt,
+}  # fmt: skip
 """Requests whose ids are rows of the store, from the commit that carries them."""
 
-ONCE: Final = (q.SignalWorkflow, q.CancelWorkflowRequest, q.SettleAttempt)
+ONCE: Final = frozenset((q.SignalWorkflow, q.CancelWorkflowRequest, q.SettleAttempt))
 """Those that may end what they are about, or come just before its end."""
 
 
@@ -144,7 +144,7 @@ class Serving:
         if work.run_id and work.run_id != execution.ref.run_id:
             self._forward(live, work)
             return
-        if isinstance(input, REMEMBERED) and self._under_way(live, input):
+        if type(input) in REMEMBERED and self._under_way(live, cast(q.Request[object], input)):
             self.reply(live, work, q.Done())
             return
         answer = ANSWERS.get(type(input))
@@ -160,17 +160,14 @@ class Serving:
             self._refuse(live, work, error)
         else:
             self.apply(live, work, tx)
-        if type(input) is i.WakeUp:
-            self._woken(live)
-        elif type(input) is i.RetryWorkflowTask:
-            self.offers.workflow_task(live)  # its home is gone, and it was in memory here
-        elif type(input) is i.WorkersLost:
-            self.depends(live, work)  # if what is under way is refused, another node may have begun more
+        after = AFTERWARDS.get(type(input))
+        if after is not None:
+            after(self, live, work)
 
     def _refuse(self, live: Live, work: Work, error: PerdureError) -> None:
         """An input can't be decided on. Some were carried out before, and must not be told otherwise."""
         input = work.input
-        if isinstance(input, schedules.REMEMBERED) or (isinstance(input, ONCE) and isinstance(error, NotFound)):
+        if type(input) in schedules.REMEMBERED or (type(input) in ONCE and isinstance(error, NotFound)):
             self._node.refuse_unless_repeated(live, work, error)
             return
         if type(input) is WorkflowTaskCompletion:
@@ -179,6 +176,8 @@ class Serving:
 
     def apply(self, live: Live, work: Work, tx: Transition) -> None:
         """Keep what was decided, and act on it."""
+        if tx.offers:
+            self.offers.activities(live, tx)
         if tx.encoded or tx.private:
             row = live.next_row()
             row.take(tx)
@@ -207,11 +206,7 @@ class Serving:
             else:
                 self._node.performing.perform(live, [effect])
 
-    def offer_activity(self, live: Live, effect: fx.OfferActivity) -> None:
-        """An attempt may start."""
-        self.offers.activity(live, effect)
-
-    def offer_workflow_task(self, live: Live, _: fx.OfferWorkflowTask) -> None:
+    def offer_workflow_task(self, live: Live, _: fx.OfferWorkflowTask | Work) -> None:
         """The code has something to do."""
         self.offers.workflow_task(live)
 
@@ -448,7 +443,7 @@ class Serving:
     def missing(self, live: Live, work: Work) -> None:
         """There is no such run (any more)."""
         id = live.chain.workflow_id
-        if isinstance(work.input, schedules.OF_SCHEDULES):
+        if type(work.input) in schedules.OF_SCHEDULES:
             self.reply(live, work, NotFound(gone(id)))
             return
         text = f"workflow {id!r} has no run {work.run_id}" if live.older else f"there is no workflow with the id {id!r}"
@@ -547,7 +542,7 @@ class Serving:
                 self.submit(chain, work)
 
     # --- Memory -----------------------------------------------------------------------------------------
-    def _woken(self, live: Live) -> None:
+    def woken(self, live: Live, _: Work) -> None:
         """See that the stored wake-up time does not stay in the past, and tell when the wake-up is served."""
         if live.pending is None and 0 < live.wake_at <= self.clock.now():
             self.dirty(live, live.next_row())
@@ -587,8 +582,14 @@ BEGINNINGS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
 }
 """Inputs with which a run begins, or they are refused."""
 
+AFTERWARDS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
+    i.WakeUp: Serving.woken,
+    i.RetryWorkflowTask: Serving.offer_workflow_task,  # its home is gone, and it was in memory here
+    i.WorkersLost: Serving.depends,  # if what is under way is refused, another node may have begun more
+}
+"""What follows some inputs, whatever was decided."""
+
 AT_ONCE: Final[dict[type[Any], Callable[[Serving, Live, Any], None]]] = {
-    fx.OfferActivity: Serving.offer_activity,
     fx.OfferWorkflowTask: Serving.offer_workflow_task,
     fx.EvictCopy: Serving.evict_copy,
     fx.ContinueRun: continue_run,

@@ -90,5 +90,6 @@ def _refusal(write: Write, view: ChainView) -> Verdict | None:
         view.versions.pop(run_no, None)
     else:
         view.versions[run_no] = write.version
-    view.taken.update(request_id for request_id, _ in write.dedup)
+    if write.dedup:
+        view.taken.update(request_id for request_id, _ in write.dedup)
     return None

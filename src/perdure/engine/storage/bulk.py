@@ -30,11 +30,8 @@ class Bulk:
     """
 
     def __init__(self, statement: str, row: str, joint: str = ", ") -> None:
-        self._statements: list[tuple[int, str]] = []
-        size = ROWS_A_STATEMENT
-        while size:
-            self._statements.append((size, statement.format(rows=joint.join([row] * size))))
-            size //= 2
+        sizes = [1 << power for power in range(ROWS_A_STATEMENT.bit_length())]
+        self._statements = {size: statement.format(rows=joint.join([row] * size)) for size in sizes}
 
     def run(self, connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> None:
         """Run it over the rows."""
@@ -43,12 +40,12 @@ class Bulk:
 
     def cursors(self, connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> Iterator[sqlite3.Cursor]:
         """Run it over the rows, part by part; the cursor of each part."""
-        done, count = 0, len(rows)
-        for size, statement in self._statements:
-            while count - done >= size:
-                part = rows[done : done + size]
-                yield connection.execute(statement, tuple(chain.from_iterable(part)))
-                done += size
+        done, left = 0, len(rows)
+        while left:
+            size = min(1 << left.bit_length() - 1, ROWS_A_STATEMENT)
+            part = rows[done : done + size]
+            yield connection.execute(self._statements[size], tuple(chain.from_iterable(part)))
+            done, left = done + size, left - size
 
 
 class Query(Generic[Row]):

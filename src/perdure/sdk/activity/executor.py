@@ -184,7 +184,8 @@ class ActivityExecutor:
             self._attempts[token] = attempt = Attempt(self, task, definition)
             context = self._context.copy()
             hand_on_room(context)
-            attempt.running = self.loop.create_task(self._run_in_process(attempt), context=context)
+            running = self._run_in_process(attempt)
+            attempt.running = self.loop.create_task(running, name=definition.name, context=context)
             return
         try:
             args, kwargs = definition.signature.decode(task.input)
@@ -202,9 +203,10 @@ class ActivityExecutor:
         hand_on_room(context)
         if self._around is not None:
             running = self._run_intercepted(self._around, attempt, args, kwargs)
-            attempt.running = self.loop.create_task(running, context=context)
+            attempt.running = self.loop.create_task(running, name=definition.name, context=context)
         elif definition.is_async:
-            attempt.running = self.loop.create_task(self._run(attempt, args, kwargs), context=context)
+            running = self._run(attempt, args, kwargs)
+            attempt.running = self.loop.create_task(running, name=definition.name, context=context)
         else:
             attempt.job = self._threads.submit(
                 lambda: context.run(self._run_plain, attempt, args, kwargs), partial(self._end_plain, attempt)

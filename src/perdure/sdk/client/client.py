@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, overload
 
-from msgspec.structs import replace
 from typing_extensions import TypeVar, Unpack
 
 from perdure.ids import IdSource, RandomIds
@@ -115,10 +114,10 @@ class Client(Schedules):
             PayloadTooLarge: an argument is over its limit.
             Unavailable: the engine could not be reached for an hour.
         """
+        if not options.get("request_id"):
+            options["request_id"] = self.ids.new_id()
         with self.room():
             request, definition = start_request(self, call, options)
-        if not request.request_id:
-            request = replace(request, request_id=self.ids.new_id())
         started = await self.send(request)
         return WorkflowHandle(self, request.workflow_id, started.run_id, definition)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Generic, TypedDict, cast, get_args, overload
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, cast, get_args, overload
 
 from msgspec.structs import replace
 from typing_extensions import ParamSpec, TypeVar
@@ -64,26 +64,21 @@ def start_request(client: Client, call: object, options: StartOptions) -> tuple[
         EncodeError, PayloadTooLarge: an argument can't be stored.
     """
     definition, args, kwargs = call_of(call)
-    for name in options:
-        if name not in StartOptions.__annotations__:
-            raise TypeError(f"a start has no option {name!r}; it has {', '.join(StartOptions.__annotations__)}")
-    id, memo = options.get("id"), options.get("memo")
+    given: dict[str, Any] = {}
+    for name, value in options.items():
+        read = _OPTIONS.get(name)
+        if read is None:
+            raise TypeError(f"a start has no option {name!r}; it has {', '.join(_OPTIONS)}")
+        given[name] = read(value)
     request = StartWorkflow(
         client.namespace,
-        client.ids.new_id() if id is None else text(id, "id"),
+        client.ids.new_id() if (id := given.pop("id", None)) is None else id,
         definition.name,
-        optional_text(options.get("task_queue"), "task_queue") or definition.task_queue or client.task_queue,
+        given.pop("task_queue", "") or definition.task_queue or client.task_queue,
         definition.signature.encode(args, kwargs),
-        optional_text(options.get("request_id"), "request_id"),
+        given.pop("request_id", ""),
         client.identity,
-        _duration(options.get("execution_timeout"), "execution_timeout"),
-        _duration(options.get("run_timeout"), "run_timeout"),
-        one_of(options.get("id_reuse_policy", "allow_duplicate"), "id_reuse_policy", _REUSE),
-        one_of(options.get("id_conflict_policy", "fail"), "id_conflict_policy", _CONFLICT),
-        None if memo is None else _encoded(memo),
-        start_delay=_duration(options.get("start_delay"), "start_delay"),
-        task_timeout=_task_timeout(options.get("task_timeout")),
-        retry_policy=_retry_policy(options.get("retry_policy")),
+        **given,
     )
     return request, definition
 
@@ -197,3 +192,19 @@ def _encoded(memo: object) -> dict[str, Payload]:
         raise TypeError(f"memo must be a mapping of names to values, not {type(memo).__name__}")
     items = cast("Mapping[object, object]", memo).items()
     return {text(key, "a name in the memo"): encode(value, f"memo {key!r}") for key, value in items}
+
+
+_OPTIONS: Final[dict[str, Callable[[Any], object]]] = {
+    "id": lambda value: None if value is None else text(value, "id"),
+    "task_queue": lambda value: optional_text(value, "task_queue"),
+    "execution_timeout": lambda value: _duration(value, "execution_timeout"),
+    "run_timeout": lambda value: _duration(value, "run_timeout"),
+    "task_timeout": _task_timeout,
+    "start_delay": lambda value: _duration(value, "start_delay"),
+    "retry_policy": _retry_policy,
+    "id_reuse_policy": lambda value: one_of(value, "id_reuse_policy", _REUSE),
+    "id_conflict_policy": lambda value: one_of(value, "id_conflict_policy", _CONFLICT),
+    "memo": lambda value: None if value is None else _encoded(value),
+    "request_id": lambda value: optional_text(value, "request_id"),
+}
+"""What each of `StartOptions` becomes in the request's field of the same name."""

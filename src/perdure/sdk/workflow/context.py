@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
+from msgspec import Struct
+
 from perdure.model.commands import RequestCancelExternalWorkflow, SignalExternalWorkflow
 from perdure.model.events import ParentClosePolicy
 from perdure.model.payloads import Payload
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
     from perdure.sdk.workflow.entities import Entity
 
 
-@dataclass(frozen=True, slots=True)
-class WorkflowInfo:
+class WorkflowInfo(Struct, frozen=True, gc=False):
     """Facts about the run that is executing."""
 
     namespace: str

@@ -51,6 +51,11 @@ NEWS: Final[frozenset[type[Any]]] = frozenset(
 )
 """Events that the workflow's code hears of."""
 
+_OF_TASKS: Final[frozenset[type[Any]]] = frozenset(
+    {e.WorkflowTaskScheduled, e.WorkflowTaskStarted, e.WorkflowTaskCompleted, e.WorkflowTaskFailed}
+)
+"""Events that tell how a workflow task went on."""
+
 
 class HistoryReader:
     """Reads a history as it comes, in one piece or several.
@@ -73,30 +78,27 @@ class HistoryReader:
         """
         if not events:
             return
-        index, count = self._last + 1 - events[0].id, len(events)
-        if index < 0:
-            raise ValueError(f"the events begin at {events[0].id}, but the last that were seen end at {self._last}")
+        first = events[0].id
+        seen = self._last + 1 - first
+        if seen < 0:
+            raise ValueError(f"the events begin at {first}, but the last that were seen end at {self._last}")
         self._events = events
-        while index < count:
-            event = events[index]
-            index += 1
+        for event in events[seen:] if seen else events:
             kind = type(event)
             if kind in NEWS:
                 self.news.append(event)
-            elif type(event) is e.WorkflowTaskScheduled:
-                self._late = event.attempt > 1  # then it was written after the code had run
+            elif kind not in _OF_TASKS:
+                continue
             elif type(event) is e.WorkflowTaskStarted:
                 self._started = event
+            elif type(event) is e.WorkflowTaskScheduled:
+                self._late = event.attempt > 1  # then it was written after the code had run
+            elif type(event) is e.WorkflowTaskCompleted:
+                yield self._task(event, _asked(event, events, event.id + 1 - first))
             elif type(event) is e.WorkflowTaskFailed and event.new_run_id:
                 # The run was reset to this task, and what it draws now is new; perhaps once more.
                 again = bool(self.news) and type(self.news[0]) is e.WorkflowTaskFailed
                 self.news[0 : int(again)] = [event]
-            elif type(event) is e.WorkflowTaskCompleted:
-                end = index
-                while end < count and getattr(events[end], "workflow_task_completed_event_id", 0) == event.id:
-                    end += 1
-                yield self._task(event, events[index:end])
-                index = end
         self._last = max(self._last, events[-1].id)
         self._events = ()
 
@@ -117,3 +119,13 @@ class HistoryReader:
             self._bytes += len(encode_event(event))
         self._counted = max(self._counted, event_id)
         return self._bytes
+
+
+def _asked(
+    completed: e.WorkflowTaskCompleted, events: Sequence[e.HistoryEvent], begin: int
+) -> Sequence[e.HistoryEvent]:
+    """The events of a workflow task's commands, which follow its completion."""
+    end = begin
+    while end < len(events) and getattr(events[end], "workflow_task_completed_event_id", 0) == completed.id:
+        end += 1
+    return events[begin:end]

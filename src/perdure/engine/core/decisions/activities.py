@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from perdure.engine.core.deadlines import Beat, limits_of
-from perdure.engine.core.effects import CancelAttempt, HandOver, OfferActivity, Tell
+from perdure.engine.core.effects import ActivityOffer, CancelAttempt, HandOver, Tell
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import StartActivity, WorkersLost
 from perdure.engine.core.retries import HoldFor, Retry, after_failure, told
@@ -46,7 +46,7 @@ def offer(tx: Transition, activity: PendingActivity) -> None:
     if tx.state.paused is None and activity.paused is None:
         event = activity.event
         queue = activity.task_queue or event.task_queue
-        tx.effects.append(OfferActivity(event.id, activity.attempt, queue, event.priority))
+        tx.offers.append(ActivityOffer(event.id, activity.attempt, queue, event.priority))
 
 
 def waits(state: State, activity: PendingActivity, attempt: int) -> bool:
@@ -56,7 +56,10 @@ def waits(state: State, activity: PendingActivity, attempt: int) -> bool:
 
 
 def start(tx: Transition, start: StartActivity) -> None:
-    """Hand an attempt to the worker that has a slot for it. Raises NotFound where it does not wait any more."""
+    """Hand an attempt to the worker that has a slot for it: in a transition of its own, or in the one that offers it.
+
+    Raises NotFound where it does not wait any more.
+    """
     activity = tx.state.activities.get(start.scheduled_event_id)
     if activity is None or not waits(tx.state, activity, start.attempt):
         raise NotFound("that attempt does not wait for a worker any more")

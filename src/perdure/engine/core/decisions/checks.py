@@ -48,9 +48,9 @@ def _too_many(state: State, commands: Sequence[c.Command]) -> str:
         return f"{len(commands)} commands at once; limits.MAX_COMMANDS is {MAX_COMMANDS}"
     sent = len(state.signals_sent) + len(state.cancels_sent)
     children = len(state.children) + len(state.inherited)
-    pending = max(len(state.activities), len(state.timers), children, sent)
     limits = MAX_PENDING_ACTIVITIES, MAX_PENDING_TIMERS, MAX_PENDING_CHILDREN, MAX_PENDING_MESSAGES
-    if pending + len(commands) <= min(limits):
+    room = min(limits) - len(commands)
+    if len(state.activities) <= room and len(state.timers) <= room and children <= room and sent <= room:
         return ""  # as nearly always, whatever the commands are
     counts = Counter[type](map(type, commands))
     counts[c.SignalExternalWorkflow] += counts[c.RequestCancelExternalWorkflow]
@@ -99,12 +99,13 @@ class Ahead:
         if self._knows_activity(command.activity_id):
             return f"an activity with the id {command.activity_id!r} is pending"
         self.ids.add((ACTIVITY, command.activity_id))
-        for timeout in (
+        timeouts = (
             command.schedule_to_close_timeout,
             command.schedule_to_start_timeout,
             command.start_to_close_timeout,
             command.heartbeat_timeout,
-        ):
+        )
+        for timeout in timeouts if any(timeouts) else ():
             if not 0 <= timeout <= MAX_DURATION:
                 return f"timeouts must be between 0 and {MAX_DURATION} microseconds, not {timeout}"
         if not -MAX_PRIORITY <= command.priority <= MAX_PRIORITY:

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from perdure.engine.core.effects import CancelAttempt, OfferActivity, RunClosed, Send, UpdateProgressed
+from perdure.engine.core.effects import CancelAttempt, RunClosed, Send, UpdateProgressed
 from perdure.engine.core.queries import CLOSED
 from perdure.engine.core.refusals import in_words
 from perdure.engine.core.transition import Transition
@@ -40,7 +40,7 @@ def close(
         left: open updates that are that run's.
     """
     execution, state = tx.execution, tx.state
-    tx.effects = [effect for effect in tx.effects if not isinstance(effect, OfferActivity)]
+    tx.offers.clear()
     for activity in state.activities.values():
         if activity.status == "started":
             token = ActivityToken(execution.ref, activity.event.id, activity.attempt)
