@@ -82,6 +82,8 @@ class ExceptionResolver:
     is given back by `replay`, and then is decided as it was, whatever is imported now.
     """
 
+    __slots__ = ("_recorded", "seen")
+
     def __init__(self) -> None:
         self.seen: dict[str, bool] = {}
         self._recorded: dict[str, bool] = {}

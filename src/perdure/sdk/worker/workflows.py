@@ -264,11 +264,13 @@ class WorkflowTasks:
         return WorkflowRun(ref, self._workflows, self._chains)
 
     def _make_room(self) -> None:
-        for run_id in list(self._runs):
-            if len(self._runs) < self._cached:
-                break
-            if run_id not in self._open:
-                self._drop(run_id)
+        """Drop what was used the longest ago. What local activities hold open stays, and is looked at again later."""
+        for _ in range(min(len(self._runs) - self._cached + 1, 8)):
+            oldest = next(iter(self._runs))
+            if oldest in self._open:
+                self._runs.move_to_end(oldest)
+            else:
+                self._drop(oldest)
 
     def _drop(self, run_id: str) -> None:
         run = self._runs.pop(run_id, None)

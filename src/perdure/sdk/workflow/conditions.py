@@ -21,6 +21,8 @@ class _Waiter(NamedTuple):
 class Conditions:
     """The conditions that a run's tasks wait for, in the order in which they began to."""
 
+    __slots__ = ("_loop", "_waiters")
+
     def __init__(self, loop: DeterministicLoop) -> None:
         self._loop = loop
         self._waiters: dict[asyncio.Future[None], _Waiter] = {}

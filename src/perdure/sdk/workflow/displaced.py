@@ -39,6 +39,8 @@ class Change(NamedTuple):
 class Displaced:
     """The recorded calls of one run whose places others have taken; false as long as there are none."""
 
+    __slots__ = ("_changes", "_run")
+
     def __init__(self, run: RunRef) -> None:
         self._run = run
         self._changes: dict[Hashable, Change] = {}

@@ -62,6 +62,11 @@ class Ledger:
         ref: the run's name; ids of children that are made up begin with it.
     """
 
+    __slots__ = (
+        "_activities", "_activity", "_child", "_children", "_dropped", "_issued", "_news", "_open", "_ref",
+        "_refusals", "_resolved", "_timers", "displaced", "elapsed", "loop", "refusal",
+    )  # fmt: skip
+
     def __init__(self, ref: RunRef) -> None:
         seed = zlib.crc32(ref.run_id.encode())
         self.loop = DeterministicLoop(self, seed)  # type: ignore[abstract]  # its module refuses the rest

@@ -122,6 +122,8 @@ class Locals:
         move_time: sets the workflow's time to that of an outcome, before anybody hears of it: timers count from there.
     """
 
+    __slots__ = ("_count", "_move_time", "ledger", "pending", "unwanted")
+
     def __init__(self, ledger: Ledger, move_time: Callable[[int], None]) -> None:
         self.ledger = ledger
         self._move_time = move_time

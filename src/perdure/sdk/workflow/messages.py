@@ -65,6 +65,11 @@ class Messages:
         target: the live object that they are methods of; None for a function.
     """
 
+    __slots__ = (
+        "_around", "_around_queries", "_context", "_definition", "_ledger", "_left", "_logger", "_mailboxes",
+        "_run", "_running", "_target", "handled",
+    )  # fmt: skip
+
     def __init__(
         self,
         run: Ending,

@@ -61,6 +61,8 @@ class Patches:
         ledger: takes the markers.
     """
 
+    __slots__ = ("_ledger", "_marked", "_uses", "decided")
+
     def __init__(self, ledger: Issuer) -> None:
         self._ledger = ledger
         self._marked: frozenset[str] = frozenset()  # which the history has, as far as it was seen

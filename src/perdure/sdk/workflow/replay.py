@@ -63,6 +63,8 @@ class HistoryReader:
     news: what no completed workflow task was told yet.
     """
 
+    __slots__ = ("_bytes", "_counted", "_events", "_last", "_late", "_started", "news")
+
     def __init__(self) -> None:
         self.news: list[e.HistoryEvent] = []
         self._last = 0
