@@ -59,7 +59,8 @@ mix up, beside the event's id; it is no protection against anybody."""
 def blobs_in(history: bytes, private: bytes) -> Sequence[bytes]:
     """The digests of the blobs that a row names. Text that only looks like a reference counts as one: it keeps a blob
     longer, and does no harm."""
-    if _mark not in history and _mark not in private:
+    # Not `in`: Python tries the bytes as a number first, and makes an exception of it.
+    if history.find(_mark) < 0 and private.find(_mark) < 0:
         return ()
     found = {*_blob.findall(history), *_blob.findall(private)}
     return sorted(bytes.fromhex(digest.decode()) for digest in found)

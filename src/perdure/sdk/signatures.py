@@ -102,6 +102,9 @@ class Signature:
     def decode(self, payloads: Payloads) -> tuple[list[object], dict[str, object]]:
         """Payloads as (args, kwargs), of the hinted types. Raises DecodeError naming parameter and field."""
         types = self._types or self._read_types()
+        if len(payloads) == 1 and payloads[0].metadata is None and self._required <= 1 <= self._most:
+            slot = types.positional[0]  # the commonest, without a loop
+            return [slot.codec.decode(payloads[0], slot.where)], {}
         args: list[object] = []
         kwargs: dict[str, object] = {}
         for payload in payloads:

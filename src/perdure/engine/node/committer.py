@@ -171,7 +171,7 @@ class Committer:
         history, private = join_events(row.encoded), encode_private(row.private)
         live.journal_bytes += len(history) + len(private)
         snapshot = None
-        if live.journal_bytes > max(SNAPSHOT_MINIMUM, live.snapshot_bytes):
+        if live.journal_bytes > SNAPSHOT_MINIMUM and live.journal_bytes > live.snapshot_bytes:
             snapshot = encode_state(state)
             live.snapshot_bytes, live.journal_bytes = len(snapshot), 0
         wake_at = self._leave_to_home(live, row, now) if self._peers.elsewhere(live.home) else self._wake_at(live, now)

@@ -43,7 +43,8 @@ class AttachedWorker:
     @property
     def room(self) -> int:
         """How many more attempts it takes."""
-        return 0 if self.leaving else max(0, self.hello.activity_slots - len(self.held))
+        free = self.hello.activity_slots - len(self.held)
+        return free if free > 0 and not self.leaving else 0
 
     def has(self, key: QueueKey) -> bool:
         """Whether it has the code for a queue's tasks."""

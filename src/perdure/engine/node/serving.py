@@ -84,13 +84,14 @@ class Serving:
 
     def make_ready(self, live: Live) -> None:
         """An execution has something to do in this turn or the next."""
-        if not live.known and not live.loading and probably_first(live.inbox[0].input):
+        if not live.known:
+            if live.loading or not probably_first(live.inbox[0].input):
+                self._node.loader.need(live)
+                return
             # Most ids are new, so it isn't read: if there is a run, the store refuses this one, and it is
             # decided again from what is stored.
             live.known = True
-        if not live.known:
-            self._node.loader.need(live)
-        elif not live.ready:
+        if not live.ready:
             live.ready = True
             self._ready.append(live)
             if not self._turn_scheduled:
@@ -121,7 +122,7 @@ class Serving:
             if not live.gone:
                 if live.queries:
                     self.queries.flush(live)
-                if live.pending is None:
+                if live.row is None and live.flight is None:
                     self.rest(live)
 
     # --- Deciding ---------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from perdure.engine.storage.schema import KIND_CODES, STATUS_CODES
 from perdure.ids import shard_of
 
 _encode = msgspec.msgpack.encode
+_blob = bytearray
+"""How bytes go to SQLite: Python asks for each `bytes` whether it has an adapter, which takes longer than a copy."""
 
 
 def write(connection: sqlite3.Connection, group: Sequence[Write], now: int, next_run: int) -> tuple[list[Verdict], int]:
@@ -144,9 +146,9 @@ class Batch:
         else:
             self._wakes.append((run, write.version, write.commit_id, status, write.running, write.wake_at))
         if write.snapshot is None:
-            self._journal.append((run, write.version, write.history, write.private))
+            self._journal.append((run, write.version, _blob(write.history), _blob(write.private)))
         else:
-            self._journal.append((run, write.version, write.history, b""))
+            self._journal.append((run, write.version, _blob(write.history), _blob()))
             self._snapshots.append((run, write.version, write.snapshot))
         if write.blobs:
             self._blobs += [(run, digest) for digest in write.blobs]

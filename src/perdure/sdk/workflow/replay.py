@@ -101,7 +101,8 @@ class HistoryReader:
                 # The run was reset to this task, and what it draws now is new; perhaps once more.
                 again = bool(self.news) and type(self.news[0]) is e.WorkflowTaskFailed
                 self.news[0 : int(again)] = [event]
-        self._last = max(self._last, events[-1].id)
+        if (last := events[-1].id) > self._last:
+            self._last = last
         self._events = ()
 
     def _task(self, completed: e.WorkflowTaskCompleted, asked: Sequence[e.HistoryEvent]) -> RecordedTask:

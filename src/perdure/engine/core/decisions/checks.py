@@ -46,11 +46,15 @@ def check(state: State, commands: Sequence[c.Command]) -> Failure | None:
 def _too_many(state: State, commands: Sequence[c.Command]) -> str:
     if len(commands) > MAX_COMMANDS:
         return f"{len(commands)} commands at once; limits.MAX_COMMANDS is {MAX_COMMANDS}"
+    count = len(commands)
     sent = len(state.signals_sent) + len(state.cancels_sent)
     children = len(state.children) + len(state.inherited)
-    limits = MAX_PENDING_ACTIVITIES, MAX_PENDING_TIMERS, MAX_PENDING_CHILDREN, MAX_PENDING_MESSAGES
-    room = min(limits) - len(commands)
-    if len(state.activities) <= room and len(state.timers) <= room and children <= room and sent <= room:
+    if (
+        len(state.activities) + count <= MAX_PENDING_ACTIVITIES
+        and len(state.timers) + count <= MAX_PENDING_TIMERS
+        and children + count <= MAX_PENDING_CHILDREN
+        and sent + count <= MAX_PENDING_MESSAGES
+    ):
         return ""  # as nearly always, whatever the commands are
     counts = Counter[type](map(type, commands))
     counts[c.SignalExternalWorkflow] += counts[c.RequestCancelExternalWorkflow]

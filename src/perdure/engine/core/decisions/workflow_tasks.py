@@ -44,7 +44,7 @@ def take(execution: Execution, worker: str, now: int, build_id: str = "", given:
     if task is None or execution.taken is not None or task.next_attempt_at or state.held or state.paused:
         return False
     execution.taken = Position(state.last_event_id, state.digest)
-    execution.taken_at = max(now, state.last_time)
+    execution.taken_at = max(state.last_time, now)
     execution.taken_by, execution.build_id, execution.given = worker, build_id, given
     return True
 
@@ -143,7 +143,8 @@ def hold_run(tx: Transition) -> None:
 def start_event(tx: Transition, task: OpenTask) -> int:
     """Write the started event (and, for a later attempt, the scheduled one); its id."""
     execution = tx.execution
-    tx.now = max(tx.now, execution.taken_at)  # the clock may have been set back since
+    if execution.taken_at > tx.now:  # the clock was set back since
+        tx.now = execution.taken_at
     scheduled = task.scheduled_event_id
     if task.attempt > 1:
         scheduled = tx.next_id
