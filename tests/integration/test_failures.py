@@ -198,8 +198,11 @@ async def test_application_errors_say_how_they_are_retried(client: Client) -> No
 
     Outside.reset()
     with pytest.raises(ApplicationError, match="never again") as caught:
-        await client.run(told_workflow())
+        await client.run(told_workflow(), id="told")
     assert (caught.value.type, caught.value.details, Outside.attempts) == ("Final", ({"a": 1},), 2)
+    found = await client.get("told").describe()
+    assert (found.status, found.failure) == ("Failed", "Final: never again")
+    assert (found.failure_location or "").startswith(f"{__file__}:")
 
 
 async def test_a_hold_waits_for_a_release(engine: Engine) -> None:

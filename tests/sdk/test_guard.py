@@ -11,6 +11,8 @@ import os
 import queue
 import random
 import secrets
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -73,6 +75,12 @@ REFUSED: list[tuple[Callable[[], object], str, str]] = [
     (lambda: random.SystemRandom().random(), "randomness", "uuid.uuid4()"),
     (lambda: uuid.uuid1(), "uuid1()", "uuid.uuid4()"),
     (lambda: os.putenv("A", "b"), "environment", "activity"),
+    (lambda: select.select([], [], [], 0), "waiting for files and sockets", "activity"),
+    (lambda: select.poll(), "waiting for files and sockets", "activity"),
+    (lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN), "the process's signals", "activity"),
+    (lambda: signal.setitimer(signal.ITIMER_REAL, 0), "the process's signals", "activity"),
+    (lambda: os.waitpid(-1, os.WNOHANG), "waiting for a process", "activity"),
+    (lambda: os.wait(), "waiting for a process", "activity"),
 ]  # fmt: skip
 
 

@@ -314,6 +314,52 @@ def test_continue_as_new_passes_a_handler_of_exceptions() -> None:
     assert kinds(Scenario(counter, 1).do()) == ["ContinueAsNew"]
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_continue_as_new_ends_a_task_group_and_the_run(deep: bool) -> None:
+    @workflow
+    async def counter(n: int) -> None:
+        async def go_on() -> None:
+            workflow.continue_as_new(counter(n + 1))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(60))
+            await asyncio.sleep(1)
+            if not deep:
+                await go_on()
+            async with asyncio.TaskGroup() as inner:
+                inner.create_task(go_on())
+
+    scenario = Scenario(counter, 1)
+    scenario.do()
+    scenario.fire()
+    assert kinds(scenario.do()) == ["CancelTimer", "ContinueAsNew"]
+    check_replay(scenario)
+
+
+def test_a_group_that_also_holds_something_else_is_what_it_is() -> None:
+    @workflow
+    async def counter(n: int) -> None:
+        async def go_on() -> None:
+            workflow.continue_as_new(counter(n + 1))
+
+        async def fail() -> None:
+            raise ZeroDivisionError
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(go_on())
+            group.create_task(fail())
+
+    assert "BaseExceptionGroup" in Scenario(counter, 1).broken().type
+
+
+def test_the_result_of_what_is_not_done_yet() -> None:
+    @workflow
+    async def hasty() -> object:
+        return fetch.start("work").result()
+
+    assert Scenario(hasty).broken().message.endswith("`await` what is not done yet, rather than ask it for its result")
+
+
 # --- Cancellation ---------------------------------------------------------------------------------------
 def test_a_cancelled_workflow() -> None:
     @workflow

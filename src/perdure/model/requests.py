@@ -155,7 +155,7 @@ class Description(Struct, frozen=True, gc=False):
     activities, timers: cut where there are many; pending_activities and pending_timers say how many there are.
     start_at: when a delayed start begins, until it has.
 
-    unserved: why tasks that wait are not begun, where that is for want of a worker.
+    unserved: why tasks that wait are not begun, where that is for want of a worker. failure: why it has not completed.
     """
 
     workflow_id: str
@@ -184,6 +184,7 @@ class Description(Struct, frozen=True, gc=False):
     attempt: int = 1
     start_at: int = 0
     scheduled_by: ScheduleRef | None = None
+    failure: Failure | None = None
 
 
 class ListedWorkflow(Struct, frozen=True, gc=False):

@@ -81,6 +81,7 @@ def describe(execution: Execution) -> Description:
         attempt=started.attempt,
         start_at=state.start_at,
         scheduled_by=started.scheduled_by,
+        failure=state.failure,
     )
 
 

@@ -112,6 +112,10 @@ class WorkflowDescription(Struct, frozen=True, kw_only=True):
     status: Status
     start_time: datetime
     close_time: datetime | None
+    failure: str | None
+    """Why it is closed, where it has not completed, as "type: message"."""
+    failure_location: str | None
+    """The last line of the user's code in the failure's traceback, as "file:line"."""
     history_length: int
     history_bytes: int
     activities: tuple[ActivityDescription, ...]
@@ -157,6 +161,8 @@ def describe(reply: Description) -> WorkflowDescription:
         status=reply.status,
         start_time=to_datetime(reply.start_time),
         close_time=moment_or_none(reply.close_time),
+        failure=_text(reply.failure),
+        failure_location=_location(reply.failure),
         history_length=reply.history_events,
         history_bytes=reply.history_bytes,
         activities=tuple([_activity(each) for each in reply.activities]),
@@ -246,13 +252,17 @@ def _workflow_task(info: WorkflowTaskInfo) -> WorkflowTaskDescription:
         scheduled_time=to_datetime(info.scheduled_at),
         next_attempt_time=moment_or_none(info.next_attempt_at),
         failure=_text(failure),
-        location=(failure.location or None) if failure is not None else None,
+        location=_location(failure),
         traceback=(failure.story or None) if failure is not None else None,
     )
 
 
 def _text(failure: Failure | None) -> str | None:
     return None if failure is None else failure.text
+
+
+def _location(failure: Failure | None) -> str | None:
+    return (failure.location or None) if failure is not None else None
 
 
 def _value(payload: Payload, what: str) -> object:

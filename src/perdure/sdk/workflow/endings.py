@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from asyncio import Future
+from asyncio import Future, InvalidStateError
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
 
 from msgspec.structs import replace
 
@@ -26,6 +26,8 @@ from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask
 from perdure.sdk.workflow.plain import run_plain
 
+_AWAIT: Final = "`await` what is not done yet, rather than ask it for its result"
+
 
 class ContinueAsNewRequested(BaseException):
     """Ends the code of a run that goes on as a new one. Not an Exception: no `except` should swallow it."""
@@ -33,6 +35,16 @@ class ContinueAsNewRequested(BaseException):
     def __init__(self, command: Callable[[], ContinueAsNew]) -> None:
         super().__init__("workflow.continue_as_new() must end the workflow's run, or one of its handlers")
         self.command = command
+
+
+def told_end(error: BaseException) -> BaseException:
+    """What an exception says of the run's end: in a group, such as a TaskGroup raises, `continue_as_new` stands for all
+    of it where it is all there is."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    ends = [told_end(each) for each in group.exceptions]
+    return ends[0] if all(isinstance(end, ContinueAsNewRequested) for end in ends) else group
 
 
 def continue_with(
@@ -74,7 +86,10 @@ def is_failure(
 
 
 def located(failure: Failure, error: BaseException, definition: WorkflowDefinition | None) -> Failure:
-    """A bug that no line of the code has raised, such as a result that can't be stored, with a line to look at."""
+    """A bug, with what helps to mend it: a line to look at, where no line of the code has raised it (such as a result
+    that can't be stored); and what to do, where asyncio says little."""
+    if type(error) is InvalidStateError and not failure.message.endswith(_AWAIT):
+        failure = replace(failure, message=f"{failure.message.removesuffix('.')}: {_AWAIT}")
     if failure.location or definition is None:
         return failure
     code = definition.code

@@ -16,6 +16,8 @@ import linecache
 import logging
 import os
 import random
+import select
+import signal
 import sys
 import threading
 import time
@@ -96,6 +98,14 @@ def install() -> None:
     replace(uuid, "uuid1", _refusing(uuid.uuid1, "uuid1()", "Use uuid.uuid4(), which repeats"))
     replace(threading.Thread, "start", _refusing(threading.Thread.start, "starting a thread", _THREAD))
     replace(threading.Thread, "join", _refusing(threading.Thread.join, "waiting for a thread", _THREAD))
+    for owner, names, what in (
+        (signal, ("alarm", "pause", "set_wakeup_fd", "setitimer", "sigwait", "signal"), "the process's signals"),
+        (os, ("wait", "wait3", "wait4", "waitid", "waitpid"), "waiting for a process"),
+        (select, ("poll", "select"), "waiting for files and sockets"),
+    ):
+        for name in names:
+            if hasattr(owner, name):  # some systems lack some
+                replace(owner, name, _refusing(getattr(owner, name), what, _ACTIVITY))
     # What waits for other threads in Python's own code, such as queue.Queue.get and concurrent futures, does so by it.
     replace(threading.Condition, "wait", _refusing(threading.Condition.wait, "waiting for another thread", _WAIT))
 

@@ -68,6 +68,7 @@ from perdure.sdk.workflow.endings import (
     located,
     main_code,
     tear_down,
+    told_end,
 )
 from perdure.sdk.workflow.entities import Entity, Memory, is_continued
 from perdure.sdk.workflow.facts import info_of
@@ -420,6 +421,7 @@ class WorkflowRun(Asking):
 
     def end_with(self, error: BaseException) -> None:
         """The code has raised: end the run with it where it is an outcome; raise it where it is a bug."""
+        error = told_end(error)
         if isinstance(error, ContinueAsNewRequested):
             closing: Command = error.command()
             if self._closing is None:
