@@ -152,6 +152,29 @@ def test_eviction_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.records == []
 
 
+def test_what_is_evicted_is_gone_without_the_garbage_collector() -> None:
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    @workflow
+    async def held() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await fetch("a")
+        await asyncio.sleep(60)
+
+    gc.collect()
+    gc.disable()
+    try:
+        scenario = Scenario(held)
+        scenario.do()
+        scenario.complete()
+        scenario.do()
+        scenario.run.evict()
+        del scenario
+        assert loops[0]() is None
+    finally:
+        gc.enable()
+
+
 def test_a_task_that_will_not_end_does_not_hold_up_eviction(caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
 

@@ -183,6 +183,11 @@ class Locals:
         self.unwanted += self.pending
         self.pending.clear()
 
+    def release(self) -> None:
+        """Let go of what leads back to the run, which is out of memory."""
+        self.pending.clear()
+        self._move_time = _too_late
+
     # --- Outcomes ---------------------------------------------------------------------------------------
     def happened(self, seq: int, outcome: LocalOutcome, time: int, resolver: ExceptionResolver) -> bool:
         """One has an outcome; whether anybody waits for that."""
@@ -286,3 +291,7 @@ def _digest(payloads: Payloads) -> int:
     for payload in payloads:
         digest = zlib.crc32(payload.data, digest)
     return digest
+
+
+def _too_late(_: int) -> None:
+    """The workflow's time does not move any more."""

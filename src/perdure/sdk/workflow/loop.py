@@ -56,6 +56,9 @@ class _NoHost:
         """Nothing is left to be cancelled."""
 
 
+_NO_HOST: Final = _NoHost()
+
+
 class LoopHandle(asyncio.Handle):
     """A callback that is ready to run."""
 
@@ -274,7 +277,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Let go of all that leads back here, so that the end of the run leaves nothing to the garbage collector."""
         self._ready.clear()
         self._tasks.clear()
-        self._host = _NoHost()
+        self._host = _NO_HOST
 
     def fire(self, timer: LoopTimer) -> None:
         """A timer's time has come."""

@@ -268,7 +268,7 @@ class WorkflowRun(Asking):
                     tear_down(self._loop)
         finally:
             self._ledger.release()
-            self.locals.pending.clear()
+            self.locals.release()
             self._messages = self._main = self._sent = self._entity = self._target = None
 
     def take_log_records(self) -> list[logging.LogRecord]:
