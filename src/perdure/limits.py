@@ -248,6 +248,13 @@ MAX_GROUP: Final = 1_000
 SPECULATION_WAIT: Final = 5 * MILLISECOND
 """How long an input waits for its workflow task to be answered, so that both go into one commit."""
 
+COLLECTOR_REST: Final = 250 * MILLISECOND
+"""How long the garbage collector rests at most while the engine is busy: cycles of the program's own wait for it. Each
+collection takes about a millisecond then."""
+
+COLLECTOR_RESTS_ABOVE: Final = 16
+"""Transitions on their way to the disk with which it also rests between turns: with fewer there is little to see."""
+
 MAX_UNCOMMITTED: Final = 20_000
 """Transitions in memory that are not on disk yet. While the store is down no more are taken; callers get
 a retryable 'unavailable'."""

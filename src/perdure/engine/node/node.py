@@ -143,6 +143,7 @@ class Node:
             idle.cancel()
         await self._cancel(self._tasks)
         self.serving.offers.stop()
+        self.serving.collector.stop()
         self._abandon()
         await self.store.close()
 

@@ -28,7 +28,7 @@ from perdure.engine.node.live import Live, Work, heartbeats_of, settle
 from perdure.engine.node.offers import Offers
 from perdure.engine.node.queries import Queries
 from perdure.engine.node.resets import ResetRun, begin_again
-from perdure.engine.node.resting import collector_rests
+from perdure.engine.node.resting import Collector
 from perdure.engine.node.waiting import Waiting, far_enough
 from perdure.engine.storage.api import BacklogItem, ChainKey, QueueKey, RunKey
 from perdure.errors import NotFound, PerdureError, WorkflowAlreadyStarted
@@ -63,6 +63,7 @@ class Serving:
         self.clock, self.ids, self.dispatcher, self.retention = node.clock, node.ids, node.dispatcher, node.retention
         self.peers = node.peers
         self.loop = asyncio.get_running_loop()
+        self.collector = Collector(self.loop)
         self.dirty = node.committer.add
         self.lives: OrderedDict[ChainKey, Live] = OrderedDict()
         self.older: dict[tuple[ChainKey, str], Live] = {}
@@ -101,10 +102,11 @@ class Serving:
     def turn(self) -> None:
         """Serve the executions that are ready, and those that become so meanwhile, as far as a turn goes."""
         self._turn_scheduled = True  # what becomes ready below is served below
+        self.collector.turn_begins()
         try:
-            with collector_rests():
-                self._serve()
+            self._serve()
         finally:
+            self.collector.turn_ends(self._node.committer.uncommitted)
             self._turn_scheduled = False
             if self._ready:
                 self.nudge()
@@ -210,10 +212,6 @@ class Serving:
     def offer_workflow_task(self, live: Live, _: fx.OfferWorkflowTask | Work) -> None:
         """The code has something to do."""
         self.offers.workflow_task(live)
-
-    def evict_copy(self, live: Live, _: fx.EvictCopy) -> None:
-        """The worker's copy is of no use."""
-        self.offers.evict_copy(live)
 
     def delete_run(self, live: Live, _: fx.DeleteRun) -> None:
         """Its retention is over."""
@@ -592,7 +590,7 @@ AFTERWARDS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
 
 AT_ONCE: Final[dict[type[Any], Callable[[Serving, Live, Any], None]]] = {
     fx.OfferWorkflowTask: Serving.offer_workflow_task,
-    fx.EvictCopy: Serving.evict_copy,
+    fx.EvictCopy: lambda serving, live, _: serving.offers.evict_copy(live),
     fx.ContinueRun: continue_run,
     fx.DeleteRun: Serving.delete_run,
 }

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, Final, cast
 
 from perdure.clock import SECOND
+from perdure.engine.node import resting
 from perdure.engine.node.cluster.cluster import Cluster
 from perdure.engine.node.cluster.members import StoreClock
 from perdure.engine.node.node import Node
@@ -162,6 +163,7 @@ def bury(processes: Iterable[Process], loops: Iterable[SimulatedLoop] = ()) -> N
         for task in asyncio.all_tasks(loop):
             _close(task)
         loop.close()
+    resting.wake()  # a process takes its collector along
 
 
 def _close(task: asyncio.Task[Any]) -> None:
