@@ -97,16 +97,18 @@ class Committer:
             await self._work.wait()
             self._resting = False
             self._work.clear()
-            group = self._gather()
-            if not group:
-                if not self._dirty:
-                    self._idle.set()
-                continue
-            await self._write(group)
-            if self._dirty:
-                self._work.set()
-            else:
+            wrote = await self._round()
+            if not self._dirty:
                 self._idle.set()
+            elif wrote:
+                self._work.set()
+
+    async def _round(self) -> bool:
+        """Write what can be written now; whether there was anything. Afterwards nothing of it is held on to."""
+        group = self._gather()
+        if group:
+            await self._write(group)
+        return bool(group)
 
     # --- What is written --------------------------------------------------------------------------------
     def _gather(self) -> Group:
