@@ -7,6 +7,7 @@ the results file as they come; the report is over the whole file, so an interrup
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import platform
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import perdure
 from bench import database, machine, report, results
 from bench.options import add_sizes
 from tools.postgres import binaries
@@ -106,6 +108,7 @@ def main() -> None:
         if not chosen.append:
             chosen.out.unlink(missing_ok=True)
         print(machine_facts(), flush=True)
+        compileall.compile_dir(Path(perdure.__file__).parent, quiet=1)  # as pip does it for the peers
         if chosen.store == "postgresql":
             os.environ[database.PROGRAMS] = str(next(iter(binaries().values())))
             jobs = [*OURS_ON_POSTGRESQL, *(PEERS_ON_POSTGRESQL if chosen.peers else ())]
