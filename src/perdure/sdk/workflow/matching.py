@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Hashable, Sequence
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, Protocol
 
 from perdure.clock import SECOND
@@ -270,4 +271,4 @@ RECORDS: Final[dict[type[Any], type[Any]]] = {
 
 def in_order(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent]) -> bool:
     """Whether the events are of the commands' types, in order: enough for commands that were just sent."""
-    return [RECORDS.get(type(command)) for command, _, _ in issued] == [type(event) for event in recorded]
+    return [*map(RECORDS.get, map(type, map(itemgetter(0), issued)))] == [*map(type, recorded)]

@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, ClassVar, Final, NoReturn, cast
 
 from msgspec.structs import replace
@@ -214,7 +215,7 @@ class WorkflowRun(Asking):
             failure = located(failure_of(error), error, getattr(self, "_definition", None))
             return WorkflowTaskFailure(self.ref, task.attempt, task.position, failure, task.given)
         self.position = task.position
-        commands, exceptions, logs = tuple([command for command, _, _ in issued]), self._resolver.take(), self._logger
+        commands, exceptions, logs = tuple(map(itemgetter(0), issued)), self._resolver.take(), self._logger
         return WorkflowTaskCompletion(
             self.ref, task.attempt, task.position, commands, PYTHON, flags.CURRENT, exceptions, bool(logs.records),
             task.given, more and not self.closed,

@@ -99,11 +99,11 @@ def complete(tx: Transition, message: WorkflowTaskCompletion) -> None:
             message.exceptions,
         )
     )
-    completed = state.last_event_id
+    completed, before = state.last_event_id, len(tx.events)
     for command in message.commands:
         COMMANDS[type(command)](tx, command, completed)
     if state.status == "Running":
-        offer_scheduled(tx)
+        offer_scheduled(tx, before)
         settle(tx)
         if message.more:
             tx.schedule_task()
@@ -111,9 +111,9 @@ def complete(tx: Transition, message: WorkflowTaskCompletion) -> None:
         execution.taken = None
 
 
-def offer_scheduled(tx: Transition) -> None:
-    """Offer the activities that the code asked for, and did not cancel in the same breath."""
-    for event in tx.events:
+def offer_scheduled(tx: Transition, before: int) -> None:
+    """Offer the activities that the code asked for, after so many events, and did not cancel in the same breath."""
+    for event in tx.events[before:]:
         if type(event) is e.ActivityTaskScheduled:
             activity = tx.state.activities.get(event.id)
             if activity is not None:
