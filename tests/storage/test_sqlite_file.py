@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from perdure.engine.storage.schema import VERSION
+from perdure.engine.storage.api import ChainKey, RunKey
+from perdure.engine.storage.schema import APPLICATION_ID, MIGRATIONS, VERSION
 from perdure.engine.storage.sqlite import SqliteStore
 from perdure.errors import (
     StoreCorrupt,
@@ -32,8 +33,9 @@ from perdure.errors import (
     StoreTooNew,
     Unavailable,
 )
+from perdure.ids import shard_of
 from tests.storage import processes
-from tests.storage.make import NOW, follow, ids, put, seen, start
+from tests.storage.make import NAMESPACE, NOW, follow, ids, put, seen, start
 
 NOBODY = 65534
 
@@ -232,6 +234,27 @@ async def test_a_file_of_a_later_version(path: Path) -> None:
         other.execute(f"PRAGMA user_version = {VERSION + 1}")
     with pytest.raises(StoreTooNew, match=f"of version {VERSION + 1}; .* up to {VERSION}: upgrade Perdure"):
         await SqliteStore(path).open(NOW)
+
+
+@pytest.mark.parametrize("version", range(1, VERSION))
+async def test_a_file_of_an_earlier_version_is_brought_up_to_date(path: Path, version: int) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        for statement in [statement for migration in MIGRATIONS[:version] for statement in migration]:
+            other.execute(statement)
+        run = (1, shard_of(NAMESPACE, "old"), NAMESPACE, "old", 1, "run-1", 1, "commit-1", 0, 0, 0)
+        other.execute(f"INSERT INTO execution VALUES ({', '.join('?' * len(run))})", run)
+        other.execute("INSERT INTO journal VALUES (1, 1, x'', x'')")
+        other.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        other.execute(f"PRAGMA user_version = {version}")
+        other.commit()
+    store = SqliteStore(path)
+    await store.open(NOW)
+    (old,) = await store.load([ChainKey(NAMESPACE, "old")])
+    assert old is not None and (old.key, old.run_id, old.version) == (RunKey(NAMESPACE, "old", 1), "run-1", 1)
+    assert await put(store, seen(start("new")), start("old")) == ["taken", "stale"]
+    await store.close()
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA user_version").fetchone() == (VERSION,)
 
 
 async def test_a_file_without_its_version(path: Path) -> None:

@@ -226,7 +226,7 @@ PLANS = {
     "WorkflowType = 'a'": "v USING INDEX visibility_start (namespace=? AND start_time<?)",
     "TaskQueue = 'a' AND ExecutionStatus = 'Running'": "v USING INDEX visibility_open (namespace=? AND start_time<?)",
     "env = 'test' AND ExecutionStatus = 'Failed'": "d USING COVERING INDEX attribute_value (namespace=? AND name=?",
-    "WorkflowId = 'a'": "e USING INDEX execution_key (shard=? AND namespace=? AND workflow_id=?)",
+    "WorkflowId = 'a'": "e USING INDEX execution_key (namespace=? AND workflow_id=?)",
 }
 
 

@@ -81,6 +81,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             run INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (run, digest)) WITHOUT ROWID""",
         """CREATE INDEX blob_reference_digest ON blob_reference (digest)""",
     ),
+    (
+        # Without the shard, which would scatter ids that are alike over all of the tree.
+        """DROP INDEX execution_key""",
+        """CREATE UNIQUE INDEX execution_key ON execution (namespace, workflow_id, run_no)""",
+    ),
 )
 """What makes each version from the one before it. They are only ever added to."""
 

@@ -234,11 +234,11 @@ class SqliteStore:
     # --- Reading ----------------------------------------------------------------------------------------
     async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:
         with self._snapshot() as reader:
-            return [_stored(reader, chain, statements.LATEST_RUN, _chain(chain)) for chain in chains]
+            return [_stored(reader, chain, statements.LATEST_RUN, chain) for chain in chains]
 
     async def load_run(self, chain: ChainKey, run_id: str) -> StoredRun | None:
         with self._snapshot() as reader:
-            return _stored(reader, chain, statements.RUN_BY_ID, (*_chain(chain), run_id))
+            return _stored(reader, chain, statements.RUN_BY_ID, (*chain, run_id))
 
     async def versions(self, runs: Sequence[RunKey]) -> Sequence[int]:
         return [version for version, _ in self._commits(runs)]
@@ -257,7 +257,7 @@ class SqliteStore:
     def _commits(self, runs: Sequence[RunKey]) -> list[tuple[int, str]]:
         """The version of each run, and which attempt to commit brought it there; 0 where there is no run."""
         found = [(0, "")] * len(runs)
-        rows = [(place, *_run(run)) for place, run in enumerate(runs)]
+        rows = [(place, *run) for place, run in enumerate(runs)]
         with self._snapshot() as reader:
             for place, version, commit_id in statements.COMMITS.fetch(reader, rows):
                 found[place] = version, commit_id
@@ -267,7 +267,7 @@ class SqliteStore:
         rows: list[tuple[int, bytes]] = []
         size = 0
         with self._snapshot() as reader:
-            for version, history in reader.execute(statements.HISTORY_AFTER, (*_run(run), after)):
+            for version, history in reader.execute(statements.HISTORY_AFTER, (*run, after)):
                 if rows and size >= limit_bytes:
                     return JournalPage(rows, rows[-1][0])
                 rows.append((version, history))
@@ -293,7 +293,7 @@ class SqliteStore:
         ]
 
     async def running(self, after: RunKey | None, limit: int) -> Sequence[RunKey]:
-        place = (-1, "", "", 0) if after is None else _run(after)
+        place = (-1, "", "", 0) if after is None else (shard_of(*after.chain), *after)
         with self._snapshot() as reader:
             return [RunKey(*row) for row in statements.RUNNING.fetch(reader, (*place, limit))]
 
@@ -357,14 +357,6 @@ def _roll_back(writer: sqlite3.Connection) -> None:
     if writer.in_transaction:  # some errors have rolled back already
         with suppress(sqlite3.Error):
             writer.execute("ROLLBACK")
-
-
-def _chain(chain: ChainKey) -> tuple[int, str, str]:
-    return shard_of(chain.namespace, chain.workflow_id), chain.namespace, chain.workflow_id
-
-
-def _run(run: RunKey) -> tuple[int, str, str, int]:
-    return shard_of(run.namespace, run.workflow_id), run.namespace, run.workflow_id, run.run_no
 
 
 def _stored(

@@ -10,7 +10,6 @@ from perdure.engine.storage import filter as list_filter
 from perdure.engine.storage import listing
 from perdure.engine.storage.listing import Position, kind_of
 from perdure.engine.storage.schema import STATUS_CODES, STATUSES
-from perdure.ids import shard_of
 from perdure.model.requests import ListedWorkflow
 
 _DIALECT = list_filter.Dialect(
@@ -70,8 +69,7 @@ def _statement(
     attributes = [one for one in equalities if one.custom]
     if ids:
         source = _BY_WORKFLOW_ID
-        shard = shard_of(namespace, str(ids[0].values[0]))
-        where = [f"e.shard = {sql.bind(shard)} AND e.namespace = {sql.bind(namespace)}"]
+        where = [f"e.namespace = {sql.bind(namespace)}"]
     elif attributes:
         source, start = _BY_ATTRIBUTE, "d.start_time"
         wanted = attributes[0].values[0]

@@ -36,8 +36,7 @@ def write(connection: sqlite3.Connection, group: Sequence[Write], now: int, next
         A verdict for each write, and the next number.
     """
     views = admission.views_of(group)
-    shards = {chain: shard_of(*chain) for chain in views}
-    runs = _read(connection, group, now, views, shards)
+    runs = _read(connection, group, now, views)
     verdicts = admission.verdicts(group, views)
     batch = Batch(runs, next_run)
     for position, verdict in enumerate(verdicts):
@@ -45,7 +44,7 @@ def write(connection: sqlite3.Connection, group: Sequence[Write], now: int, next
             one = group[position]
             if one.key in batch.keys:
                 batch.flush(connection)  # statements over many rows need each run once
-            batch.add(one, shards[one.key[:2]])
+            batch.add(one)
     batch.flush(connection)
     return verdicts, batch.next_run
 
@@ -62,19 +61,18 @@ def _read(
     group: Sequence[Write],
     now: int,
     views: dict[ChainTuple, ChainView],
-    shards: dict[ChainTuple, int],
 ) -> dict[RunKey, int]:
     """Fill the views; the numbers of the runs that exist."""
-    existing: list[tuple[int, int, str, str, int]] = []
-    new: list[tuple[int, int, str, str]] = []
+    existing: list[tuple[int, str, str, int]] = []
+    new: list[tuple[int, str, str]] = []
     dedup: list[tuple[int, bytes, int]] = []
     request_ids: list[tuple[ChainTuple, str]] = []
     for position, (key, _, expected, *_) in enumerate(group):
         chain = key[:2]
         if expected:
-            existing.append((position, shards[chain], *chain, key.run_no))
+            existing.append((position, *chain, key.run_no))
         else:
-            new.append((position, shards[chain], *chain))
+            new.append((position, *chain))
         for request_id, _ in group[position].dedup:
             dedup.append((len(request_ids), dedup_key(chain, request_id), now))
             request_ids.append((chain, request_id))
@@ -119,7 +117,7 @@ class Batch:
         self._deleted: list[tuple[int]] = []
         self._blobs: list[tuple[int, bytes]] = []
 
-    def add(self, write: Write, shard: int) -> None:
+    def add(self, write: Write) -> None:
         """Take the rows of a write that was taken."""
         key = write.key
         self.keys.add(key)
@@ -139,7 +137,7 @@ class Batch:
         if run is None:
             run = self._runs[key] = self.next_run
             self.next_run += 1
-            ids = (run, shard, *key, write.run_id)
+            ids = (run, shard_of(*chain), *key, write.run_id)
             self._inserts.append((*ids, write.version, write.commit_id, status, write.wake_at or 0, write.running))
         elif write.wake_at is None:
             self._updates.append((run, write.version, write.commit_id, status, write.running))

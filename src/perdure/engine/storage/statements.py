@@ -14,17 +14,16 @@ FIND_RUNS = BulkQuery(
     list[tuple[int, int, int]],
     "w.column1, e.run, e.version",
     """FROM (VALUES {rows}) AS w CROSS JOIN execution AS e
-        ON e.shard = w.column2 AND e.namespace = w.column3 AND e.workflow_id = w.column4 AND e.run_no = w.column5""",
-    _marks(5),
+        ON e.namespace = w.column2 AND e.workflow_id = w.column3 AND e.run_no = w.column4""",
+    _marks(4),
 )
 FIND_LATEST = BulkQuery(
     list[tuple[int, int, int]],
     "w.column1, e.run_no, e.status",
     """FROM (VALUES {rows}) AS w CROSS JOIN execution AS e
-        ON e.shard = w.column2 AND e.namespace = w.column3 AND e.workflow_id = w.column4
-        AND e.run_no = (SELECT max(l.run_no) FROM execution AS l
-            WHERE l.shard = w.column2 AND l.namespace = w.column3 AND l.workflow_id = w.column4)""",
-    _marks(4),
+        ON e.namespace = w.column2 AND e.workflow_id = w.column3 AND e.run_no = (
+            SELECT max(l.run_no) FROM execution AS l WHERE l.namespace = w.column2 AND l.workflow_id = w.column3)""",
+    _marks(3),
 )
 FIND_TAKEN = BulkQuery(
     list[tuple[int]],
@@ -79,19 +78,19 @@ DELETE_BLOB = "DELETE FROM blob WHERE digest = ?"
 # --- Reading --------------------------------------------------------------------------------------------
 _STORED = """SELECT e.run, e.run_no, e.run_id, e.version, e.status, e.wake_at, e.running,
     s.state, coalesce(s.version, 0) FROM execution AS e LEFT JOIN snapshot AS s ON s.run = e.run
-    WHERE e.shard = ? AND e.namespace = ? AND e.workflow_id = ?"""
+    WHERE e.namespace = ? AND e.workflow_id = ?"""
 LATEST_RUN = f"{_STORED} ORDER BY e.run_no DESC LIMIT 1"
 RUN_BY_ID = f"{_STORED} AND e.run_id = ? ORDER BY e.run_no DESC LIMIT 1"
 JOURNAL_AFTER = "SELECT history, private FROM journal WHERE run = ? AND version > ? ORDER BY version"
 HISTORY_AFTER = """SELECT j.version, j.history FROM execution AS e CROSS JOIN journal AS j ON j.run = e.run
-    WHERE e.shard = ? AND e.namespace = ? AND e.workflow_id = ? AND e.run_no = ? AND j.version > ?
+    WHERE e.namespace = ? AND e.workflow_id = ? AND e.run_no = ? AND j.version > ?
     ORDER BY j.version"""
 COMMITS = BulkQuery(
     list[tuple[int, int, str]],
     "w.column1, e.version, e.commit_id",
     """FROM (VALUES {rows}) AS w CROSS JOIN execution AS e
-        ON e.shard = w.column2 AND e.namespace = w.column3 AND e.workflow_id = w.column4 AND e.run_no = w.column5""",
-    _marks(5),
+        ON e.namespace = w.column2 AND e.workflow_id = w.column3 AND e.run_no = w.column4""",
+    _marks(4),
 )
 DUE = Query(
     list[tuple[str, str, int, str, int]],
