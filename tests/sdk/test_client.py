@@ -36,6 +36,7 @@ from perdure.model.requests import Outcome, Started
 from perdure.model.retry import RetryPolicy as EnginePolicy
 from perdure.sdk.client.client import Client
 from perdure.sdk.client.handle import WorkflowHandle
+from perdure.sdk.client.starts import StartOptions
 from perdure.sdk.failures import failure_of
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.api import workflow
@@ -186,7 +187,18 @@ async def test_what_cannot_be_sent_is_refused_at_the_call() -> None:
         await untyped_client.start(provision)
     with pytest.raises(ValueError, match="execution_timeout"):
         await client.start(provision("p", []), execution_timeout="soon")
+    for nothing in (0, False, b""):  # what only looks as if none were given
+        with pytest.raises(TypeError, match="request_id"):
+            await untyped_client.start(provision("p", []), request_id=nothing)
     assert service.requests == []
+
+
+async def test_a_start_takes_all_of_its_options_and_names_them() -> None:
+    client, _ = client_of()
+    untyped_client: Any = client
+    with pytest.raises(TypeError, match="a start has no option 'queue'") as caught:
+        await untyped_client.start(provision("p", []), queue="eu")
+    assert str(caught.value).partition("it has ")[2].split(", ") == list(StartOptions.__annotations__)
 
 
 async def test_a_taken_id_is_told() -> None:

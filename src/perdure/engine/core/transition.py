@@ -36,11 +36,12 @@ class Transition:
     )  # fmt: skip
 
     def __init__(self, execution: Execution, now: int) -> None:
-        self.execution = execution
-        self.state: State = (state := execution.state)
+        state: State = execution.state
+        self.execution, self.state = execution, state
         self.next_id = state.last_event_id + 1  # of the next event
         # Workflow time never goes back, whatever the machine's clock does.
-        self.now = now if now > (last := state.last_time) else last
+        last = state.last_time
+        self.now = max(last, now)
         self.events: list[e.HistoryEvent] = []
         self.encoded: list[bytes] = []
         self.private: list[tuple[int, r.PrivateRecord]] = []

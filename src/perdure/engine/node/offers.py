@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
+from perdure.engine.core.decide import decide
 from perdure.engine.core.decisions.activities import start, waits
 from perdure.engine.core.decisions.workflow_tasks import take
 from perdure.engine.core.transition import Transition
@@ -62,12 +63,12 @@ class Offers:
             if worker is None:
                 self._backlog(live, key, offer.priority, offer.scheduled_event_id, offer.attempt)
             else:
-                self._start(tx, worker, offer.scheduled_event_id, offer.attempt)
+                start(tx, i.StartActivity(offer.scheduled_event_id, offer.attempt, worker.hello.instance))
+                self._take_slot(live, worker, offer.scheduled_event_id, offer.attempt)
 
-    def _start(self, tx: Transition, worker: AttachedWorker, scheduled_event_id: int, attempt: int) -> None:
-        """Start an attempt on a worker. Raises NotFound where it does not wait any more."""
-        start(tx, i.StartActivity(scheduled_event_id, attempt, worker.hello.instance))
-        worker.held[ActivityToken(tx.execution.ref, scheduled_event_id, attempt)] = self._serving.peers.silences
+    def _take_slot(self, live: Live, worker: AttachedWorker, scheduled_event_id: int, attempt: int) -> None:
+        """An attempt is started on a worker, which is to be given it."""
+        worker.held[ActivityToken(live.run.ref, scheduled_event_id, attempt)] = self._serving.peers.silences
 
     def unserved(self, live: Live) -> tuple[str, ...]:
         """Why tasks of a run that wait are not begun, where that is for want of a worker."""
@@ -131,9 +132,10 @@ class Offers:
             live.home = self._serving.peers.node  # its last home had no worker for it
             self.workflow_task(live)
         elif worker is not None:
-            tx = Transition(live.run, self._serving.clock.now())
-            self._start(tx, worker, item.scheduled_event_id, item.attempt)
-            self._serving.apply(live, Work(None, again=False), tx)
+            begin = i.StartActivity(item.scheduled_event_id, item.attempt, worker.hello.instance)
+            tx = decide(live.run, begin, self._serving.clock.now())
+            self._take_slot(live, worker, item.scheduled_event_id, item.attempt)
+            self._serving.apply(live, Work(begin, again=False), tx)
         self._dispatcher.served(key)
 
     def _waits(self, live: Live, item: BacklogItem) -> bool:

@@ -209,10 +209,6 @@ class Serving:
             else:
                 self._node.performing.perform(live, [effect])
 
-    def offer_workflow_task(self, live: Live, _: fx.OfferWorkflowTask | Work) -> None:
-        """The code has something to do."""
-        self.offers.workflow_task(live)
-
     def delete_run(self, live: Live, _: fx.DeleteRun) -> None:
         """Its retention is over."""
         row = live.next_row()
@@ -583,13 +579,14 @@ BEGINNINGS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
 
 AFTERWARDS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
     i.WakeUp: Serving.woken,
-    i.RetryWorkflowTask: Serving.offer_workflow_task,  # its home is gone, and it was in memory here
+    # Its home is gone, and it was in memory here.
+    i.RetryWorkflowTask: lambda serving, live, _: serving.offers.workflow_task(live),
     i.WorkersLost: Serving.depends,  # if what is under way is refused, another node may have begun more
 }
 """What follows some inputs, whatever was decided."""
 
 AT_ONCE: Final[dict[type[Any], Callable[[Serving, Live, Any], None]]] = {
-    fx.OfferWorkflowTask: Serving.offer_workflow_task,
+    fx.OfferWorkflowTask: lambda serving, live, _: serving.offers.workflow_task(live),
     fx.EvictCopy: lambda serving, live, _: serving.offers.evict_copy(live),
     fx.ContinueRun: continue_run,
     fx.DeleteRun: Serving.delete_run,

@@ -114,7 +114,7 @@ class Client(Schedules):
             PayloadTooLarge: an argument is over its limit.
             Unavailable: the engine could not be reached for an hour.
         """
-        if not options.get("request_id"):
+        if options.get("request_id") in (None, ""):
             options["request_id"] = self.ids.new_id()
         with self.room():
             request, definition = start_request(self, call, options)

@@ -207,4 +207,4 @@ _OPTIONS: Final[dict[str, Callable[[Any], object]]] = {
     "memo": lambda value: None if value is None else _encoded(value),
     "request_id": lambda value: optional_text(value, "request_id"),
 }
-"""What each of `StartOptions` becomes in the request's field of the same name."""
+"""What each of `StartOptions` becomes in the request, where all but `id` are fields of the same name."""

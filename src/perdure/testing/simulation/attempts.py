@@ -41,6 +41,21 @@ class Flaky(Exception):
     """An activity failed, as its step said."""
 
 
+class Failures:
+    """How often what is to go wrong has done so."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int], int] = {}
+
+    def next(self, whose: tuple[str, int], most: int) -> int:
+        """The number of the failure that happens now; 0 where there were as many as there may be."""
+        count = self._counts.get(whose, 0)
+        if count >= most:
+            return 0
+        self._counts[whose] = count + 1
+        return count + 1
+
+
 @dataclass
 class Step:
     """One step: what kind, and how it goes. Times are milliseconds."""
@@ -90,7 +105,7 @@ class Attempts:
         self.losses = 0
         self.of: dict[Key, list[Attempt]] = {}
         self._workers: dict[tuple[Key, int], str] = {}  # who was given an attempt
-        self._failed: dict[tuple[str, int], int] = {}
+        self._failed = Failures()
         self._held: set[tuple[str, int]] = set()
         self._deaths: list[tuple[float, float]] = []  # of processes: the true time, and their own
 
@@ -108,8 +123,7 @@ class Attempts:
         attempt = self._begin(key, info.attempt, limited=step.kind in ("guarded", "later"))
         budget = info.workflow_id, step.key
         try:
-            if self._failed.get(budget, 0) < step.hangs:
-                self._failed[budget] = self._failed.get(budget, 0) + 1
+            if self._failed.next(budget, step.hangs):
                 attempt.end = "hung"
                 activity.heartbeat(info.attempt)
                 await asyncio.sleep(30)
@@ -122,10 +136,9 @@ class Attempts:
                 self._held.add(budget)
                 attempt.end = "held"
                 raise Hold("the simulated operator must look")
-            if self._failed.get(budget, 0) < step.fails:
-                self._failed[budget] = self._failed.get(budget, 0) + 1
+            if number := self._failed.next(budget, step.fails):
                 attempt.end = "raised"
-                raise Flaky(f"failure {self._failed[budget]}")
+                raise Flaky(f"failure {number}")
             attempt.end = "returned"
             return step.key
         except asyncio.CancelledError:

@@ -19,7 +19,7 @@ from perdure.model.events import HistoryEvent, MarkerRecorded
 from perdure.sdk.activity.api import activity
 from perdure.sdk.converter import encode
 from perdure.sdk.workflow.local import LOCAL
-from perdure.testing.simulation.attempts import BACKOFF, CLOCKS_AGREE, Flaky
+from perdure.testing.simulation.attempts import BACKOFF, CLOCKS_AGREE, Failures, Flaky
 
 if TYPE_CHECKING:
     from perdure.testing.simulation.ledger import Ledger
@@ -51,7 +51,7 @@ class Nears:
 
     ledger: Ledger
     _of: dict[tuple[str, str, int], list[_Try]] = field(default_factory=dict[tuple[str, str, int], list[_Try]])
-    _failed: dict[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
+    _failed: Failures = field(default_factory=Failures)
 
     async def perform(self, part: Near) -> int:
         """Its effect on the outside world."""
@@ -60,10 +60,9 @@ class Nears:
         attempt = self._begin((info.workflow_id, info.run_id, part.key), info.attempt, part)
         try:
             await asyncio.sleep(part.ms / 1000)
-            if self._failed.get(budget, 0) < part.fails:
-                self._failed[budget] = self._failed.get(budget, 0) + 1
+            if number := self._failed.next(budget, part.fails):
                 attempt.end = "raised"
-                raise Flaky(f"failure {self._failed[budget]}")
+                raise Flaky(f"failure {number}")
             attempt.end = "returned"
             return part.key
         finally:
