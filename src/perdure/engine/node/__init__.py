@@ -7,8 +7,11 @@
     hearing.py       what a worker says
     answers.py       what is answered without a decision
     serving.py       one turn: every ready execution takes its inputs, decides, and offers what it has to do
+    resting.py       the garbage collector rests meanwhile
     chains.py        one run follows another
     resets.py        a run begins with a part of another one's history
+    updates.py       updates for one certain run, wherever they were left
+    schedules.py     schedules at work
     live.py          an execution in memory: its state, its inbox, and what of it is not on disk yet
     committer.py     group commit: what is ready goes to the store in one transaction
     performing.py    what leaves the engine, once it is on disk
@@ -22,6 +25,7 @@
     loader.py        executions from the store
     places.py        where a run's rows are
     reading.py       histories and listings
+    blobs.py         large payloads beside the journals
     delivery.py      what one execution sends to another
     housekeeping.py  what is tidied up now and then
     patience.py      reading from a store that may be down

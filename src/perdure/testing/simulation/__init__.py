@@ -10,6 +10,7 @@
     script.py       the workflows that are run: small programs made of steps, with a known outcome
     families.py     children that are left behind or called back, and sagas
     pets.py         entities
+    schedules.py    schedules
     clients.py      who starts them, sends them messages and waits for them
     switchboard.py  how clients outside reach any process that lives
 
@@ -17,6 +18,8 @@
     witness.py      every reply, compared with the disk when it leaves the node
     deeds.py        what sagas have done and undone
     attempts.py     every attempt of an activity, as the outside world sees it
+    near.py         local activities
+    far.py          attempts that are completed from elsewhere
     lives.py        which processes others may take for lost
     watchman.py     nothing that somebody could go on with waits for long
     ending.py       what must be so at the end
