@@ -360,6 +360,10 @@ damage is found where it is read."""
 CACHE_KIB: Final = 4 * 1024
 """KiB of pages that the writer keeps in memory: the tables' ends and the upper levels of their trees."""
 
+WARM_RUNS: Final = 4_000
+"""Open runs whose number and version a store in a file remembers, so that it doesn't read them before each write: more
+than are worked on at once, and some hundred bytes each."""
+
 CHECKPOINT_PAGES: Final = 1_000
 """Pages in the log (4 MiB) from which they are copied into the file: enough to copy a page once that changed
 often, and few enough to be done in some milliseconds."""

@@ -91,6 +91,7 @@ class SqliteStore:
             raise
         self._checkpoint_at = CHECKPOINT_PAGES
         self._helper = HelperThread("perdure-commit")
+        self._warm = sqlite_writing.Warm()
         self._file = file
         return not clean
 
@@ -124,11 +125,12 @@ class SqliteStore:
         writer = await self._writer()
         try:
             writer.execute("BEGIN IMMEDIATE")
-            verdicts, self._next_run = sqlite_writing.write(writer, group, now, self._next_run)
+            verdicts, runs, self._next_run = sqlite_writing.write(writer, group, now, self._next_run, self._warm)
         except BaseException as error:
             self._give_up(writer, error)
         if "taken" in verdicts:
             await self._commit(writer)
+            self._warm.committed(group, verdicts, runs)
         else:
             writer.execute("ROLLBACK")
         return verdicts

@@ -1,12 +1,14 @@
 """A group of writes as SQLite statements: reads what it is judged by, then writes what is taken.
 
-All of it happens inside one transaction, begun for writing, so that what was read stays true.
+All of it happens inside one transaction, begun for writing, so that what was read stays true. What is being worked on
+is not read at all: see `Warm`.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -17,13 +19,57 @@ from perdure.engine.storage.api import BacklogItem, RunKey, Verdict, Visibility,
 from perdure.engine.storage.listing import attribute_values, kind_of
 from perdure.engine.storage.schema import KIND_CODES, STATUS_CODES
 from perdure.ids import shard_of
+from perdure.limits import WARM_RUNS
 
 _encode = msgspec.msgpack.encode
 _blob = bytearray
 """How bytes go to SQLite: Python asks for each `bytes` whether it has an adapter, which takes longer than a copy."""
 
 
-def write(connection: sqlite3.Connection, group: Sequence[Write], now: int, next_run: int) -> tuple[list[Verdict], int]:
+class Warm:
+    """The open runs that were written last, which need not be read before they are written again.
+
+    Nobody else writes to the file, so it is as the last commit left it. While a commit is under way its runs are not
+    warm: whatever becomes of it, they are known again when it has succeeded, or read.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[RunKey, tuple[int, int]] = {}  # number and version
+
+    def take(self, group: Sequence[Write]) -> tuple[dict[RunKey, int], list[int]]:
+        """Take the group's runs out.
+
+        Returns:
+            The numbers of those whose writes are taken without a look at anything else: the version is right, no
+            other write has their workflow id, and no request id may be taken. And the positions of the other writes.
+        """
+        runs: dict[RunKey, int] = {}
+        others: list[int] = []
+        often: set[ChainTuple] = set()
+        if len({write.key[:2] for write in group}) < len(group):
+            often = {chain for chain, count in Counter(write.key[:2] for write in group).items() if count > 1}
+        for position, write in enumerate(group):
+            key = write.key
+            known = self._runs.pop(key, None)
+            if known is not None and known[1] == write.expected and not write.dedup and key[:2] not in often:
+                runs[key] = known[0]
+            else:
+                others.append(position)
+        return runs, others
+
+    def committed(self, group: Sequence[Write], verdicts: Sequence[Verdict], numbers: Mapping[RunKey, int]) -> None:
+        """A group is on disk."""
+        runs = self._runs
+        for write, verdict in zip(group, verdicts, strict=True):
+            if verdict == "taken" and write.status == "Running" and not write.delete:
+                runs[write.key] = numbers[write.key], write.version
+        while len(runs) > WARM_RUNS:
+            del runs[next(iter(runs))]
+
+
+def write(
+    connection: sqlite3.Connection, group: Sequence[Write], now: int, next_run: int, warm: Warm
+) -> tuple[list[Verdict], dict[RunKey, int], int]:
     """Write what can be taken of a group.
 
     Args:
@@ -31,22 +77,27 @@ def write(connection: sqlite3.Connection, group: Sequence[Write], now: int, next
         group: the writes.
         now: microseconds since the epoch.
         next_run: the number that the next new run gets.
+        warm: what need not be read.
 
     Returns:
-        A verdict for each write, and the next number.
+        A verdict for each write, the numbers of their runs, and the next number.
     """
-    views = admission.views_of(group)
-    runs = _read(connection, group, now, views)
-    verdicts = admission.verdicts(group, views)
+    verdicts: list[Verdict] = ["taken"] * len(group)
+    runs, others = warm.take(group)
+    if others:
+        judged = [group[position] for position in others]
+        views = admission.views_of(judged)
+        runs |= _read(connection, judged, now, views)
+        for position, verdict in zip(others, admission.verdicts(judged, views), strict=True):
+            verdicts[position] = verdict
     batch = Batch(runs, next_run)
-    for position, verdict in enumerate(verdicts):
+    for one, verdict in zip(group, verdicts, strict=True):
         if verdict == "taken":
-            one = group[position]
             if one.key in batch.keys:
                 batch.flush(connection)  # statements over many rows need each run once
             batch.add(one)
     batch.flush(connection)
-    return verdicts, batch.next_run
+    return verdicts, runs, batch.next_run
 
 
 def dedup_key(chain: ChainTuple, request_id: str) -> bytes:
@@ -67,13 +118,14 @@ def _read(
     new: list[tuple[int, str, str]] = []
     dedup: list[tuple[int, bytes, int]] = []
     request_ids: list[tuple[ChainTuple, str]] = []
-    for position, (key, _, expected, *_) in enumerate(group):
+    for position, write in enumerate(group):
+        key = write.key
         chain = key[:2]
-        if expected:
+        if write.expected:
             existing.append((position, *chain, key.run_no))
         else:
             new.append((position, *chain))
-        for request_id, _ in group[position].dedup:
+        for request_id, _ in write.dedup:
             dedup.append((len(request_ids), dedup_key(chain, request_id), now))
             request_ids.append((chain, request_id))
     runs: dict[RunKey, int] = {}
