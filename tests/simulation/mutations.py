@@ -18,6 +18,7 @@ from perdure.engine.core import evolve, retries
 from perdure.engine.core import inputs as i
 from perdure.engine.core.deadlines import Deadlines
 from perdure.engine.core.decisions import activities, messages, wake, workflow_tasks
+from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
 from perdure.engine.node import committer as committer_module
 from perdure.engine.node import performing
@@ -155,8 +156,8 @@ def lose_lost_workers(patch: Patch) -> None:
 def never_lower_wake_at(patch: Patch) -> None:
     wake_at = Committer._wake_at
 
-    def stuck(self: Committer, live: Live, now: int) -> int | None:
-        return None if live.wake_at else wake_at(self, live, now)
+    def stuck(self: Committer, live: Live, execution: Execution, now: int) -> int | None:
+        return None if live.wake_at else wake_at(self, live, execution, now)
 
     patch.setattr(Committer, "_wake_at", stuck)
 

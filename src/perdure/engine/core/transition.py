@@ -7,8 +7,9 @@ that what follows sees it. What was added becomes one part of one journal row.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from msgspec import Struct
 from msgspec.structs import force_setattr, replace
 
 from perdure.engine.core.deadlines import ACTIVITY, OUTBOX, RUN_KEY, SCHEDULE_KEY, TASK_KEY, TIMER, Key
@@ -23,33 +24,34 @@ from perdure.model.requests import Request
 from perdure.model.state import State
 
 
-class Transition:
+class Transition(Struct, eq=False):
     """Records, effects and the reply of one decision. Nothing here has left the engine yet.
 
+    now: microseconds since the epoch; workflow time never goes back, whatever the machine's clock does.
+    next_id: that of the next event.
+    listed: what listings show has changed.
     offers: attempts that may start. Where a worker has a free slot, they are started in this very transition
     (`decisions.activities.start`), which the node then goes on with; else they join the backlog.
     """
 
-    __slots__ = (
-        "dedup", "effects", "encoded", "events", "execution", "listed", "next_id", "now", "offers", "private", "reply",
-        "state",
-    )  # fmt: skip
+    execution: Execution
+    now: int
+    next_id: int = 0
+    events: list[e.HistoryEvent] = []
+    encoded: list[bytes] = []
+    private: list[tuple[int, r.PrivateRecord]] = []
+    effects: list[Effect] = []
+    offers: list[ActivityOffer] = []
+    dedup: tuple[str, ...] = ()
+    listed: bool = False
+    reply: object = None
+    state: State = cast(State, None)
 
-    def __init__(self, execution: Execution, now: int) -> None:
-        state: State = execution.state
-        self.execution, self.state = execution, state
-        self.next_id = state.last_event_id + 1  # of the next event
-        # Workflow time never goes back, whatever the machine's clock does.
-        last = state.last_time
-        self.now = max(last, now)
-        self.events: list[e.HistoryEvent] = []
-        self.encoded: list[bytes] = []
-        self.private: list[tuple[int, r.PrivateRecord]] = []
-        self.effects: list[Effect] = []
-        self.offers: list[ActivityOffer] = []
-        self.dedup: tuple[str, ...] = ()
-        self.listed = False  # what listings show has changed
-        self.reply: object = None
+    def __post_init__(self) -> None:
+        self.state = state = self.execution.state
+        self.next_id = state.last_event_id + 1
+        if state.last_time > self.now:
+            self.now = state.last_time
 
     @property
     def changed(self) -> bool:
@@ -81,7 +83,8 @@ class Transition:
         The event was made for this call, with the id 0: its id and time are set here.
         """
         if self.execution.taken is None:
-            self.flush()  # what waited for a task that was lost with its process goes first
+            if self.state.buffered:
+                self.flush()  # what waited for a task that was lost with its process goes first
             force_setattr(event, "id", self.next_id)
             force_setattr(event, "time", self.now)
             self.add(event)

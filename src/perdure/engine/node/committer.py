@@ -14,6 +14,7 @@ from itertools import groupby
 
 from perdure.clock import Clock
 from perdure.engine.core.effects import CancelAttempt
+from perdure.engine.core.execution import Execution
 from perdure.engine.node.live import Live, Row
 from perdure.engine.node.peers import Peers
 from perdure.engine.node.stalls import Stalls
@@ -176,7 +177,10 @@ class Committer:
         if live.journal_bytes > SNAPSHOT_MINIMUM and live.journal_bytes > live.snapshot_bytes:
             snapshot = encode_state(state)
             live.snapshot_bytes, live.journal_bytes = len(snapshot), 0
-        wake_at = self._leave_to_home(live, row, now) if self._peers.elsewhere(live.home) else self._wake_at(live, now)
+        if self._peers.elsewhere(live.home):
+            wake_at = self._leave_to_home(live, row, now)
+        else:
+            wake_at = self._wake_at(live, execution, now)
         return Write(
             live.key,
             execution.ref.run_id,
@@ -200,10 +204,10 @@ class Committer:
             blobs_in(history, private),
         )
 
-    def _wake_at(self, live: Live, now: int) -> int | None:
+    def _wake_at(self, live: Live, execution: Execution, now: int) -> int | None:
         """The wake-up time to store; None: leave it. Lowered at once, raised only when it has passed."""
         live.home = self._peers.node
-        wake_at = live.run.wake_at()
+        wake_at = execution.wake_at()
         if wake_at == live.wake_at or (live.wake_at > now and (wake_at == 0 or wake_at > live.wake_at)):
             return None
         live.wake_at = wake_at

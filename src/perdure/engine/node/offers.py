@@ -13,6 +13,7 @@ from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
 from perdure.engine.core.decisions.activities import start, waits
 from perdure.engine.core.decisions.workflow_tasks import take
+from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
 from perdure.engine.node.dispatch import AttachedWorker, first
 from perdure.engine.node.live import Live, Row, Work
@@ -64,16 +65,16 @@ class Offers:
                 self._backlog(live, key, offer.priority, offer.scheduled_event_id, offer.attempt)
             else:
                 start(tx, i.StartActivity(offer.scheduled_event_id, offer.attempt, worker.hello.instance))
-                self._take_slot(live, worker, offer.scheduled_event_id, offer.attempt)
+                self._take_slot(tx, worker, offer.scheduled_event_id, offer.attempt)
 
-    def _take_slot(self, live: Live, worker: AttachedWorker, scheduled_event_id: int, attempt: int) -> None:
+    def _take_slot(self, tx: Transition, worker: AttachedWorker, scheduled_event_id: int, attempt: int) -> None:
         """An attempt is started on a worker, which is to be given it."""
-        worker.held[ActivityToken(live.run.ref, scheduled_event_id, attempt)] = self._serving.peers.silences
+        worker.held[ActivityToken(tx.execution.ref, scheduled_event_id, attempt)] = self._serving.peers.silences
 
     def unserved(self, live: Live) -> tuple[str, ...]:
         """Why tasks of a run that wait are not begun, where that is for want of a worker."""
         state = live.run.state
-        keys = [workflow_queue(live)] if live.queued and not live.run.stopped else []
+        keys = [workflow_queue(state)] if live.queued and not live.run.stopped else []
         keys += [self._queue_of(live, a) for a in state.activities.values() if waits(state, a, a.attempt)]
         return tuple(filter(None, map(self._dispatcher.missing, dict.fromkeys(keys))))
 
@@ -134,7 +135,7 @@ class Offers:
         elif worker is not None:
             begin = i.StartActivity(item.scheduled_event_id, item.attempt, worker.hello.instance)
             tx = decide(live.run, begin, self._serving.clock.now())
-            self._take_slot(live, worker, item.scheduled_event_id, item.attempt)
+            self._take_slot(tx, worker, item.scheduled_event_id, item.attempt)
             self._serving.apply(live, Work(begin, again=False), tx)
         self._dispatcher.served(key)
 
@@ -185,7 +186,7 @@ class Offers:
         if self._serving.peers.elsewhere(live.home):
             return  # its home is told of it by the commit
         state = execution.state
-        key = workflow_queue(live)
+        key = workflow_queue(state)
         worker = self._dispatcher.workflow_worker(key, live.sticky)
         if worker is None:
             if not task.next_attempt_at and not execution.stopped:
@@ -199,15 +200,17 @@ class Offers:
         live.home = self._serving.peers.node  # its home, if that was another, is gone
         seen = state.seen
         if live.sticky == worker.hello.instance and live.recent_from <= seen.event_id + 1:
-            self.send_task(live, worker, live.recent[seen.event_id + 1 - live.recent_from :], delta=True)
+            news = live.recent[seen.event_id + 1 - live.recent_from :]
+            self.send_task(live, execution, worker, news, delta=True)
         elif live.recent_from == 1:
-            self.send_task(live, worker, live.recent, delta=False)
+            self.send_task(live, execution, worker, live.recent, delta=False)
         else:
             self.history(live)
 
-    def send_task(self, live: Live, worker: AttachedWorker, events: list[HistoryEvent], *, delta: bool) -> None:
+    def send_task(
+        self, live: Live, execution: Execution, worker: AttachedWorker, events: list[HistoryEvent], *, delta: bool
+    ) -> None:
         """Hand over a workflow task that was taken."""
-        execution = live.run
         state, taken = execution.state, execution.taken
         assert taken is not None and state.task is not None
         self._watch(live, state)
@@ -240,10 +243,10 @@ class Offers:
         if live.row is not None:
             self._serving.dirty(live, live.row)
 
-    def answered(self, live: Live, completion: WorkflowTaskCompletion) -> None:
+    def answered(self, live: Live, state: State, completion: WorkflowTaskCompletion) -> None:
         """A workflow task was completed: forget the events that the worker has seen."""
         self._out.pop(live, None)
-        seen = live.run.state.seen.event_id
+        seen = state.seen.event_id
         if seen >= live.recent_from:
             del live.recent[: seen + 1 - live.recent_from]
             live.recent_from = seen + 1
@@ -273,7 +276,7 @@ class Offers:
             if live.gone or execution is None or execution.taken is None:
                 del self._out[live]
             elif now - since >= task_timeout(live):
-                key = workflow_queue(live)
+                key = workflow_queue(execution.state)
                 if self._dispatcher.prefer_others(key, execution.taken_by):
                     del self._out[live]
                     logger.warning(
@@ -305,7 +308,7 @@ def task_timeout(live: Live) -> float:
     return (live.run.state.started.workflow_task_timeout or WORKFLOW_TASK_TIMEOUT) / SECOND
 
 
-def workflow_queue(live: Live) -> QueueKey:
+def workflow_queue(state: State) -> QueueKey:
     """Where the workflow tasks of a run wait."""
-    started = live.run.state.started
-    return QueueKey(live.chain.namespace, "workflow", started.task_queue, started.workflow_type)
+    started = state.started
+    return QueueKey(state.namespace, "workflow", started.task_queue, started.workflow_type)

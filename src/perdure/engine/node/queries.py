@@ -34,7 +34,7 @@ class Queries:
         execution = live.execution
         if not live.queries or execution is None or execution.taken is not None:
             return
-        key = workflow_queue(live)
+        key = workflow_queue(execution.state)
         worker = self._dispatcher.workflow_worker(key, live.sticky)
         if worker is not None and self._has_news(live):
             if live.pending is None:

@@ -106,4 +106,4 @@ class Reading:
         worker = self._node.dispatcher.workers.get(execution.taken_by)
         if live.gone or execution.taken is None or execution.given != given or worker is None:
             return  # it was given to another
-        self._node.serving.offers.send_task(live, worker, events, delta=False)
+        self._node.serving.offers.send_task(live, execution, worker, events, delta=False)

@@ -189,7 +189,7 @@ class Serving:
             if work.again:
                 row.works.append(work)
         if type(work.input) is WorkflowTaskCompletion:
-            self.offers.answered(live, work.input)
+            self.offers.answered(live, tx.state, work.input)
         if tx.effects:
             self.act(live, tx.effects)
         if work.answer is not None:

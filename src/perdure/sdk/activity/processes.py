@@ -239,11 +239,12 @@ class _Running:
         except BaseException:
             end_group(watcher)
             raise
-        with process:
+        with process, selectors.DefaultSelector() as selector:
             try:
-                self._pump(process)
+                self._pump(process, selector)
                 if self.stopping:
-                    self._await_group(watcher)
+                    self._await_group(watcher, selector)
+                self._read_rest(selector)
             finally:
                 end_group(watcher)
                 process.kill()
@@ -251,29 +252,34 @@ class _Running:
         stdout, stderr = out.text(), err.text()
         return ProcessResult(program.args, process.returncode, stdout, stderr, out.truncated or err.truncated)
 
-    def _pump(self, process: subprocess.Popen[bytes]) -> None:
+    def _pump(self, process: subprocess.Popen[bytes], selector: selectors.BaseSelector) -> None:
         """Take what it writes, give it what it reads, beat, and look whether it is wanted; until it ends."""
         assert process.stdout is not None
         assert process.stderr is not None
-        with selectors.DefaultSelector() as selector:
-            for stream, output in zip((process.stdout, process.stderr), self._outputs, strict=True):
-                selector.register(stream, selectors.EVENT_READ, output)
-            if process.stdin is not None:
-                os.set_blocking(process.stdin.fileno(), False)
-                selector.register(process.stdin, selectors.EVENT_WRITE, memoryview(self._program.input or b""))
-            while process.poll() is None:
-                if selector.get_map():
-                    _serve(selector, PROCESS_POLL / SECOND)
-                else:
-                    with suppress(subprocess.TimeoutExpired):
-                        process.wait(PROCESS_POLL / SECOND)
-                self._beat()
-                self._see_to_end(process)
-            for _ in range(_LAST_READS):  # what it has written last; others may go on writing
-                if not _serve(selector, 0, write=False):
-                    break
-            for output in self._outputs:
-                output.feed(b"")
+        for stream, output in zip((process.stdout, process.stderr), self._outputs, strict=True):
+            selector.register(stream, selectors.EVENT_READ, output)
+        if process.stdin is not None:
+            os.set_blocking(process.stdin.fileno(), False)
+            selector.register(process.stdin, selectors.EVENT_WRITE, memoryview(self._program.input or b""))
+        while process.poll() is None:
+            if selector.get_map():
+                _serve(selector, PROCESS_POLL / SECOND)
+            else:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(PROCESS_POLL / SECOND)
+            self._beat()
+            self._see_to_end(process)
+        for key in list(selector.get_map().values()):
+            if key.fileobj is process.stdin:  # nobody reads the rest
+                selector.unregister(key.fileobj)
+
+    def _read_rest(self, selector: selectors.BaseSelector) -> None:
+        """What was written last; others may go on writing."""
+        for _ in range(_LAST_READS):
+            if not _serve(selector, 0):
+                break
+        for output in self._outputs:
+            output.feed(b"")
 
     def _beat(self) -> None:
         attempt = self._attempt
@@ -291,15 +297,18 @@ class _Running:
         elif self.stopping and time.monotonic() >= self._deadline:
             process.kill()
 
-    def _await_group(self, watcher: subprocess.Popen[bytes]) -> None:
-        """The program was told to end, and has: what it had started is given the rest of the grace."""
+    def _await_group(self, watcher: subprocess.Popen[bytes], selector: selectors.BaseSelector) -> None:
+        """The program was told to end, and has: what it had started is given the rest of the grace, and is read."""
         second = watch(SECOND_WATCHER, str(watcher.pid))
         try:
             watcher.kill()
             watcher.wait()  # now the group is empty when all others have ended
             pause = 0.001
             while signal_group(watcher.pid, 0) and time.monotonic() < self._deadline:
-                time.sleep(pause)
+                if selector.get_map():
+                    _serve(selector, pause)
+                else:
+                    time.sleep(pause)
                 pause = min(2 * pause, PROCESS_POLL / SECOND)
         finally:
             end_group(watcher)
@@ -312,7 +321,7 @@ def _to_log(logger: logging.LoggerAdapter[logging.Logger], program: Program, str
     return lambda line: logger.log(program.log_level, "%s: %s", name, line, extra={"stream": stream})
 
 
-def _serve(selector: selectors.BaseSelector, timeout: float, *, write: bool = True) -> bool:
+def _serve(selector: selectors.BaseSelector, timeout: float) -> bool:
     """Read and write what can be. Whether something was read."""
     read = False
     for key, _ in selector.select(timeout):
@@ -323,7 +332,7 @@ def _serve(selector: selectors.BaseSelector, timeout: float, *, write: bool = Tr
             read = read or bool(data)
             if not data:
                 selector.unregister(stream)
-        elif write:
+        else:
             _write(selector, key, stream)
     return read
 

@@ -290,7 +290,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         Called at the end of each workflow task, and as seldom as costs nothing for each of many tasks.
         """
         self._until_pruned -= 32
-        if self._until_pruned <= 0:
+        if self._until_pruned <= 0 and len(self._tasks) > 1:  # the first is the workflow's own
             self._tasks = self.live_tasks()
             self._until_pruned = len(self._tasks)
 
