@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from perdure.engine.node import dispatch
 from perdure.engine.node.dispatch import AttachedWorker, Backlog, Dispatcher, first
 from perdure.engine.storage.api import BacklogItem, QueueKey, RunKey
-from perdure.model.tasks import WorkerHello
+from perdure.model.tasks import EvictWorkflow, RunRef, ToWorker, WorkerHello
 
 KEY = QueueKey("default", "activity", "default", "step")
 
@@ -87,10 +89,38 @@ def test_a_claim_that_came_to_nothing_is_the_first_again() -> None:
     assert drain(backlog) == [1, 2]
 
 
-def attached(name: str) -> AttachedWorker:
-    return AttachedWorker(
-        WorkerHello("default", name, ("default",), 1, "", ("sample",), ("step", "another")), lambda message: None
-    )
+def attached(name: str, receive: Callable[[ToWorker], None] = lambda _: None) -> AttachedWorker:
+    return AttachedWorker(WorkerHello("default", name, ("default",), 1, "", ("sample",), ("step", "another")), receive)
+
+
+def test_what_a_worker_is_sent_stays_in_order_where_some_of_it_waits() -> None:
+    received: list[ToWorker] = []
+    worker = attached("worker", received.append)
+    first, second, third, fourth = (EvictWorkflow(RunRef("default", "w", name)) for name in "abcd")
+    worker.receive(first)
+    worker.later(second)
+    worker.receive(third)
+    assert received == [first]
+    worker.hand_over()
+    worker.receive(fourth)
+    assert received == [first, second, third, fourth]
+
+
+def test_what_a_worker_is_sent_while_it_is_handed_tasks_comes_after_them() -> None:
+    received: list[ToWorker] = []
+    answer = EvictWorkflow(RunRef("default", "w", "answer"))
+
+    def receive(message: ToWorker) -> None:
+        received.append(message)
+        if message is tasks[0]:
+            worker.receive(answer)
+
+    worker = attached("worker", receive)
+    tasks = [EvictWorkflow(RunRef("default", "w", name)) for name in "ab"]
+    for task in tasks:
+        worker.later(task)
+    worker.hand_over()
+    assert received == [*tasks, answer]
 
 
 def test_a_worker_that_does_not_answer_is_the_last_in_turn() -> None:

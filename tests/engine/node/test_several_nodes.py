@@ -19,7 +19,14 @@ from perdure.limits import CLAIM_LEASE, NODE_GRACE, QUERY_ELSEWHERE, SECOND, SHA
 from perdure.model import tasks as t
 from perdure.model.commands import AcceptUpdate, CompleteUpdate, ContinueAsNew, ScheduleActivity
 from perdure.model.payloads import Payload
-from perdure.model.requests import GetResult, QueryResult, QueryWorkflow, UpdateOutcome, UpdateWorkflow
+from perdure.model.requests import (
+    DescribeWorkflow,
+    GetResult,
+    QueryResult,
+    QueryWorkflow,
+    UpdateOutcome,
+    UpdateWorkflow,
+)
 from perdure.testing.simulation.loop import SimulatedClock, SimulatedLoop
 from tests.engine.node.hands import EPOCH, Hand, start
 
@@ -294,5 +301,28 @@ def test_who_waits_for_a_run_hears_of_it_though_others_wait_for_the_one_that_fol
         assert await asking == UpdateOutcome("u", "completed", Payload(b"1"))
         hand.finish(hand.all(t.WorkflowTask)[-1])
         assert (await waiting).status == "Completed"
+
+    simulate(body)
+
+
+def test_who_waits_hears_what_was_read_for_another_who_waits_for_the_same_run() -> None:
+    """Also where the notice is lost: the later one is up to date, the earlier one was told of less."""
+
+    async def body(one: Member, other: Member) -> None:
+        hand = await Hand("hand").attach(one[0])
+        await one[0].call(start("w"))
+        hand.complete(await first_task(hand))
+        await pass_time(0.1)
+        asking = asyncio.ensure_future(other[0].call(UpdateWorkflow("default", "w", "", "u", "add", ())))
+        await pass_time(1.0)
+        other[1].deaf = True
+        hand.complete(hand.all(t.WorkflowTask)[-1], AcceptUpdate("u"), CompleteUpdate("u", Payload(b"1")))
+        await pass_time(0.1)
+        await other[0].call(DescribeWorkflow("default", "w", ""))  # which reads it
+        waiting = asyncio.ensure_future(other[0].call(GetResult("default", "w", "")))
+        await pass_time(0.1)
+        assert asking.done()
+        assert await asking == UpdateOutcome("u", "completed", Payload(b"1"))
+        waiting.cancel()
 
     simulate(body)

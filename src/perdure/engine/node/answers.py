@@ -54,6 +54,7 @@ def tell_end(serving: Serving, live: Live, work: Work) -> None:
 
 def tell_news(serving: Serving, live: Live, work: Work) -> None:
     """Somebody waits here for what the run, which another node serves, has done."""
+    serving.peers.told(live)
     serving.peers.await_news(live)
     state = live.run.state
     closed = not live.run.open

@@ -42,7 +42,8 @@ class Committer:
     """Writes the rows of dirty executions, group by group.
 
     taken: called for each execution whose row is on disk, with the row. refused: with the row that was not
-    taken and the reason. unwritable: with a row that can't be stored at all, and the error.
+    taken and the reason. written: after all those of a group. unwritable: with a row that can't be stored at all, and
+    the error.
     uncommitted: how much is in memory that is not on disk.
     """
 
@@ -55,10 +56,11 @@ class Committer:
         stalls: Stalls,
         taken: Callable[[Live, Row], None],
         refused: Callable[[Live, Row, Verdict], None],
+        written: Callable[[], None],
         unwritable: Callable[[Live, Row, Exception], None],
     ) -> None:
         self._store, self._peers, self._clock, self._ids, self._stalls = store, peers, clock, ids, stalls
-        self._taken, self._refused, self._unwritable = taken, refused, unwritable
+        self._taken, self._refused, self._written, self._unwritable = taken, refused, written, unwritable
         self.uncommitted = 0
         self._dirty: dict[Live, None] = {}
         self._work = asyncio.Event()
@@ -252,6 +254,7 @@ class Committer:
                 self._taken(live, row)
             else:
                 self._refused(live, row, verdict)
+        self._written()
 
     async def _write_apart(self, group: Group, error: Exception) -> None:
         """Something in a group can't be stored at all: find it, so that it doesn't stop the others."""

@@ -11,6 +11,7 @@ those, the first in the queue's order is served first.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from perdure.engine.storage.api import BacklogItem, QueueKey, TaskKind
@@ -28,17 +29,34 @@ Line = tuple[str, TaskKind, str]
 
 
 class AttachedWorker:
-    """A worker that is there."""
+    """A worker that is there. receive: takes a message for it; the worker may answer before that returns."""
 
-    __slots__ = ("activities", "held", "hello", "leaving", "receive", "workflows")
+    __slots__ = ("_receive", "_waiting", "activities", "held", "hello", "leaving", "workflows")
 
     def __init__(self, hello: WorkerHello, receive: Callable[[ToWorker], None]) -> None:
         self.hello = hello
-        self.receive = receive
+        self._receive = receive
+        self._waiting: deque[ToWorker] = deque()  # for `hand_over`
         self.workflows, self.activities = set(hello.workflows), set(hello.activities)  # the types that it has
         # Attempts it has or is about to be given, in their order → the node's silences when each was begun.
         self.held: dict[ActivityToken, int] = {}
         self.leaving = False  # it is shutting down: what it is given it lets go at once
+
+    def receive(self, message: ToWorker) -> None:
+        """Send it a message, after all others that it was sent."""
+        if self._waiting:
+            self._waiting.append(message)
+        else:
+            self._receive(message)
+
+    def later(self, message: ToWorker) -> None:
+        """Send it a message with the next `hand_over`."""
+        self._waiting.append(message)
+
+    def hand_over(self) -> None:
+        """Send it what waits."""
+        while self._waiting:
+            self._receive(self._waiting.popleft())
 
     @property
     def room(self) -> int:

@@ -96,7 +96,15 @@ class Node:
             await self.store.close()
             raise
         self.committer = Committer(
-            self.store, self.peers, self.clock, self.ids, self.stalls, self._taken, self._refused, self._unwritable
+            self.store,
+            self.peers,
+            self.clock,
+            self.ids,
+            self.stalls,
+            self._taken,
+            self._refused,
+            self._written,
+            self._unwritable,
         )
         self.loader = Loader(self.store, self.retention, self._loaded, self._unloadable)
         self.wakeups = Wakeups(self.peers, self.clock, self.stalls, self._wake)
@@ -245,6 +253,9 @@ class Node:
         if not isinstance(error, PerdureError):
             error = PerdureError(f"workflow {live.chain.workflow_id!r} can't be rebuilt from its journal: {error!r}")
         self.serving.give_up(live, error)
+
+    def _written(self) -> None:
+        self.serving.offers.hand_over()
 
     def _taken(self, live: Live, row: Row) -> None:
         """A row is on disk: what waited for it leaves."""

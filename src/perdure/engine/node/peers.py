@@ -82,6 +82,10 @@ class Peers(Protocol):
         """Somebody waits for what the run does later."""
         ...
 
+    def told(self, live: Live) -> None:
+        """Those who wait for the run hear all that is in memory of it."""
+        ...
+
     def served(self, live: Live) -> None:
         """A run was read, and is in memory."""
         ...
@@ -142,6 +146,9 @@ class Alone:
 
     def await_news(self, live: Live) -> None:
         """All that it does is done here."""
+
+    def told(self, live: Live) -> None:
+        """They have heard it when it was done."""
 
     def served(self, live: Live) -> None:
         """It is as this node has left it."""

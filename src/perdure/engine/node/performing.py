@@ -45,7 +45,7 @@ class Performing:
             # Another node may have begun it again, or be about to.
             self._node.received(worker, ActivityEvicted(token))
         else:
-            worker.receive(effect.task)
+            self._offers.later(worker, effect.task)
 
     def cancel_attempt(self, live: Live, effect: fx.CancelAttempt) -> None:
         worker = self._node.dispatcher.workers.get(effect.worker)

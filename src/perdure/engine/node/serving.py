@@ -114,9 +114,11 @@ class Serving:
     def _serve(self) -> None:
         for _ in range(MAX_GROUP):
             if not self._ready:
-                self.offers.pump()
+                self.offers.hand_over()
                 if not self._ready:
-                    break
+                    self.offers.pump()
+                    if not self._ready:
+                        return
             live = self._ready.popleft()
             live.ready = False
             while live.inbox and not live.gone:
@@ -126,6 +128,7 @@ class Serving:
                     self.queries.flush(live)
                 if live.row is None and live.flight is None:
                     self.rest(live)
+        self.offers.hand_over()
 
     # --- Deciding ---------------------------------------------------------------------------------------
     def step(self, live: Live, work: Work) -> None:

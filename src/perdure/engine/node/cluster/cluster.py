@@ -220,6 +220,9 @@ class Cluster:
     def await_news(self, live: Live) -> None:
         self._watching.watch(live, elsewhere=live.home != self.node)
 
+    def told(self, live: Live) -> None:
+        self._watching.told(live)
+
     def served(self, live: Live) -> None:
         """What its activities are on disk is what they are; attempts that our workers run for nothing are stopped."""
         execution = live.run

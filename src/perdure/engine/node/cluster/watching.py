@@ -30,12 +30,17 @@ class Watching:
         self._told: set[ChainKey] = set()  # of whose commits the store tells this node
 
     def watch(self, live: Live, *, elsewhere: bool) -> None:
-        """Somebody waits for this run. elsewhere: another node serves it."""
-        chain = live.chain
-        self._runs.setdefault(chain, {})[live.run.ref.run_id] = () if live.older else saw(live)
+        """Somebody waits for this run, too. elsewhere: another node serves it."""
+        chain, sight = live.chain, _sight(live)
+        if self._runs.setdefault(chain, {}).setdefault(live.run.ref.run_id, sight) != sight:
+            self.moved(chain)  # those who have waited were told of less than is in memory by now
         if elsewhere and chain not in self._told:
             self._told.add(chain)
             self._node.spawn(self._watch(chain))
+
+    def told(self, live: Live) -> None:
+        """Those who wait for this run hear all that is in memory."""
+        self._runs.setdefault(live.chain, {})[live.run.ref.run_id] = _sight(live)
 
     def watch_again(self) -> None:
         """The store may have forgotten what this node watches."""
@@ -86,3 +91,7 @@ class Watching:
                 serving.moved(chain)
             if any(not sight or any(stored[key] > version for key, version in sight) for sight in told[chain]):
                 self.moved(chain)
+
+
+def _sight(live: Live) -> tuple[Sight, ...]:
+    return () if live.older else saw(live)
