@@ -11,6 +11,7 @@ import pytest
 
 from perdure import embedded, workflow
 from perdure.engine.core.decisions import messages
+from perdure.engine.node import committer
 from perdure.model.events import WorkflowExecutionContinuedAsNew
 from perdure.sdk.client.client import Client
 from perdure.sdk.workflow import facts
@@ -239,8 +240,11 @@ async def test_many_signals_leave_each_run_short_and_what_goes_over_small(client
     assert max(headers) <= min(headers) + len(str(SIGNALS))
 
 
-async def test_the_journal_of_a_run_is_no_longer_than_its_history(tmp_path: Path) -> None:
+async def test_the_journal_of_a_run_is_no_longer_than_its_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing in the store grows with the messages beyond them: a loaded run is one snapshot and a few rows."""
+    monkeypatch.setattr(committer, "SNAPSHOT_MINIMUM", 1_000)  # of so short a history there would be none
     path = tmp_path / "counter.db"
     async with embedded(path) as client:
         await client.start(Counter(), id="counter")

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import cast
 
 import pytest
 
-from perdure import ApplicationError, DecodeError, NotFound, NotRunning, QueryFailed, WorkflowCancelled, workflow
+from perdure import (
+    ApplicationError,
+    DecodeError,
+    NotFound,
+    NotRunning,
+    QueryFailed,
+    WorkflowCancelled,
+    embedded,
+    workflow,
+)
 from perdure.sdk.client.client import Client
 from tests.integration.engines import Engine, event_names
 from tests.integration.work import Gate, echo, wait_at
@@ -72,6 +82,16 @@ class Office:
     def rename(self, name: str) -> str:
         self.log.append(name)
         return name.upper()
+
+
+async def test_messages_that_come_together_are_heard_in_one_workflow_task(tmp_path: Path) -> None:
+    async with embedded(tmp_path / "office.db") as client:
+        office = await client.start(Office(3), id="office")
+        assert await office.query(Office.state) == (3, [])
+        await asyncio.gather(*(office.signal(Office.note, f"note {number}") for number in range(50)))
+        await office.signal(Office.close)
+        assert await office.result() == [f"note {number}" for number in range(50)]
+        assert (await event_names(office)).count("WorkflowTaskCompleted") == 3  # the start, the notes, the end
 
 
 async def test_handlers_run_beside_run(client: Client) -> None:

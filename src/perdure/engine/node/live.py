@@ -89,9 +89,9 @@ class Live:
 
     __slots__ = (
         "asked", "below", "chain", "execution", "flight", "gone", "home", "homed", "inbox", "journal_bytes", "key",
-        "known", "loading", "moved", "older", "parked", "queries", "queued", "ready", "recent", "recent_from",
-        "remembered", "row", "snapshot_bytes", "speculative", "sticky", "successor", "version", "wake_at",
-        "wants_history", "wants_input",
+        "known", "loading", "moved", "offered", "older", "parked", "queries", "queued", "ready", "recent",
+        "recent_from", "remembered", "row", "snapshot_bytes", "speculative", "sticky", "successor", "version",
+        "wake_at", "wants_history", "wants_input",
     )  # fmt: skip
 
     def __init__(self, chain: ChainKey, older: str = "") -> None:
@@ -123,6 +123,7 @@ class Live:
         self.recent: list[HistoryEvent] = []  # the end of the history, from event `recent_from`
         self.recent_from = 1
         self.sticky = ""  # the worker that holds the workflow in memory
+        self.offered = False  # its workflow task is given to a worker at the end of the turn
         self.queued = False  # its open workflow task is in the backlog, and will be claimed from there
         self.wants_history = False
         self.wants_input = False  # its worker waits for what the open workflow task told to be on disk
@@ -151,6 +152,7 @@ class Live:
         return not (
             self.inbox
             or self.ready
+            or self.offered
             or self.loading
             or self.row is not None
             or self.flight is not None

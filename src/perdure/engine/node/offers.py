@@ -45,6 +45,7 @@ class Offers:
         self._serving = serving
         self._dispatcher = serving.dispatcher
         self._given = 0  # the number of the last workflow task that was given to a worker
+        self._offered: list[Live] = []  # those that have a workflow task to give
         self._receivers: dict[AttachedWorker, None] = {}  # workers for which tasks wait
         self._out: dict[Live, float] = {}  # whose workflow task is at a worker, and since when
         self._timer: asyncio.TimerHandle | None = None
@@ -175,6 +176,13 @@ class Offers:
             self._dispatcher.backlog(item.queue).restore(item)
 
     # --- Workflow tasks ---------------------------------------------------------------------------------
+    def soon(self, live: Live) -> None:
+        """Give the open workflow task to a worker at the end of the turn: all that waits is decided then, and the
+        code hears of them together."""
+        live.offered = True
+        self._offered.append(live)
+        self._serving.nudge()
+
     def workflow_task(self, live: Live) -> None:
         """Give the open workflow task to a worker."""
         execution = live.execution
@@ -248,10 +256,15 @@ class Offers:
     def hand_over(self) -> None:
         """Send the tasks that wait to their workers, which may answer at once. All in a row: the code of engine and
         worker is more than a processor's caches hold, and a fifth slower where they take turns."""
+        offered, self._offered = self._offered, []
+        for live in offered:
+            live.offered = False
+            self.workflow_task(live)
         while self._receivers:
-            worker, _ = self._receivers.popitem()
+            worker = next(iter(self._receivers))
             if self._dispatcher.workers.get(worker.hello.instance) is worker:
                 worker.hand_over()
+            del self._receivers[worker]
 
     def history(self, live: Live) -> None:
         """The worker of the taken task needs the whole history, which is read once all of it is on disk."""

@@ -589,7 +589,7 @@ AFTERWARDS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
 """What follows some inputs, whatever was decided."""
 
 AT_ONCE: Final[dict[type[Any], Callable[[Serving, Live, Any], None]]] = {
-    fx.OfferWorkflowTask: lambda serving, live, _: serving.offers.workflow_task(live),
+    fx.OfferWorkflowTask: lambda serving, live, _: serving.offers.soon(live),
     fx.EvictCopy: lambda serving, live, _: serving.offers.evict_copy(live),
     fx.ContinueRun: continue_run,
     fx.DeleteRun: Serving.delete_run,
