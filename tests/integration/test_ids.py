@@ -9,6 +9,7 @@ import pytest
 from perdure import (
     InvalidRequest,
     NotFound,
+    NotRunning,
     WorkflowAlreadyStarted,
     WorkflowHandle,
     WorkflowTerminated,
@@ -121,6 +122,79 @@ def test_a_start_that_is_repeated_when_its_runs_are_deleted_is_another_one(simul
         return results
 
     assert simulation.run(twice, retention=MINUTE) == [0, 1]
+
+
+async def test_a_start_that_can_not_be_carried_out_terminates_nothing(client: Client) -> None:
+    handle = await client.start(waits(1), id="one")
+    with pytest.raises(WorkflowAlreadyStarted, match="so it is not terminated") as refused:
+        await client.start(
+            waits(2), id="one", id_conflict_policy="terminate_existing", id_reuse_policy="reject_duplicate"
+        )
+    assert refused.value.run_id == handle.run_id
+    assert (await handle.describe()).status == "Running"
+
+
+async def test_a_repeated_start_terminates_nothing(client: Client) -> None:
+    """One that was carried out before, and whose run another has followed."""
+    for request_id in ("hook-1", "hook-2"):
+        last = await client.start(waits(1), id="w", request_id=request_id, id_conflict_policy="terminate_existing")
+    with pytest.raises(WorkflowAlreadyStarted, match="carried out before"):
+        await client.start(waits(1), id="w", request_id="hook-1", id_conflict_policy="terminate_existing")
+    again = client.with_start(waits(1), id="w", request_id="hook-1", id_conflict_policy="terminate_existing")
+    assert (await again.signal("go", 1)).run_id == last.run_id
+    assert [run.status async for run in client.list("WorkflowId = 'w'")] == ["Running", "Terminated"]
+    with pytest.raises(WorkflowAlreadyStarted, match="carried out before"):  # also where it would only be refused
+        await client.start(waits(1), id="w", request_id="hook-1")
+
+
+@workflow(name="ids.Counter")
+class Counter:
+    def __init__(self) -> None:
+        self.count, self.over = 0, False
+
+    async def run(self) -> int:
+        await workflow.wait_until(lambda: self.over)
+        return self.count
+
+    @workflow.update
+    def add(self) -> int:
+        self.count += 1
+        return self.count
+
+    @workflow.signal
+    def end(self) -> None:
+        self.over = True
+
+
+@pytest.mark.parametrize("how", ["update", "with a start"])
+async def test_a_repeated_update_is_not_for_a_later_run(engine: Engine, how: str) -> None:
+    async def add(client: Client) -> int:
+        if how == "update":
+            return await client.get("c", Counter).options(request_id="u").update(Counter.add)
+        return await client.with_start(Counter(), id="c", request_id="u").update(Counter.add)
+
+    async with engine.open() as client:
+        if how == "update":
+            await client.start(Counter(), id="c")
+        assert await add(client) == 1
+        assert await add(client) == 1
+        await client.get("c", Counter).signal(Counter.end)
+        assert await client.get("c", Counter).result() == 1
+        assert await add(client) == 1, "it is answered as long as its run is the latest"
+        later = await client.start(Counter(), id="c")
+        for _ in range(2):
+            with pytest.raises(NotRunning, match="was given to an earlier run"):
+                await add(client)
+    async with engine.open() as client:
+        with pytest.raises(NotRunning, match="was given to an earlier run"):
+            await add(client)
+        assert await later_count(client) == 0
+        assert later.run_id
+
+
+async def later_count(client: Client) -> int:
+    await client.get("c", Counter).signal(Counter.end)
+    return await client.get("c", Counter).result()
 
 
 async def test_many_starts_of_one_id_at_once_make_one_run(client: Client) -> None:

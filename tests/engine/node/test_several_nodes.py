@@ -132,10 +132,10 @@ def test_a_run_that_another_node_began_first_is_no_older_one() -> None:
         mine = (await first_task(hand)).run
         taken = await other[0].call(replace(start("w"), request_id="another"))
         await pass_time(1.5)  # what the other has put into the backlog is claimed
+        hand.given.clear()
         store.commits.set()
         with pytest.raises(WorkflowAlreadyStarted):
             await refused
-        hand.given.clear()
         task = await first_task(hand)
         assert task.run.run_id == taken.run_id != mine.run_id
         hand.finish(task)

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar, cast
 
 from perdure.clock import Clock
 from perdure.engine.core import inputs as i
-from perdure.engine.core.deduplication import dedup_id
+from perdure.engine.core.deduplication import dedup_ids
 from perdure.engine.node import blobs, updates
 from perdure.engine.node.committer import Committer
 from perdure.engine.node.dispatch import AttachedWorker, Dispatcher
@@ -282,7 +282,7 @@ class Node:
         works = self.serving.discard(live)
         repeated: list[Work] = []
         if verdict == "duplicate":
-            repeated = [work for work in works if _remembered_by(work) in row.dedup]
+            repeated = [work for work in works if any(id in row.dedup for id in _remembered_by(work))]
             self.spawn(self._without_repeats(live.chain, row.dedup, repeated))
         # The others don't wait for it: without its heartbeats, an attempt that is alive would time out meanwhile.
         aside = {id(work) for work in repeated}
@@ -302,19 +302,19 @@ class Node:
         taken = await self.reading.taken(chain, request_ids)
         again: list[Work] = []
         for work in works:
-            if _remembered_by(work) in taken:
+            if any(id in taken for id in _remembered_by(work)):
                 self.performing.answer_repeat(work)
             else:
                 again.append(work)
         self.serving.decide_again(chain, again)
-        self.serving.lives[chain].remembered = taken - {_remembered_by(work) for work in works}
+        self.serving.lives[chain].remembered = taken.difference(*map(_remembered_by, works))
 
     def refuse_unless_repeated(self, live: Live, work: Work, error: PerdureError) -> None:
         """A request can't be carried out now. If it was before, that is the answer."""
         self.spawn(self._refuse_unless_repeated(live, work, error))
 
     async def _refuse_unless_repeated(self, live: Live, work: Work, error: PerdureError) -> None:
-        if await self.reading.taken(live.chain, [_remembered_by(work)]):
+        if await self.reading.taken(live.chain, list(_remembered_by(work))):
             self.performing.answer_repeat(work)
         else:
             self.serving.reply(live, work, error)
@@ -342,10 +342,10 @@ OF_SEVERAL_RUNS: Final[dict[type[Any], Callable[[Node, Any], Awaitable[object]]]
 """Requests that may need more than one run of a chain. Any other is an input of one."""
 
 
-def _remembered_by(work: Work) -> str:
-    """What the request of an input is remembered by; "" if it is none."""
+def _remembered_by(work: Work) -> tuple[str, ...]:
+    """What the request of an input is remembered by; nothing if it is none."""
     request = work.input.request if isinstance(work.input, ResetRun) else work.input
-    return dedup_id(cast(q.Request[object], request)) if isinstance(request, q.Request) else ""
+    return dedup_ids(cast(q.Request[object], request)) if isinstance(request, q.Request) else ()
 
 
 class Link:

@@ -13,9 +13,10 @@ from perdure.engine.node.delivery import deliver
 from perdure.engine.node.live import Live, Work, settle
 from perdure.engine.node.places import Locate, Location
 from perdure.engine.node.resets import ResetRun
+from perdure.engine.node.updates import Follow
 from perdure.engine.storage.api import ChainKey
 from perdure.errors import EngineStopped, PerdureError, WorkflowAlreadyStarted
-from perdure.model.requests import Done, ResetWorkflow, Started, StartWorkflow
+from perdure.model.requests import Done, ResetWorkflow, Started, StartWorkflow, UpdateWorkflow
 from perdure.model.tasks import ActivityEvicted, CancelActivity, InputStored, WorkflowTaskAcknowledged
 
 logger = logging.getLogger("perdure.engine")
@@ -100,6 +101,10 @@ class Performing:
         elif isinstance(work.input, StartWorkflow):
             text = f"this start of {work.input.workflow_id!r} was carried out before, and another run followed it"
             settle(work.answer, WorkflowAlreadyStarted(text))
+        elif isinstance(work.input, UpdateWorkflow):
+            request = work.input
+            chain = ChainKey(request.namespace, request.workflow_id)
+            self._node.serving.submit(chain, Work(Follow(request, repeated=True), work.answer, work.run_id))
         else:
             settle(work.answer, Done())
 

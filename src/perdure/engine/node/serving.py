@@ -250,11 +250,11 @@ class Serving:
         assert isinstance(request, StartWorkflow)
         try:
             known = check_start(live.execution, request)
+        except WorkflowAlreadyStarted as error:  # perhaps it, or its message, was an earlier run's
+            self._node.refuse_unless_repeated(live, work, error)
+            return
         except PerdureError as error:
-            if request.message is not None and isinstance(error, WorkflowAlreadyStarted):
-                self._node.refuse_unless_repeated(live, work, error)  # its message may have gone to the last run
-            else:
-                self.reply(live, work, error)
+            self.reply(live, work, error)
             return
         before = live.execution
         if known is not None:
@@ -263,15 +263,18 @@ class Serving:
             else:
                 self.reply(live, work, known)
             return
-        if before is not None and before.open:
+        ended = before is not None and before.open
+        if before is not None and ended:
             reason = "another run was started under its id"
             terminate = TerminateWorkflow(*live.chain, "", reason, request.identity)
-            self.apply(live, Work(terminate), decide(before, terminate, self.clock.now()))
-        if live.pending is not None:
+            self.apply(live, Work(terminate, again=False), decide(before, terminate, self.clock.now()))
+        elif live.pending is not None:
             live.parked += (work,)  # until the end of the last run is on disk
             return
         started = begin_run(i.Start(request, self.ids.new_id(), live.key.run_no + 1), self.clock.now(), self.retention)
         new = begin(self, live, started)
+        if ended:
+            live.successor = new  # one commit: where the start turns out to be a repetition, nothing is terminated
         row = new.next_row()
         row.works.append(work)
         if before is not None:

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 
 class Follow(NamedTuple):
-    """Wait for an update that another run was sent, if it was left to this one. The reply is None if it wasn't."""
+    """Wait for an update that another run was sent, if it was left to this one. The reply is None if it wasn't; or
+    NotRunning where it is `repeated`: an earlier run has carried it out."""
 
     request: UpdateWorkflow
+    repeated: bool = False
 
 
 async def update(node: Node, request: UpdateWorkflow) -> UpdateOutcome:
@@ -51,6 +53,9 @@ def follow(serving: Serving, live: Live, work: Work) -> None:
         serving.reply(live, work, outcome)
     elif request.update_id in state.admitted or request.update_id in state.accepted:
         wait(serving, live, work, request)
+    elif work.input.repeated:
+        text = f"update {request.update_id!r} was given to an earlier run of {request.workflow_id!r}, which is closed"
+        serving.reply(live, work, NotRunning(text))
     else:
         serving.reply(live, work, None)
 

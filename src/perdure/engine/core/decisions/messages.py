@@ -131,6 +131,7 @@ def update(tx: Transition, request: UpdateWorkflow) -> None:
         tx.note(
             r.UpdateAdmitted(request.update_id, request.name, request.input, request.identity, tx.now, request.header)
         )
+        tx.remember(request)  # a repetition is not for the next run of this id
         tx.schedule_task()
     tx.reply = known
 

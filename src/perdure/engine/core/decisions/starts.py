@@ -7,6 +7,7 @@ from typing import Final
 from perdure.engine.core.deadlines import execution_deadline
 from perdure.engine.core.decisions.carrying import take_over
 from perdure.engine.core.decisions.chains import failure_of, retry_delay
+from perdure.engine.core.deduplication import update_id
 from perdure.engine.core.effects import ContinueRun
 from perdure.engine.core.evolve import begin
 from perdure.engine.core.execution import Execution
@@ -116,6 +117,7 @@ def _begin(
         tx.note(
             r.UpdateAdmitted(message.update_id, message.name, message.input, event.identity, tx.now, message.header)
         )
+        tx.dedup = (update_id(message.update_id),)  # a repetition is not for another run of this id
     tx.schedule_task()
     tx.reply = Started(event.run_id)
     return tx
@@ -174,12 +176,14 @@ def check_start(execution: Execution | None, request: StartWorkflow) -> Started 
     if execution.open:
         if request.id_conflict_policy == "use_existing":
             return Started(run_id, existing=True)
-        if request.id_conflict_policy == "terminate_existing":
+        if request.id_conflict_policy == "terminate_existing" and request.id_reuse_policy != "reject_duplicate":
             return None
-        or_share = "" if request.parent else ", or id_conflict_policy='use_existing'"
+        instead = "" if request.parent else ", or id_conflict_policy='use_existing'"
+        if request.id_conflict_policy == "terminate_existing":
+            instead = " (id_reuse_policy='reject_duplicate' forbids another run of this one, so it is not terminated)"
         raise WorkflowAlreadyStarted(
             f"workflow id {request.workflow_id!r} is taken by a running {state.started.workflow_type} "
-            f"(run {run_id}); use another id{or_share}",
+            f"(run {run_id}); use another id{instead}",
             run_id,
         )
     failed = state.status in ("Failed", "TimedOut", "Canceled", "Terminated")
