@@ -104,7 +104,8 @@ class Performing:
         elif isinstance(work.input, UpdateWorkflow):
             request = work.input
             chain = ChainKey(request.namespace, request.workflow_id)
-            self._node.serving.submit(chain, Work(Follow(request, repeated=True), work.answer, work.run_id))
+            follow_it = Work(Follow(request, repeated=True), work.answer, work.run_id)
+            self._node.serving.decide_again(chain, [follow_it])  # the caller may wait for it already
         else:
             settle(work.answer, Done())
 

@@ -250,11 +250,11 @@ class Serving:
         assert isinstance(request, StartWorkflow)
         try:
             known = check_start(live.execution, request)
-        except WorkflowAlreadyStarted as error:  # perhaps it, or its message, was an earlier run's
-            self._node.refuse_unless_repeated(live, work, error)
-            return
         except PerdureError as error:
-            self.reply(live, work, error)
+            if request.message is not None and isinstance(error, WorkflowAlreadyStarted):
+                self._node.refuse_unless_repeated(live, work, error)  # its message may have gone to the last run
+            else:
+                self.reply(live, work, error)
             return
         before = live.execution
         if known is not None:

@@ -48,8 +48,12 @@ class Watching:
             self._node.spawn(self._watch(chain))
 
     async def _watch(self, chain: ChainKey) -> None:
-        await patiently("what to watch", partial(self._store.watch, self._node.peers.node, chain))
-        self.moved(chain)  # what happened before it was watched
+        node = self._node.peers.node
+        await patiently("what to watch", partial(self._store.watch, node, chain))
+        if chain in self._told:
+            self.moved(chain)  # what happened before it was watched
+        else:  # nobody waits any more, and that was told first
+            await patiently("what was watched", partial(self._store.unwatch, node, [chain]))
 
     def moved(self, chain: ChainKey) -> None:
         """Another node has written to this workflow id."""
