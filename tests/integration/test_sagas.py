@@ -78,6 +78,30 @@ async def test_a_cancellation_is_undone(client: Client) -> None:
     assert Cloud.made == []
 
 
+@activity(name="sagas.create_despite")
+async def create_despite(gate: str) -> str:
+    with suppress(asyncio.CancelledError):
+        await wait_at(gate)
+    Cloud.made.append("vpc")
+    return "vpc"
+
+
+@workflow(name="sagas.provision_despite")
+async def provision_despite(gate: str) -> str:
+    async with workflow.saga() as saga:
+        return await saga.do(create_despite(gate), undo=delete)
+
+
+async def test_a_last_step_that_is_done_although_it_was_cancelled_is_undone(client: Client) -> None:
+    gate = Gate.named("anyway")
+    handle = await client.start(provision_despite("anyway"))
+    await gate.reached.wait()
+    await handle.cancel()
+    with pytest.raises(WorkflowCancelled):
+        await handle.result()
+    assert Cloud.made == []
+
+
 @pytest.mark.parametrize(
     "error",
     [

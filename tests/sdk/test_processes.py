@@ -283,6 +283,29 @@ async def test_a_cancelled_attempt_ends_the_whole_group(
     assert "".join(lines.texts).count("ending") == (2 if mode == "polite" else 0)
 
 
+async def test_what_an_activity_leaves_running_ends_with_it(bench: Bench, tmp_path: Path, lines: Lines) -> None:
+    """As where one of several programs has failed."""
+    program = Endless(tmp_path)
+    left: list[asyncio.Task[object]] = []
+    go = asyncio.Event()
+
+    async def fail() -> None:
+        await go.wait()
+        raise ValueError("the other program")
+
+    async def run() -> None:
+        left.append(asyncio.create_task(activity.run_process(*program.args)))
+        await asyncio.gather(left[0], fail())
+
+    bench.start(run)
+    await program.ready()
+    go.set()
+    assert (await bench.node.message(ActivityFailure)).failure.message == "the other program"
+    with pytest.raises(asyncio.CancelledError, match="its activity has ended"):
+        await left[0]
+    assert_gone(*lines.pids())
+
+
 @pytest.mark.parametrize("reason", ["timed_out", "stop"])
 async def test_timeouts_and_a_stop_of_the_worker_end_it(
     bench: Bench, tmp_path: Path, lines: Lines, reason: str

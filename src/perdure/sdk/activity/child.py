@@ -146,6 +146,7 @@ def _run(link: _Link, order: RunAttempt) -> Outcome:
     except BaseException as error:  # SystemExit, too: it is one attempt's end
         outcome = raised(task, error, asked=attempt.cancelled, reason=attempt.reason)
     finally:
+        attempt.ended = True
         current_context.reset(token)
     attempt.flush()
     sys.stdout.flush()

@@ -51,13 +51,14 @@ class ActivityInfo:
 class ActivityContext(ABC):
     """One running attempt."""
 
-    __slots__ = ("_info", "_told", "cancelled", "task")
+    __slots__ = ("_info", "_told", "cancelled", "ended", "task")
 
     def __init__(self, task: ActivityTask) -> None:
         self.task = task
         self.cancelled = False
         """Whether the attempt is not wanted any more. An `async def` activity also sees `CancelledError`;
         a plain one looks here, or gets it from `heartbeat`."""
+        self.ended = False  # the function has ended: programs that it has left behind end, too
         self._told: set[int] = set()
         self._info: ActivityInfo | None = None
 

@@ -60,7 +60,6 @@ class Attempt(ActivityContext):
     __slots__ = (
         "begun",
         "definition",
-        "ended",
         "executor",
         "job",
         "latest",
@@ -78,7 +77,6 @@ class Attempt(ActivityContext):
         self.running: asyncio.Task[None] | None = None
         self.job: Job[Outcome | BaseException] | None = None
         self.begun = False
-        self.ended = False
         self.reason = ""
         self.latest: Payloads = ()
         self.unsent = False

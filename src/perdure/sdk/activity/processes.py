@@ -120,7 +120,7 @@ def run_blocking(program: Program) -> ProcessResult:
         raise RuntimeError(
             "run_process_sync would block the worker's event loop: in an `async def`, `await activity.run_process(…)`"
         )
-    running = _Running(program, attempt, lambda: attempt is not None and attempt.cancelled)
+    running = _Running(program, attempt, lambda: attempt is not None and (attempt.cancelled or attempt.ended))
     result = running.run()
     if running.stopping:
         raise asyncio.CancelledError(f"{_name(program)} was stopped, since its activity is not wanted any more")
@@ -128,14 +128,16 @@ def run_blocking(program: Program) -> ProcessResult:
 
 
 async def run(program: Program) -> ProcessResult:
-    """Run a program from a task, until it ends or the task is cancelled; its end is waited for in both cases."""
-    loop = asyncio.get_running_loop()
+    """Run a program from a task, until it ends, the task is cancelled, or its activity has ended without it; its end is
+    waited for in all cases."""
+    loop, attempt = asyncio.get_running_loop(), current()
     ended: asyncio.Future[ProcessResult] = loop.create_future()
     stop = threading.Event()
+    running = _Running(program, attempt, lambda: stop.is_set() or (attempt is not None and attempt.ended))
 
     def work() -> None:
         try:
-            settle = partial(ended.set_result, _Running(program, current(), stop.is_set).run())
+            settle = partial(ended.set_result, running.run())
         except BaseException as error:
             settle = partial(ended.set_exception, error)
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -155,6 +157,8 @@ async def run(program: Program) -> ProcessResult:
     if cancelled is not None:
         ended.exception()  # it is looked at, so that nobody complains
         raise cancelled
+    if running.stopping:
+        raise asyncio.CancelledError(f"{_name(program)} was stopped, since its activity has ended")
     return _checked(program, ended.result())
 
 

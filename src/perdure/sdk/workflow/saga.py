@@ -90,9 +90,12 @@ class Saga:
         self._running[task] += 1
         before = _role.get()
         _role.set("step")
+        cancels = task.cancelling()
         try:
             result = await step
             self._undos.append((_name(undo), lambda: _carry_out(undo, result)))
+            if task.cancelling() > cancels:
+                raise asyncio.CancelledError  # asked for while it was waited for, and done all the same
             return result
         finally:
             _role.set(before)  # not by a token: an eviction runs this in another context
