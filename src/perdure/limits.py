@@ -149,7 +149,8 @@ LOCAL_ACTIVITY_REPORT: Final = 0.7
 goes on as the next one: well before another worker would get it."""
 
 HEARTBEAT_JOURNAL_INTERVAL: Final = 5 * SECOND
-"""Heartbeat details are journaled at most this often (or half the timeout, if that is longer)."""
+"""New details of heartbeats are journaled at most this often: so much of their progress may be lost with a process. That
+an attempt is alive, is journaled after half of its timeout, if that is longer."""
 
 # --- Deduplication, outbox, retention -------------------------------------------------------------------
 DEDUP_LIFETIME: Final = 7 * DAY

@@ -185,25 +185,31 @@ def test_a_silent_attempt_times_out_and_a_beating_one_does_not() -> None:
     journaled: list[int] = []
     for seconds in (10, 20, 30, 40):
         run.now = NOW + seconds * SECOND
-        if beat(run, token, seconds):
+        if beat(run, token, "the same"):
             journaled.append(seconds)
         assert run.execution.wake_at() == run.now + 30 * SECOND
-    assert journaled == [20, 40]  # a sign of life counts, on disk or not
+    assert journaled == [10, 30]  # a sign of life counts, on disk or not
     run.wake()
     activity = run.activity()
     assert activity.status == "backing_off"
     assert activity.last_failure is not None and activity.last_failure.type == "heartbeat"
 
 
-def test_heartbeats_are_journaled_now_and_then() -> None:
+@pytest.mark.parametrize(
+    ("details", "every"),
+    # That it is alive, half the timeout, as that is longer than the least interval; how far it came, by that.
+    [("the same", 30), ("new", HEARTBEAT_JOURNAL_INTERVAL // SECOND)],
+)
+def test_heartbeats_are_journaled_now_and_then(details: str, every: int) -> None:
     run = Run.begin()
     token = run.running(heartbeat_timeout=MINUTE)
     journaled: list[int] = []
     for seconds in range(1, 121):
         run.now = NOW + seconds * SECOND
-        if beat(run, token, seconds):
+        if beat(run, token, seconds if details == "new" else 0):
             journaled.append(seconds)
-    assert journaled == [30, 60, 90, 120]  # half the timeout, as that is longer than the least interval
+    first = HEARTBEAT_JOURNAL_INTERVAL // SECOND  # there were no details before
+    assert journaled == [first, *range(first + every, 121, every)]
     run = Run.begin()
     token = run.running()
     run.now += HEARTBEAT_JOURNAL_INTERVAL - 1

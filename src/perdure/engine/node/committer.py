@@ -19,7 +19,7 @@ from perdure.engine.node.live import Live, Row
 from perdure.engine.node.peers import Peers
 from perdure.engine.node.stalls import Stalls
 from perdure.engine.storage.api import CommitUnknown, Store, Verdict, Visibility, Write
-from perdure.errors import PerdureError, StoreError, StoreLost, Unavailable
+from perdure.errors import PerdureError, StoreCorrupt, StoreError, StoreLost, Unavailable
 from perdure.ids import IdSource
 from perdure.limits import (
     DEDUP_LIFETIME,
@@ -241,7 +241,7 @@ class Committer:
     async def _write(self, group: Group) -> None:
         try:
             verdicts = await self._commit([write for _, _, write in group])
-        except StoreLost:
+        except (StoreLost, StoreCorrupt):
             raise  # no other commit can help
         except Exception as error:
             await self._write_apart(group, error)
@@ -279,7 +279,7 @@ class Committer:
                 if settled is not None:
                     self._stalls.store_works()
                     return settled
-            except StoreLost:
+            except (StoreLost, StoreCorrupt):
                 raise
             except (Unavailable, StoreError) as error:
                 self._stalls.store_failed(error)

@@ -37,7 +37,7 @@ from perdure.engine.node.serving import Serving
 from perdure.engine.node.stalls import Stalls
 from perdure.engine.node.wakeups import Wakeups
 from perdure.engine.storage.api import ChainKey, Due, Store, Verdict
-from perdure.errors import EngineStopped, PerdureError, StoreLost, Unavailable
+from perdure.errors import EngineStopped, PerdureError, StoreCorrupt, StoreLost, Unavailable
 from perdure.ids import IdSource
 from perdure.limits import BACKLOG_PAGE, DEFAULT_RETENTION, MAX_UNCOMMITTED, SECOND, STOP_WAIT
 from perdure.model import requests as q
@@ -81,7 +81,7 @@ class Node:
         self._committing: asyncio.Task[None] | None = None
         self._callers: set[Answer] = set()  # all who wait for a reply, wherever their request is
         self._closed = "the engine was not started"  # why it takes nothing; "": it does
-        self._lost = False  # and that is since its store is gone
+        self._ended_by: type[PerdureError] = EngineStopped  # and what callers get for it
 
     # --- Life -------------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -173,7 +173,7 @@ class Node:
             settle(answer, self._refusal())
 
     def _refusal(self) -> PerdureError:
-        return StoreLost(self._closed) if self._lost else EngineStopped(self._closed)
+        return self._ended_by(self._closed)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], *, vital: bool = False) -> asyncio.Task[None]:
         """Run something beside the others until the node stops. vital: the engine can't do without it."""
@@ -192,7 +192,7 @@ class Node:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.critical("the engine has failed; stop it, and open it again", exc_info=error)
-            self._lost = isinstance(error, StoreLost)
+            self._ended_by = type(error) if isinstance(error, StoreLost | StoreCorrupt) else EngineStopped
             self._closed = f"the engine has failed ({error!r}); stop it, and open it again"
             self._abandon()
 

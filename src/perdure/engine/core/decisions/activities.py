@@ -205,7 +205,9 @@ def heartbeat(tx: Transition, message: ActivityHeartbeat) -> None:
     activity = attempt(tx.execution, message.token)
     tx.execution.beats[activity.event.id] = Beat(tx.now, message.details)
     *_, heartbeat_timeout = limits_of(activity)
-    interval = max(HEARTBEAT_JOURNAL_INTERVAL, heartbeat_timeout // 2)
+    # How far it came, the next attempt is to know, though this process may be killed; that it is alive, is no news.
+    known = message.details == activity.heartbeat
+    interval = max(HEARTBEAT_JOURNAL_INTERVAL, heartbeat_timeout // 2 if known else 0)
     if tx.now - activity.heartbeat_at >= interval:
         keep_beat(tx, activity)
 
