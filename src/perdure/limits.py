@@ -149,7 +149,7 @@ LOCAL_ACTIVITY_REPORT: Final = 0.7
 goes on as the next one: well before another worker would get it."""
 
 HEARTBEAT_JOURNAL_INTERVAL: Final = 5 * SECOND
-"""New details of heartbeats are journaled at most this often: so much of their progress may be lost with a process. That
+"""New details of heartbeats are journaled at most this often: so much progress may be lost with a process. That
 an attempt is alive, is journaled after half of its timeout, if that is longer."""
 
 # --- Deduplication, outbox, retention -------------------------------------------------------------------
