@@ -45,7 +45,7 @@ class Transition(Struct, eq=False):
     dedup: tuple[str, ...] = ()
     listed: bool = False
     reply: object = None
-    state: State = cast(State, None)
+    state: State = cast(State, None)  # that of the execution, see below
 
     def __post_init__(self) -> None:
         self.state = state = self.execution.state
