@@ -137,7 +137,8 @@ class StoreReadOnly(StoreError):
 
 
 class StoreFull(StoreError):
-    """The disk is full. What was acknowledged is safe; work goes on when there is space."""
+    """The disk is full. What was acknowledged is safe, and work goes on when there is space; what was asked for now is
+    as if it hadn't been."""
 
     retryable = True
 

@@ -296,8 +296,9 @@ Who puts it again within the second need not send it, so that it is always kept 
 FORGET_BLOBS_AT_ONCE: Final = 100
 """Blobs that are deleted in one transaction: they may be large."""
 
-STOP_WAIT: Final = 30 * SECOND
-"""How long a stop waits for a store that takes no commits. What is given up then was never acknowledged."""
+STOP_WAIT: Final = 10 * SECOND
+"""How long a stop waits for a store that takes no commits: a third of what process managers allow before they kill.
+What is given up then was never acknowledged."""
 
 MEMBER_REMEMBERED: Final = 1 * HOUR
 """How long a node that is gone keeps its row: long enough for a person who looks what was there."""
@@ -314,6 +315,10 @@ LIST_PAGE: Final = 1_000
 STORE_RETRY_INITIAL: Final = 50 * MILLISECOND
 STORE_RETRY_MAXIMUM: Final = 1 * SECOND
 """Backoff of a commit or a read that the store could not take. A store that is back is not kept waiting for longer."""
+
+STORE_FULL_WAIT: Final = 1 * SECOND
+"""How long a store without space is tried again before callers hear of it. Long enough for a checkpoint, which makes
+room in the log; a person who is to make room otherwise takes longer."""
 
 # --- Several nodes over one store -----------------------------------------------------------------------
 NODE_GRACE: Final = 10 * SECOND

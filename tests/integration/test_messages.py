@@ -11,6 +11,7 @@ import pytest
 from perdure import (
     ApplicationError,
     DecodeError,
+    EncodeError,
     NotFound,
     NotRunning,
     QueryFailed,
@@ -163,13 +164,28 @@ async def test_unknown_names_and_wrong_arguments(client: Client) -> None:
         await handle.update("resize", "many")
     with pytest.raises(TypeError, match="text"):
         await handle.signal(Office.note)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    await handle.signal("nobody-listens", 5)
+    with pytest.raises(EncodeError, match="'text' of signal note .*`str`"):
+        await handle.signal("note", {"not": "a text"})
+    with pytest.raises(TypeError, match="text"):
+        await handle.signal("note")
     assert await handle.query(Office.state) == (1, [])
+
+
+async def test_a_signal_of_an_unknown_name_is_kept_for_a_receive_and_told_of_at_the_end(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    handle = await client.start(Office(1))
+    await handle.signal("nobody-listens", 5)
+    await handle.signal("nobody-listens", 6)
+    await handle.signal(Office.close)
+    assert await handle.result() == []
+    (told,) = [record.getMessage() for record in caplog.records if "receive" in record.getMessage()]
+    assert "'nobody-listens' (2)" in told and repr(handle.id) in told
 
 
 async def test_a_signal_that_does_not_fit_is_dropped(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     handle = await client.start(Office(1))
-    await handle.signal("note", {"not": "a text"})
+    await client.get(handle.id).signal("note", {"not": "a text"})
     await handle.signal(Office.note, "fits")
     await handle.signal(Office.close)
     assert await handle.result() == ["fits"]

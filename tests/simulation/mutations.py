@@ -6,7 +6,7 @@ way that a real bug could, and `test_mutations.py` shows that it is noticed, and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -281,6 +281,15 @@ def never_read_the_backlog(patch: Patch) -> None:
     patch.setattr(Backlog, "wants_page", False)
 
 
+def forget_what_goes_on_when_full(patch: Patch) -> None:
+    def full(self: Node, lives: Sequence[Live], error: Exception) -> None:
+        for live in lives:
+            for work in self.serving.discard(live):
+                self.serving.fail(work, error)
+
+    patch.setattr(Node, "_full", full)
+
+
 MUTATIONS = [
     Mutation("reply before the commit", "1: acknowledged means on disk", reply_before_commit),
     Mutation(
@@ -314,5 +323,6 @@ MUTATIONS = [
     Mutation("forget the queries of a lost worker", "6: every request is answered", forget_queries_of_lost_workers),
     Mutation("forget the workflow tasks of a lost worker", "5: a run goes on", forget_tasks_of_lost_workers),
     Mutation("forget who saw what was refused", "6: every request is answered", forget_who_saw_what_was_refused),
+    Mutation("drop what goes on by itself when the store is full", "5: a run goes on", forget_what_goes_on_when_full),
     Mutation("never read the backlog", "5: a run goes on", never_read_the_backlog),
 ]

@@ -11,8 +11,9 @@ from perdure.engine.node.node import Node
 from perdure.engine.node.waiting import Waiting
 from perdure.engine.storage.api import QueueKey, Verdict, Write
 from perdure.engine.storage.memory import MemoryStore
-from perdure.errors import EngineStopped, InvalidRequest, NotFound, StoreError, Unavailable
-from perdure.limits import SECOND, STOP_WAIT
+from perdure.errors import EngineStopped, InvalidRequest, NotFound, StoreError, StoreFull, Unavailable
+from perdure.limits import SECOND, STOP_WAIT, STORE_FULL_WAIT, STORE_RETRY_MAXIMUM
+from perdure.model.events import WorkflowExecutionSignaled
 from perdure.model.requests import (
     DescribeWorkflow,
     GetHistory,
@@ -203,7 +204,73 @@ def test_a_stop_does_not_wait_for_ever_for_a_store_that_is_down(caplog: pytest.L
 
     simulate(body, store)
     assert "stopped without what the store has not taken" in caplog.text
-    assert STOP_WAIT == 30 * SECOND
+    assert STOP_WAIT == 10 * SECOND
+
+
+class Full(MemoryStore):
+    """Has no space for some time."""
+
+    full = False
+
+    async def commit(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:
+        if self.full:
+            raise StoreFull("no space")
+        return await super().commit(group, now)
+
+
+def test_who_asks_for_something_hears_that_the_store_is_full_and_it_is_as_if_they_had_not() -> None:
+    store = Full()
+
+    async def body(node: Node) -> None:
+        await node.call(start("w"))
+        result = asyncio.ensure_future(node.call(GetResult("default", "w", "")))
+        await settled()
+        store.full = True
+        for request in (start("v"), SignalWorkflow("default", "w", "", "hello", (), "r")):
+            before = node.clock.now()
+            with pytest.raises(StoreFull):
+                await node.call(request)
+            assert STORE_FULL_WAIT <= node.clock.now() - before < STORE_FULL_WAIT + STORE_RETRY_MAXIMUM
+        store.full = False
+        with pytest.raises(NotFound):
+            await node.call(DescribeWorkflow("default", "v", ""))
+        history = await node.call(GetHistory("default", "w", ""))
+        assert not [event for event in history.events if type(event) is WorkflowExecutionSignaled]
+        assert not result.done()
+        await node.call(TerminateWorkflow("default", "w", "", "over"))
+        assert (await result).status == "Terminated"
+
+    simulate(body, store)
+
+
+def test_callers_hear_nothing_of_a_store_that_makes_room_at_once() -> None:
+    store = Full()
+
+    async def body(node: Node) -> None:
+        store.full = True
+        asyncio.get_running_loop().call_later(0.5 * STORE_FULL_WAIT / SECOND, setattr, store, "full", False)
+        await node.call(start("w"))
+
+    simulate(body, store)
+
+
+def test_what_goes_on_by_itself_is_kept_while_the_store_is_full() -> None:
+    store = Full()
+
+    async def body(node: Node) -> None:
+        hand = await Hand("hand").attach(node)
+        await node.call(start("w"))
+        await node.call(start("v"))
+        store.full = True
+        hand.finish(hand.all(WorkflowTask)[0])
+        result = asyncio.ensure_future(node.call(GetResult("default", "w", "")))
+        with pytest.raises(StoreFull):
+            await node.call(SignalWorkflow("default", "v", "", "hello", (), "r"))
+        assert not result.done()
+        store.full = False
+        assert (await result).status == "Completed"
+
+    simulate(body, store)
 
 
 class Unreadable(MemoryStore):

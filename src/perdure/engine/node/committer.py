@@ -19,7 +19,7 @@ from perdure.engine.node.live import Live, Row
 from perdure.engine.node.peers import Peers
 from perdure.engine.node.stalls import Stalls
 from perdure.engine.storage.api import CommitUnknown, Store, Verdict, Visibility, Write
-from perdure.errors import PerdureError, StoreCorrupt, StoreError, StoreLost, Unavailable
+from perdure.errors import PerdureError, StoreCorrupt, StoreError, StoreFull, StoreLost, Unavailable
 from perdure.ids import IdSource
 from perdure.limits import (
     DEDUP_LIFETIME,
@@ -27,6 +27,7 @@ from perdure.limits import (
     SECOND,
     SNAPSHOT_MINIMUM,
     SPECULATION_WAIT,
+    STORE_FULL_WAIT,
     STORE_RETRY_INITIAL,
     STORE_RETRY_MAXIMUM,
 )
@@ -43,7 +44,8 @@ class Committer:
 
     taken: called for each execution whose row is on disk, with the row. refused: with the row that was not
     taken and the reason. written: after all those of a group. unwritable: with a row that can't be stored at all, and
-    the error.
+    the error. full: while the store has no space, with all
+    that waits and the error; may discard some.
     uncommitted: how much is in memory that is not on disk.
     """
 
@@ -58,9 +60,11 @@ class Committer:
         refused: Callable[[Live, Row, Verdict], None],
         written: Callable[[], None],
         unwritable: Callable[[Live, Row, Exception], None],
+        full: Callable[[Sequence[Live], StoreFull], None],
     ) -> None:
         self._store, self._peers, self._clock, self._ids, self._stalls = store, peers, clock, ids, stalls
-        self._taken, self._refused, self._written, self._unwritable = taken, refused, written, unwritable
+        self._taken, self._refused, self._written = taken, refused, written
+        self._unwritable, self._full = unwritable, full
         self.uncommitted = 0
         self._dirty: dict[Live, None] = {}
         self._work = asyncio.Event()
@@ -240,7 +244,8 @@ class Committer:
     # --- Writing ----------------------------------------------------------------------------------------
     async def _write(self, group: Group) -> None:
         try:
-            verdicts = await self._commit([write for _, _, write in group])
+            while (verdicts := await self._commit(group)) is None:
+                group = [each for each in group if not each[0].gone]
         except (StoreLost, StoreCorrupt):
             raise  # no other commit can help
         except Exception as error:
@@ -266,9 +271,11 @@ class Committer:
         for live, row, _ in group:
             self._give_up(live, row, error)
 
-    async def _commit(self, writes: list[Write]) -> Sequence[Verdict]:
-        """Commit, however long it takes: the inputs are taken, and the store will come back."""
-        delay = STORE_RETRY_INITIAL
+    async def _commit(self, group: Group) -> Sequence[Verdict] | None:
+        """Commit, however long it takes: the inputs are taken, and the store will come back. None: there was no space,
+        and whoever asked for something was told so."""
+        writes = [write for _, _, write in group]
+        began, delay = self._clock.now(), STORE_RETRY_INITIAL
         while True:
             self._stalls.commit_sent()
             try:
@@ -283,6 +290,9 @@ class Committer:
                 raise
             except (Unavailable, StoreError) as error:
                 self._stalls.store_failed(error)
+                if isinstance(error, StoreFull) and self._clock.now() - began >= STORE_FULL_WAIT:
+                    self._full([*(live for live, _, _ in group), *self._dirty], error)
+                    return None
             else:
                 self._stalls.store_works()
                 return verdicts

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -146,6 +146,12 @@ class Live:
         if self.row is None:
             self.row = Row()
         return self.row
+
+    def works(self) -> Iterator[Work]:
+        """The inputs of what is not on disk."""
+        for row in (self.flight, self.row):
+            if row is not None:
+                yield from row.works
 
     def settled(self) -> bool:
         """Whether all of it is on disk, and nobody waits for it here."""

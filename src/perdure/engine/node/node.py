@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -37,7 +37,7 @@ from perdure.engine.node.serving import Serving
 from perdure.engine.node.stalls import Stalls
 from perdure.engine.node.wakeups import Wakeups
 from perdure.engine.storage.api import ChainKey, Due, Store, Verdict
-from perdure.errors import EngineStopped, PerdureError, StoreCorrupt, StoreLost, Unavailable
+from perdure.errors import EngineStopped, PerdureError, StoreCorrupt, StoreFull, StoreLost, Unavailable
 from perdure.ids import IdSource
 from perdure.limits import BACKLOG_PAGE, DEFAULT_RETENTION, MAX_UNCOMMITTED, SECOND, STOP_WAIT
 from perdure.model import requests as q
@@ -105,6 +105,7 @@ class Node:
             self._refused,
             self._written,
             self._unwritable,
+            self._full,
         )
         self.loader = Loader(self.store, self.retention, self._loaded, self._unloadable)
         self.wakeups = Wakeups(self.peers, self.clock, self.stalls, self._wake)
@@ -147,7 +148,7 @@ class Node:
         # An interrupted loop cancels all of its tasks: then nobody commits any more, and it is as after a crash.
         await asyncio.wait((idle, committing), timeout=STOP_WAIT / SECOND, return_when=asyncio.FIRST_COMPLETED)
         if not idle.done():
-            logger.error("stopped without what the store has not taken; it was not acknowledged")
+            logger.warning("stopped without what the store has not taken; it was not acknowledged")
             idle.cancel()
         await self._cancel(self._tasks)
         self.serving.offers.stop()
@@ -297,6 +298,18 @@ class Node:
             self.serving.fail(work, error)
         self.serving.start_anew(live.chain, [work for work in works if work not in row.works])
 
+    def _full(self, lives: Sequence[Live], error: StoreFull) -> None:
+        """The store has no space: whoever asks for something hears it, and it is as if they hadn't. What goes on by
+        itself is tried again."""
+        asking = {live.chain for live in lives if any(map(_asked_for, live.works()))}
+        for live in lives:
+            if live.chain in asking:
+                works = self.serving.discard(live)
+                for work in works:
+                    if _asked_for(work):
+                        self.serving.fail(work, error)
+                self.serving.decide_again(live.chain, works)
+
     async def _without_repeats(self, chain: ChainKey, request_ids: list[str], works: list[Work]) -> None:
         """Some request was carried out before: answer it, and decide the others again."""
         taken = await self.reading.taken(chain, request_ids)
@@ -346,6 +359,12 @@ def _remembered_by(work: Work) -> tuple[str, ...]:
     """What the request of an input is remembered by; nothing if it is none."""
     request = work.input.request if isinstance(work.input, ResetRun) else work.input
     return dedup_ids(cast(q.Request[object], request)) if isinstance(request, q.Request) else ()
+
+
+def _asked_for(work: Work) -> bool:
+    """Whether somebody outside waits for it to be carried out, rather than for a run to end."""
+    input = work.input
+    return work.answer is not None and isinstance(input, q.Request | ResetRun) and not isinstance(input, q.GetResult)
 
 
 class Link:

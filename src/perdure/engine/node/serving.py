@@ -444,10 +444,9 @@ class Serving:
     def missing(self, live: Live, work: Work) -> None:
         """There is no such run (any more)."""
         id = live.chain.workflow_id
-        if type(work.input) in schedules.OF_SCHEDULES:
-            self.reply(live, work, NotFound(gone(id)))
-            return
         text = f"workflow {id!r} has no run {work.run_id}" if live.older else f"there is no workflow with the id {id!r}"
+        if type(work.input) in schedules.OF_SCHEDULES:
+            text = gone(id)
         self.reply(live, work, NotFound(text))
         if type(work.input) is i.WakeUp:
             self._node.wakeups.done(work.input.key)
@@ -485,6 +484,7 @@ class Serving:
 
     def fail(self, work: Work, error: Exception) -> None:
         """An input came to nothing: whoever asked hears why, and a wake-up is put off."""
+        self.waiting.withdraw(work.answer)
         settle(work.answer, error)
         if type(work.input) is i.WakeUp:
             self._node.wakeups.done(work.input.key, error)

@@ -37,6 +37,7 @@ UNFINISHED: Final = (
     "workflow %r ends while handlers still run: %s; to let them end, it can await "
     "workflow.wait_until(workflow.all_handlers_finished) before it returns"
 )
+UNREAD: Final = "workflow %r ends with signals that its code has neither a handler nor a `workflow.receive` for, or has not come to: %s"
 
 
 class Ending(Protocol):
@@ -124,6 +125,16 @@ class Messages:
                 unused.append(mailbox.get_nowait())
         unused.sort(key=lambda event: event.id)
         return tuple([CarriedSignal(event.signal_name, event.input, event.identity, event.header) for event in unused])
+
+    def warn(self, *, going_on: bool) -> None:
+        """The run ends: say what ends with it unfinished, and what nobody has looked at. going_on: the next run has
+        the signals."""
+        workflow_id = (self._logger.extra or {})["workflow_id"]
+        if self._running:
+            self._logger.warning(UNFINISHED, workflow_id, ", ".join(self.unfinished))
+        unread = [f"{name!r} ({mailbox.qsize()})" for name, mailbox in self._mailboxes.items() if mailbox.qsize()]
+        if unread and not going_on:
+            self._logger.warning(UNREAD, workflow_id, ", ".join(unread))
 
     def ring(self, name: str) -> None:
         """An alarm's time has come. Raises NotFound where the class has lost its handler."""

@@ -79,7 +79,7 @@ from perdure.sdk.workflow.local import LOCAL, LocalOutcome
 from perdure.sdk.workflow.logs import WorkflowLogger
 from perdure.sdk.workflow.loop import LoopTask
 from perdure.sdk.workflow.matching import Issued, Scene, in_order, match
-from perdure.sdk.workflow.messages import UNFINISHED, ChangedByReader, Messages
+from perdure.sdk.workflow.messages import ChangedByReader, Messages
 from perdure.sdk.workflow.patches import Patches
 from perdure.sdk.workflow.queries import STACK_TRACE, stack_trace
 from perdure.sdk.workflow.replay import HistoryReader, RecordedTask
@@ -373,9 +373,7 @@ class WorkflowRun(Asking):
             self._end_entity_task(self._entity)
         issued = self._ledger.collect()
         if self._closing is not None:
-            unfinished = self._listener().unfinished
-            if unfinished:
-                self.logger.warning(UNFINISHED, self.ref.workflow_id, ", ".join(unfinished))
+            self._listener().warn(going_on=self._successor is not None)
             if isinstance(self._closing, CompleteWorkflow) and self._main is not None:
                 self._closing = CompleteWorkflow(self._definition.signature.encode_result(self._main.result()))
             elif self._successor is not None:

@@ -28,7 +28,10 @@ def message_of(
     """
     if isinstance(handler, str):
         name = text(handler, "name")
-        return name, encode_all(args, f"an argument of {kind} {name!r}"), None
+        known = None if workflow is None else workflow.handlers.get((kind, name))
+        if known is None:
+            return name, encode_all(args, f"an argument of {kind} {name!r}"), None
+        return name, known.signature.encode(args, kwargs), known
     if not isinstance(handler, Handler):
         raise TypeError(f"{handler!r} is not {_one(kind)}: decorate the method with @workflow.{kind}, or give its name")
     definition = handler.definition

@@ -68,7 +68,8 @@ class Member:
 
 @dataclass
 class Fleet:
-    """A seed's parameters. outages: when nobody can reach the store, and for how long."""
+    """A seed's parameters. outages: when nobody can reach the store, and for how long; full: when
+    it has no space."""
 
     seed: int
     workflows: list[Wanted]
@@ -76,6 +77,7 @@ class Fleet:
     network: float
     members: list[Member]
     outages: list[tuple[float, float]]
+    full: list[tuple[float, float]]
     ledger: Ledger = field(default_factory=lambda: Ledger(MemoryStore(), several=True))
     schedules: list[Timed] = field(default_factory=list[Timed])
 
@@ -98,7 +100,9 @@ class Fleet:
         outages = [(random.random() * 20, random.random() * 30) for _ in range(random.choice((0, 0, 0, 1)))]
         workflows, network = _workflows(random), random.choice((0.0, 0.0, 0.003, 0.1))
         schedules = make_timed(workflows, f"fleet {seed}")
-        return cls(seed, workflows, faults, network, members, outages, schedules=schedules)
+        later = Random(f"full {seed}")
+        full = [(later.random() * 20, later.random() * 10) for _ in range(later.choice((0, 0, 0, 1, 2)))]
+        return cls(seed, workflows, faults, network, members, outages, full, schedules=schedules)
 
     def run(self, watch: Callable[[Node], None] = lambda node: None) -> Ledger:
         """Run the seed to its end. Raises Violation or Stuck; the ledger's trace tells what happened.
@@ -186,6 +190,8 @@ class Course:
                     timeline.after(member.begins, partial(self._begin, number, member))
                 for begins, seconds in fleet.outages:
                     timeline.after(begins, partial(self._outage, seconds))
+                for begins, seconds in fleet.full:
+                    timeline.after(begins, partial(self._fill, seconds))
                 self._look()
                 done = self._loop.create_task(self._drive())
                 timeline.run(done.done)
@@ -281,13 +287,25 @@ class Course:
         self._ledger.attempts.losses += 1
         self._disturb("the store is back")
 
+    def _fill(self, seconds: float) -> None:
+        self._ledger.process = OUTSIDE
+        self._disturb(f"the store is full for {seconds:.1f} s")
+        self._around.full = True
+        self._timeline.after(seconds, self._emptied)
+
+    def _emptied(self) -> None:
+        self._around.full = False
+        self._ledger.process = OUTSIDE
+        self._ledger.attempts.losses += 1
+        self._disturb("the store has space")
+
     def _disturb(self, what: str) -> None:
         self._ledger.say(what.upper())
         self._disturbed = self._timeline.time()
 
     def _calm_since(self) -> float | None:
         """When something last went wrong; None: nobody could do anything now."""
-        if self._around.down or not any(process.running for process in self._processes):
+        if self._around.down or self._around.full or not any(process.running for process in self._processes):
             self._disturbed = self._timeline.time()
             return None
         return self._disturbed

@@ -48,6 +48,7 @@ class Surroundings:
     network: float
     watch: Callable[[Node], None] = lambda node: None
     down: bool = False
+    full: bool = False
 
 
 @dataclass
@@ -132,6 +133,7 @@ class Process:
             self._random,
             lambda: not self.loop.dead,
             lambda: self.cut or around.down,
+            lambda: around.full,
             lambda: ledger.lives.renewed(self.number),
         )
         if not ledger.several:

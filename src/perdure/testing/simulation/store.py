@@ -32,7 +32,7 @@ from perdure.engine.storage.api import (
     Verdict,
     Write,
 )
-from perdure.errors import Unavailable
+from perdure.errors import StoreFull, Unavailable
 from perdure.model.requests import ListedWorkflow
 
 T = TypeVar("T")
@@ -51,6 +51,8 @@ class Faults:
     conflict: float = 0.0  # of one write: refused as if another node had been there
     outage: float = 0.0
     outage_length: float = 3.0  # seconds
+    full: float = 0.0  # of one commit: there is no space, for a while
+    full_length: float = 4.0  # seconds
     unheard: float = 0.0  # of one notice: it is lost
     unpunctual: float = 0.0  # of one notice: it is late, by two seconds at most
     repeated: float = 0.0  # of one notice: it is said twice
@@ -63,6 +65,7 @@ class FaultyStore:
         inner: the real one.
         alive: whether the process that uses it still lives.
         cut: whether that process can't reach it.
+        full: whether there is no space in it.
         renewed: called when the process has said that it is alive.
     """
 
@@ -73,11 +76,12 @@ class FaultyStore:
         random: Random,
         alive: Callable[[], bool],
         cut: Callable[[], bool] = lambda: False,
+        full: Callable[[], bool] = lambda: False,
         renewed: Callable[[], None] = lambda: None,
     ) -> None:
         self.inner, self._faults, self._random, self._alive = inner, faults, random, alive
-        self._cut, self._renewed = cut, renewed
-        self._down_until = 0.0
+        self._cut, self._full, self._renewed = cut, full, renewed
+        self._down_until = self._full_until = 0.0
         self._heard: Callable[[Notice], None] | None = None
         self._missed = False  # notices, while it was cut off
 
@@ -94,6 +98,13 @@ class FaultyStore:
         if self._missed and self._heard is not None:
             self._missed = False
             self._heard(NoticesLost())
+
+    def _needs_space(self) -> None:
+        faults, now = self._faults, asyncio.get_running_loop().time()
+        if faults.full and self._random.random() < faults.full:
+            self._full_until = now + self._random.random() * faults.full_length
+        if self._full() or now < self._full_until:
+            raise StoreFull("the simulated store has no space")
 
     async def _answer(self) -> bool:
         """Whatever may go wrong on the way back; whether the answer arrives."""
@@ -118,6 +129,7 @@ class FaultyStore:
 
     async def commit(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:
         await self._trouble()
+        self._needs_space()
         if self._random.random() < self._faults.lose:
             if self._random.random() < 0.5:
                 await self.inner.commit(group, now)

@@ -10,7 +10,15 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
 from perdure.engine.storage.api import RunKey
-from perdure.errors import EngineStopped, NotFound, NotRunning, PerdureError, Unavailable, WorkflowAlreadyStarted
+from perdure.errors import (
+    EngineStopped,
+    NotFound,
+    NotRunning,
+    PerdureError,
+    StoreFull,
+    Unavailable,
+    WorkflowAlreadyStarted,
+)
 from perdure.limits import QUERY_ELSEWHERE, SECOND
 from perdure.model import requests as q
 from perdure.model.state import State
@@ -61,6 +69,8 @@ class Witness:
             reply = await self._node.call(request)
         except (Unavailable, EngineStopped):
             raise
+        except StoreFull as error:  # these clients have the patience of a person who makes room
+            raise Unavailable(str(error)) from error
         except PerdureError as error:
             self._refused(request, error, before)
             raise

@@ -71,6 +71,7 @@ class World:
             random.choice((0.0, 0.0, 0.01, 1.0)),
         )
         deaths = [random.random() * random.choice((0.01, 1.0, 5.0)) for _ in range(random.choice((0, 0, 1, 5)))]
+        faults.full = Random(f"full {seed}").choice((0.0, 0.0, 0.003, 0.03))
         schedules = make_timed(workflows, f"world {seed}")
         return cls(seed, workflows, faults, kills, slots, skews, network, crew, late, deaths, schedules=schedules)
 
