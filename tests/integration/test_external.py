@@ -69,6 +69,27 @@ async def test_a_child_is_signalled_by_the_id_of_its_handle(client: Client) -> N
     assert heard == ["one", "end"]
 
 
+async def test_a_child_that_has_the_id_of_an_earlier_one_is_reached(client: Client) -> None:
+    @workflow
+    async def child() -> str:
+        return await workflow.receive("word", str)
+
+    @workflow
+    async def parent() -> list[str]:
+        heard: list[str] = []
+        for word in ("first", "second"):
+            each = workflow.start(child(), id="external.again")
+            await workflow.external(each.id).signal("word", word)
+            heard.append(await each)
+        last = workflow.start(child(), id="external.again")
+        await workflow.external(last.id).cancel()
+        with pytest.raises(WorkflowCancelled):
+            await last
+        return heard
+
+    assert await client.run(parent()) == ["first", "second"]
+
+
 async def test_a_workflow_cancels_another(client: Client) -> None:
     listener = await client.start(Listener(), id="to-cancel")
     assert (await client.run(cancels("to-cancel", "no-such-run"))).startswith("NotFound: ")

@@ -164,7 +164,7 @@ async def test_unknown_names_and_wrong_arguments(client: Client) -> None:
         await handle.update("resize", "many")
     with pytest.raises(TypeError, match="text"):
         await handle.signal(Office.note)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    with pytest.raises(EncodeError, match="'text' of signal note .*`str`"):
+    with pytest.raises(EncodeError, match=r"'text' of signal note .*`str`"):
         await handle.signal("note", {"not": "a text"})
     with pytest.raises(TypeError, match="text"):
         await handle.signal("note")

@@ -17,9 +17,10 @@ class Execution:
     given: which giving of the task that is. An earlier one is not to be answered: its worker may know of less.
     beats: the last heartbeat of each running attempt (time, details), by scheduled event id. Journaled now
     and then, and when the attempt ends.
+    early: outbox entries that came to their receiver before its start did. After a restart they wait for their backoff.
     """
 
-    __slots__ = ("beats", "build_id", "deadlines", "given", "ref", "state", "taken", "taken_at", "taken_by")
+    __slots__ = ("beats", "build_id", "deadlines", "early", "given", "ref", "state", "taken", "taken_at", "taken_by")
 
     def __init__(self, state: State, retention: int = DEFAULT_RETENTION) -> None:
         self.state = state
@@ -30,6 +31,7 @@ class Execution:
         self.taken_at = 0
         self.taken_by = ""
         self.given = 0
+        self.early: set[int] = set()
         self.build_id = ""  # of the worker's code
 
     @property

@@ -37,7 +37,10 @@ UNFINISHED: Final = (
     "workflow %r ends while handlers still run: %s; to let them end, it can await "
     "workflow.wait_until(workflow.all_handlers_finished) before it returns"
 )
-UNREAD: Final = "workflow %r ends with signals that its code has neither a handler nor a `workflow.receive` for, or has not come to: %s"
+UNREAD: Final = (
+    "workflow %r ends with signals that nobody has read: %s; its code has no handler for them, and has not come to a "
+    "workflow.receive of that name"
+)
 
 
 class Ending(Protocol):

@@ -34,6 +34,7 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
         raise NotFound("that outbox entry was settled before")
     if answer.error and _is_too_early(tx, entry):
         undelivered(tx, OutboxUndelivered(answer.entry_id, answer.error))
+        tx.execution.early.add(answer.entry_id)
         return
     tx.note(r.OutboxSettled(answer.entry_id))
     event_id = entry.added.event_id
@@ -42,6 +43,8 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
         inherited = message.parent.run_id, message.parent.initiated_event_id
         if inherited in tx.state.inherited:
             tx.note(r.InheritedChildOver(*inherited))
+    if tx.execution.early and isinstance(message, r.OutboxStart):
+        _send_what_was_too_early(tx, entry.added)
     if tx.state.schedule is not None:
         if isinstance(message, r.OutboxScheduledStart):
             start_answered(tx, message, answer)
@@ -76,18 +79,32 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
 
 
 def _is_too_early(tx: Transition, entry: OutboxEntry) -> bool:
-    """Whether it is meant for a child whose start is on its way yet: entries may overtake each other."""
-    message = entry.added.message
-    if isinstance(message, r.OutboxCancel):
-        parent = message.child_of
-    else:
-        parent = message.parent if isinstance(message, r.OutboxAsk) else None
-    if parent is None or tx.now - entry.added.time > OUTBOX_RETRY_LIFETIME:
+    """Whether it is meant for a child whose start is on its way yet: entries may overtake each other, and where another
+    run had the child's id before, that one has refused it."""
+    if tx.now - entry.added.time > OUTBOX_RETRY_LIFETIME:
         return False
-    return any(
-        isinstance(each.added.message, r.OutboxStart) and each.added.message.parent == parent
-        for each in tx.state.outbox.values()
-    )
+    return any(_is_for_child_of(entry.added, each.added) for each in tx.state.outbox.values())
+
+
+def _is_for_child_of(added: r.OutboxAdded, start: r.OutboxAdded) -> bool:
+    message, started = added.message, start.message
+    if not isinstance(started, r.OutboxStart):
+        return False
+    if isinstance(message, r.OutboxAsk):
+        return message.parent == started.parent
+    if isinstance(message, r.OutboxCancel) and message.child_of is not None:
+        return message.child_of == started.parent
+    if not isinstance(message, r.OutboxSignal | r.OutboxCancel) or message.run_id:
+        return False
+    return message.workflow_id == started.workflow_id and added.entry_id > start.entry_id
+
+
+def _send_what_was_too_early(tx: Transition, start: r.OutboxAdded) -> None:
+    outbox, early = tx.state.outbox, tx.execution.early
+    early &= outbox.keys()
+    for entry in [outbox[id] for id in sorted(early) if _is_for_child_of(outbox[id].added, start)]:
+        early.discard(entry.added.entry_id)
+        resend(tx, entry)
 
 
 def undelivered(tx: Transition, undelivered: OutboxUndelivered) -> None:
