@@ -205,3 +205,105 @@ async def test_a_plain_workflow_undoes(engine: Engine) -> None:
         with pytest.raises(NoCapacity):
             await handle.result()
     assert Cloud.made == []
+
+
+async def provision_and_wait(ready: asyncio.Event) -> None:
+    async with workflow.saga() as saga:
+        await saga.do(create("vpc"), undo=delete)
+        ready.set()
+        await workflow.receive("go on", str)
+
+
+@workflow(name="sagas.leaves")
+async def leaves(how: str) -> str:
+    ready = asyncio.Event()
+    other = asyncio.create_task(provision_and_wait(ready))
+    await ready.wait()
+    if how == "fails":
+        await asyncio.gather(other, refuse())
+    if how == "goes on":
+        workflow.continue_as_new(leaves("returns"))
+    return "returned"
+
+
+@pytest.mark.parametrize("how", ["fails", "returns", "goes on"])
+async def test_a_task_that_the_workflow_leaves_undoes_its_saga(client: Client, how: str) -> None:
+    handle = await client.start(leaves(how))
+    if how == "fails":
+        with pytest.raises(NoCapacity):
+            await handle.result()
+    else:
+        assert await handle.result() == "returned"
+    assert Cloud.made == []
+
+
+async def test_an_undo_of_a_task_that_is_left_holds_the_end_until_it_is_released(client: Client) -> None:
+    Cloud.stuck["vpc"] = KeyError("not now")
+    handle = await client.start(leaves("returns"))
+    await activity_with(handle, "held")
+    Cloud.stuck.clear()
+    await handle.release(note="unlocked")
+    assert await handle.result() == "returned"
+    assert Cloud.made == []
+
+
+@workflow(name="sagas.Environment")
+class Environment:
+    def __init__(self, of_its_own: bool) -> None:
+        self.of_its_own, self.ready = of_its_own, asyncio.Event()
+
+    async def run(self) -> None:
+        if self.of_its_own:
+            await provision_and_wait(self.ready)
+        await workflow.receive("end", str)
+
+    @workflow.signal
+    async def provision(self) -> None:
+        await provision_and_wait(self.ready)
+
+    @workflow.signal
+    async def fail(self) -> None:
+        await self.ready.wait()
+        raise ApplicationError("a handler fails the run")
+
+    @workflow.update
+    async def provisioned(self) -> bool:
+        return await self.ready.wait()
+
+
+async def test_a_handlers_saga_is_undone_when_run_returns(client: Client) -> None:
+    handle = await client.start(Environment(False))
+    await handle.signal(Environment.provision)
+    assert await handle.update(Environment.provisioned)
+    await handle.signal("end", "")
+    await handle.result()
+    assert Cloud.made == []
+
+
+async def test_a_saga_is_undone_when_a_handler_fails_the_run(client: Client) -> None:
+    handle = await client.start(Environment(True))
+    await handle.signal(Environment.fail)
+    with pytest.raises(ApplicationError, match="a handler fails the run"):
+        await handle.result()
+    assert Cloud.made == []
+
+
+@activity(name="sagas.delete_in_vain", schedule_to_close_timeout="1s", retry_policy=RetryPolicy(maximum_attempts=1))
+async def delete_in_vain(name: str) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+@workflow(name="sagas.undoes_in_vain")
+async def undoes_in_vain() -> None:
+    async with workflow.saga() as saga:
+        await saga.do(create("vpc"), undo=delete_in_vain)
+        await refuse()
+
+
+async def test_an_undo_that_hangs_holds_after_the_time_that_its_activity_has(client: Client) -> None:
+    handle = await client.start(undoes_in_vain())
+    held = await activity_with(handle, "held")
+    assert held.last_failure is not None and "start_to_close timeout" in held.last_failure
+    await handle.complete_activity(held.activity_id, None)
+    with pytest.raises(NoCapacity):
+        await handle.result()

@@ -16,7 +16,7 @@ from perdure.model.payloads import Payload
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.coroutines import Coro
 from perdure.sdk.workflow import context
-from perdure.sdk.workflow.context import ChildOptions, WorkflowInfo
+from perdure.sdk.workflow.context import ChildOptions, OpenSagas, WorkflowInfo
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.entities import Entity
 
@@ -31,6 +31,7 @@ class Immediate:
         self.children: list[tuple[WorkflowDefinition, ChildOptions, tuple[object, ...], dict[str, object]]] = []
         self.gates: list[asyncio.Future[Any]] = []
         self.gated = False
+        self.sagas: OpenSagas = {}
 
     def start_activity(
         self,

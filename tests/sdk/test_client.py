@@ -282,9 +282,16 @@ async def test_a_signal_goes_to_the_latest_run() -> None:
 
 async def test_a_handle_for_one_run_keeps_to_it() -> None:
     client, service = client_of(q.Done())
-    await client.get("o", Onboarding, run_id="run-1").signal("approve", "bob", {"a": 1})
+    await client.get("o", Onboarding, run_id="run-1").signal("prefer", "bob", {"a": 1})
     request = only(service, q.SignalWorkflow)
     assert (request.run_id, request.input) == ("run-1", (Payload(b'"bob"'), Payload(b'{"a":1}')))
+
+
+async def test_a_message_by_name_is_checked_where_its_class_is_known() -> None:
+    handle, service = handle_of()
+    with pytest.raises(TypeError, match="signal approve: too many positional arguments"):
+        await handle.signal("approve", "bob", {"a": 1})
+    assert not service.requests
 
 
 async def test_handlers_of_bases_and_overriding_ones_belong_to_a_class() -> None:

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -71,10 +71,18 @@ class ChildOptions:
     cancellation_type: CancellationType = "wait"
 
 
+OpenSagas: TypeAlias = dict[object, asyncio.Task[Any] | None]
+"""The sagas whose block has not ended, and the tasks that are in it; None: it is ending."""
+
+
 class WorkflowContext(Protocol):
-    """One run, while its code executes. Durations are microseconds."""
+    """One run, while its code executes. Durations are microseconds.
+
+    sagas: those whose block has not ended; the run ends after them.
+    """
 
     logger: logging.LoggerAdapter[logging.Logger]
+    sagas: OpenSagas
 
     def start_activity(
         self,

@@ -3,6 +3,7 @@
 ::
 
     main_code → returns | raises an outcome | raises a bug (its task is tried again) | ContinueAsNewRequested
+                end_sagas: what else has a saga open is cancelled, and undoes it before the run ends
     tear_down: Evicted, until the code ends
 """
 
@@ -22,6 +23,7 @@ from perdure.model.commands import ContinueAsNew
 from perdure.model.failures import Failure
 from perdure.sdk.failures import origin_of
 from perdure.sdk.interceptors import Header
+from perdure.sdk.workflow.context import OpenSagas
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask
 from perdure.sdk.workflow.plain import run_plain
@@ -96,6 +98,17 @@ def located(failure: Failure, error: BaseException, definition: WorkflowDefiniti
     line = error.line if isinstance(error, NondeterminismError) and error.line else ""
     file, number = line.rsplit(":", 1) if line else (code.co_filename, str(code.co_firstlineno))
     return replace(failure, traceback=f'  File "{file}", line {number}, in {code.co_qualname}\n')
+
+
+def end_sagas(open: OpenSagas, run: Callable[[], None]) -> None:
+    """The code has ended: what has a saga open yet is cancelled, once, so that it undoes what was done."""
+    tasks = dict.fromkeys(task for task in open.values() if task is not None)
+    for saga in open:
+        open[saga] = None
+    for task in tasks:
+        task.cancel("the workflow has ended")
+    if tasks:
+        run()
 
 
 def tear_down(loop: DeterministicLoop) -> None:

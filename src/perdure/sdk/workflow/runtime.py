@@ -60,11 +60,12 @@ from perdure.sdk.workflow import determinism
 from perdure.sdk.workflow.activation import Activation
 from perdure.sdk.workflow.asking import Asking
 from perdure.sdk.workflow.conditions import Conditions
-from perdure.sdk.workflow.context import WorkflowInfo
+from perdure.sdk.workflow.context import OpenSagas, WorkflowInfo
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.endings import (
     ContinueAsNewRequested,
     continue_with,
+    end_sagas,
     is_failure,
     located,
     main_code,
@@ -109,10 +110,10 @@ class WorkflowRun(Asking):
 
     __slots__ = (
         "_bug", "_cancel_requested", "_cancel_unheard", "_chains", "_closing", "_conditions", "_context",
-        "_definition", "_definitions", "_entity", "_facts", "_history_bytes", "_history_length", "_logger", "_loop",
-        "_main", "_messages", "_open_task", "_patches", "_random", "_reader", "_resolver", "_rolls_over", "_run_id",
-        "_sent", "_started", "_successor", "_target", "_time", "broken", "closed", "flags", "logger", "position",
-        "ref",
+        "_definition", "_definitions", "_ending", "_entity", "_facts", "_history_bytes", "_history_length", "_logger",
+        "_loop", "_main", "_messages", "_open_task", "_patches", "_random", "_reader", "_resolver", "_rolls_over",
+        "_run_id", "_sent", "_started", "_successor", "_target", "_time", "broken", "closed", "flags", "logger",
+        "position", "ref", "sagas",
     )  # fmt: skip
 
     def __init__(
@@ -137,18 +138,17 @@ class WorkflowRun(Asking):
         self._context = Context()
         hand_on_room(self._context)
         self._sent: list[Issued] | None = None  # what the last live task asked for, until its events are seen
+        self._ending: tuple[Command, Callable[[], ContinueAsNew] | None] | None = None  # once no saga is open
         self._closing: Command | None = None
+        self.sagas: OpenSagas = {}
         self._successor: Callable[[], ContinueAsNew] | None = None
-        self._cancel_requested = self._cancel_unheard = False
+        self._cancel_requested = self._cancel_unheard = self._rolls_over = False
         self._bug: BaseException | None = None
         self._main: LoopTask[object] | None = None
         self._random: random.Random | None = None
-        self._run_id = (
-            ""  # the run whose code this is at present: of a reset one, first the one that wrote its first part
-        )
+        self._run_id = ""  # whose code this is at present: of a reset one, first the run that wrote its first part
         self._entity: Entity | None = None
         self._target: object = None
-        self._rolls_over = False
         self.flags: tuple[int, ...] = ()
         self._open_task: WorkflowTask | None = None
         self._time = self._history_length = 0
@@ -358,13 +358,20 @@ class WorkflowRun(Asking):
 
     def _settle(self) -> None:
         """Let everything run that can, and see whether the run has ended."""
+        self._run_code()
+        main = self._main
+        if main is not None and self._ending is None and main.done():
+            self._main_done(main)
+        if self._ending is not None and self._closing is None:
+            end_sagas(self.sagas, self._run_code)
+            if not self.sagas:
+                self._closing, self._successor = self._ending
+
+    def _run_code(self) -> None:
         self._loop.run_until_idle()
         self._conditions.settle()
         if self._bug is not None:
             raise self._bug
-        main = self._main
-        if main is not None and self._closing is None and main.done():
-            self._main_done(main)
 
     def _finish(self) -> list[Issued]:
         """The end of a workflow task: what was asked for."""
@@ -403,34 +410,29 @@ class WorkflowRun(Asking):
     # --- The end of the run -----------------------------------------------------------------------------
     @property
     def closing(self) -> bool:
-        """Whether the code has ended in this task."""
-        return self._closing is not None
+        """Whether the code has ended, but for what sagas undo."""
+        return self._ending is not None
 
     def _main_done(self, main: LoopTask[object]) -> None:
         if main.cancelled():
             if not self._cancel_requested:
                 raise RuntimeError("the workflow cancelled its own main task, though nobody asked it to stop")
-            self._closing = CancelWorkflow()
-            return
-        error = main.exception()
-        if error is not None:
+            self._ending = CancelWorkflow(), None
+        elif (error := main.exception()) is not None:
             self.end_with(error)
         else:
-            self._closing = CompleteWorkflow(NULL)  # the result is encoded last, when handlers have had their say
+            self._ending = CompleteWorkflow(NULL), None  # the result is encoded last, when handlers have had their say
 
     def end_with(self, error: BaseException) -> None:
         """The code has raised: end the run with it where it is an outcome; raise it where it is a bug."""
         error = told_end(error)
         if isinstance(error, ContinueAsNewRequested):
-            closing: Command = error.command()
-            if self._closing is None:
-                self._successor = error.command
+            ending = error.command(), error.command
         elif self.is_failure(error):
-            closing = FailWorkflow(failure_of(error))
+            ending = FailWorkflow(failure_of(error)), None
         else:
             raise error
-        if self._closing is None:
-            self._closing = closing
+        self._ending = self._ending or ending
 
     def report_bug(self, error: BaseException) -> None:
         self._bug = self._bug or error
@@ -487,7 +489,7 @@ class WorkflowRun(Asking):
                 self.end_with(error)
         self._target = target
         self._messages = Messages(self, definition, target, self._ledger, self._context, self._logger, self._chains)
-        if self._closing is None:
+        if self._ending is None:
             around = self._chains.execute
             code = (
                 main_code(definition, target, args, kwargs)

@@ -4,6 +4,7 @@
 
     do(step, undo) ──▶ the step's result, and the undo is remembered
          │ cancelled   the step is asked to stop, and waited for: its result may be there all the same
+    the run ends   ──▶ tasks that are in the block yet are cancelled, and the run ends after them
     the block ends ──▶ well: the undos are forgotten
                    ──▶ by a failure or a cancellation: steps that still run are ended, the undos run, it is raised again
                    ──▶ by a bug: nothing is undone; the workflow task fails, and the next version goes on in the block
@@ -27,7 +28,7 @@ from perdure.sdk.calls import PlainActivity
 from perdure.sdk.coroutines import close
 from perdure.sdk.workflow.calls import start_child
 from perdure.sdk.workflow.classes import call_record
-from perdure.sdk.workflow.context import ChildOptions, WorkflowContext, require, thread
+from perdure.sdk.workflow.context import ChildOptions, OpenSagas, WorkflowContext, require, thread
 from perdure.sdk.workflow.decorators import PlainClassWorkflow
 from perdure.sdk.workflow.futures import Cancellable
 from perdure.sdk.workflow.plain import block
@@ -47,6 +48,7 @@ class Saga:
         self._undos: list[tuple[str, Callable[[], Awaitable[object]]]] = []
         self._running = Counter[asyncio.Task[Any]]()
         self._state: Literal["new", "entered", "left"] = "new"
+        self._open: OpenSagas
 
     @overload
     async def do(self, step: Awaitable[R], /, *, undo: PlainActivity[[R], object]) -> R: ...
@@ -102,10 +104,11 @@ class Saga:
             self._running -= Counter({task: 1})
 
     async def __aenter__(self) -> Self:
-        require("workflow.saga()")
+        context = require("workflow.saga()")
         if self._state != "new":
             raise RuntimeError("a saga is for one block: make another, by workflow.saga()")
-        self._state = "entered"
+        self._state, self._open = "entered", context.sagas
+        self._open[self] = asyncio.current_task()
         return self
 
     def __enter__(self) -> Self:
@@ -123,6 +126,13 @@ class Saga:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._state = "left"
+        self._open[self] = None
+        try:
+            await self._leave(error)
+        finally:
+            del self._open[self]
+
+    async def _leave(self, error: BaseException | None) -> None:
         if error is None:
             if self._running:
                 raise RuntimeError("the block of a saga has ended, but steps of it still run: await them inside")
@@ -176,8 +186,15 @@ def for_activity(options: ActivityOptions) -> ActivityOptions:
         options = replace(options, cancellation_type="wait")
     if role == "undo":
         policy = msgspec.structs.replace(options.retry_policy, on_exhausted="hold", hold_non_retryable=True)
-        # Without the timeouts that no attempt follows.
-        options = replace(options, retry_policy=policy, schedule_to_close_timeout=0, schedule_to_start_timeout=0)
+        # The timeouts that no attempt follows are none; but one that hangs is to end.
+        limits = [each for each in (options.start_to_close_timeout, options.schedule_to_close_timeout) if each]
+        options = replace(
+            options,
+            retry_policy=policy,
+            start_to_close_timeout=min(limits, default=0),
+            schedule_to_close_timeout=0,
+            schedule_to_start_timeout=0,
+        )
     return options
 
 
