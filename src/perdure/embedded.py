@@ -161,6 +161,10 @@ def _node(
     given_up = NODE_GRACE if grace is None else microseconds(grace, "grace")
     if where.startswith(POSTGRES):
         return _shared_node(where, time, ids, kept, given_up)
+    if "://" in where:
+        raise ValueError(
+            f"location {where!r} is no path and no address of PostgreSQL, as postgresql://user@host/database"
+        )
     store: Store = MemoryStore() if where == IN_MEMORY else SqliteStore(where)
     return Node(store, time, ids, retention=kept)
 

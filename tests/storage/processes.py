@@ -146,6 +146,44 @@ async def fill(folder: str) -> None:
     )
 
 
+async def open_where_little_is_free(folder: str) -> None:
+    """Open a file while ever more space is free, until it opens; tell the errors on the way."""
+    path, ballast = Path(folder, "perdure.db"), Path(folder, "ballast")
+    await (store := SqliteStore(path)).open(NOW)
+    await store.close()
+    errors: list[str] = []
+    unclean = None
+    while unclean is None:
+        _fill_up(ballast, free=4096 * len(errors))
+        try:
+            unclean = await store.open(NOW)
+        except PerdureError as error:
+            errors.append(f"{type(error).__name__}: {error}")
+            for beside in ("-wal", "-shm"):  # whatever was begun
+                Path(f"{path}{beside}").unlink(missing_ok=True)
+    ballast.unlink()
+    await store.close()
+    _tell(errors=errors, unclean=unclean)
+
+
+def _fill_up(ballast: Path, free: int) -> None:
+    with open(ballast, "wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    os.truncate(ballast, ballast.stat().st_size - free)
+
+
+async def fail_to_open(path: str) -> None:
+    """Open a file while the system refuses to let any file grow as far as the index of its log; tell the error."""
+    await (store := SqliteStore(path)).open(NOW)
+    await store.close()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, resource.RLIM_INFINITY))
+    try:
+        await store.open(NOW)
+    except PerdureError as error:
+        _tell(error=f"{type(error).__name__}: {error}")
+
+
 async def fail_to_write(path: str) -> None:
     """Let the system refuse to let the log grow: no disk is full, but a write fails."""
     store = SqliteStore(path)
@@ -169,7 +207,7 @@ async def fail_to_write(path: str) -> None:
 
 
 def main() -> None:
-    functions = (hold, hold_with_child, try_to_open, fill, fail_to_write)
+    functions = (hold, hold_with_child, try_to_open, fill, open_where_little_is_free, fail_to_open, fail_to_write)
     chosen = {function.__name__: function for function in functions}[sys.argv[1]]
     asyncio.run(chosen(*sys.argv[2:]))
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -13,9 +14,10 @@ import sqlite3
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,16 +158,31 @@ async def test_a_file_that_is_gone_takes_nothing_more(path: Path, how: str) -> N
     await store.close()
 
 
+async def test_a_file_whose_folder_is_gone_takes_nothing_more(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    store = SqliteStore(folder / "perdure.db")
+    await store.open(NOW)
+    folder.rename(tmp_path / "elsewhere")
+    folder.touch()
+    with pytest.raises(StoreLost, match="was removed or replaced while it was open"):
+        await store.commit([start("w")], NOW)
+    await store.close()
+
+
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])
 def test_what_is_no_path(name: str) -> None:
     with pytest.raises(ValueError, match="can't be the path of a file"):
         SqliteStore(name)
 
 
-async def test_a_device_is_no_file() -> None:
-    with pytest.raises(StoreForeign, match="a device or a pipe"):
-        await SqliteStore("/dev/null").open(NOW)
-    assert not Path("/dev/null.lock").exists()
+async def test_a_device_or_a_pipe_is_no_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (Path("/dev/null"), pipe):
+        with pytest.raises(StoreForeign, match="a device or a pipe"):
+            await SqliteStore(place).open(NOW)
+        assert not Path(f"{place}.lock").exists()
 
 
 async def test_a_closed_file_leaves_nothing_beside_it(path: Path) -> None:
@@ -210,6 +227,16 @@ async def test_a_file_that_is_no_database(path: Path) -> None:
 async def test_a_database_of_another_program(path: Path) -> None:
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE people (name TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(StoreForeign, match="of another program: give another path"):
+        await SqliteStore(path).open(NOW)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("marks", [(0, VERSION), (APPLICATION_ID + 1, 0)])
+async def test_an_empty_database_of_another_program(path: Path, marks: tuple[int, int]) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript("PRAGMA application_id = {}; PRAGMA user_version = {}".format(*marks))
     before = path.read_bytes()
     with pytest.raises(StoreForeign, match="of another program: give another path"):
         await SqliteStore(path).open(NOW)
@@ -265,61 +292,39 @@ async def test_a_file_without_its_version(path: Path) -> None:
         await SqliteStore(path).open(NOW)
 
 
-# --- Damage ---------------------------------------------------------------------------------------------
-async def test_a_damaged_page(path: Path) -> None:
-    await _fill(path)
-    content = bytearray(path.read_bytes())
-    for page in range(2, len(content) // 4096):
-        content[page * 4096 : page * 4096 + 64] = os.urandom(64)
-    path.write_bytes(content)
-    with pytest.raises(StoreCorrupt, match=r"is damaged .* restore a backup"):
-        await SqliteStore(path).open(NOW)
-    assert path.read_bytes() == content, "evidence is kept"
-    assert not path.with_name("perdure.db.lock").exists()
-
-
-async def test_a_file_that_was_cut(path: Path) -> None:
-    await _fill(path)
-    os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(StoreCorrupt, match="is damaged"):
-        await SqliteStore(path).open(NOW)
-
-
-async def test_damage_that_is_found_while_reading(path: Path) -> None:
-    store = SqliteStore(path)
-    await store.open(NOW)
-    last = start("a")._replace(history=b"x" * 9_000)
-    await put(store, last)
-    # As large as the file must be not to be checked whole when it is opened.
-    for _ in range(120):
-        writes = [last := follow(last)._replace(history=b"x" * 9_000) for _ in range(20)]
-        await put(store, *writes)
-    await store.close()
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 8192 * 4096
-    for page in range(middle, middle + 100 * 4096, 4096):
-        content[page : page + 4096] = os.urandom(4096)
-    path.write_bytes(content)
-    await store.open(NOW)
-    with pytest.raises(StoreCorrupt, match="is damaged"):
-        await store.journal(last.key, 0, 1 << 30)
-    await store.close()
-
-
 # --- Folders and permissions ----------------------------------------------------------------------------
 async def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=f"no folder {tmp_path / 'missing'}: make it"):
         await SqliteStore(tmp_path / "missing" / "perdure.db").open(NOW)
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(StoreError, match="no folder"):
+    with pytest.raises(StoreError, match=f"{file} is not a folder"):
         await SqliteStore(file / "perdure.db").open(NOW)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no folder of that kind here")
+async def test_a_folder_that_takes_no_files() -> None:
+    with pytest.raises(StoreError, match="no file can be made in /proc "):
+        await SqliteStore("/proc/perdure.db").open(NOW)
 
 
 async def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(StoreError, match="is a folder: give the path of a file in it"):
         await SqliteStore(tmp_path / "folder").open(NOW)
+    with pytest.raises(ValueError, match="is the path of a folder"):
+        SqliteStore(f"{tmp_path}/new/")
+
+
+@pytest.mark.parametrize(
+    ("beside", "told"),
+    [("lock", "perdure.db.lock can't be opened: Is a directory"), ("-wal", "its log .*-wal .* can't be opened")],
+)
+async def test_a_folder_beside_the_file(path: Path, beside: str, told: str) -> None:
+    await _fill(path)
+    path.with_name(f"perdure.db{'.' if beside == 'lock' else ''}{beside}").mkdir()
+    with pytest.raises(StoreError, match=told):
+        await SqliteStore(path).open(NOW)
 
 
 @pytest.fixture
@@ -389,13 +394,14 @@ async def test_a_full_file(path: Path) -> None:
     await store.close()
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
-    mount = f'mount -t tmpfs -o size=6m tmpfs {tmp_path} && exec "$@"'
+def _on_a_small_disk(folder: Path, function: Callable[..., object]) -> dict[str, Any]:
+    """Run a function of `processes` over a folder that is a disk of 6 MiB, and what it told."""
+    mount = f'mount -t tmpfs -o size=6m tmpfs {folder} && exec "$@"'
     namespace = ["unshare", "--mount", *(["--user", "--map-root-user"] if os.getuid() else [])]
     if subprocess.run([*namespace, "sh", "-c", mount, "sh", "true"], capture_output=True, check=False).returncode:
         pytest.skip("this user can't mount a small disk")
     done = subprocess.run(
-        [*namespace, "sh", "-c", mount, "sh", *processes.command(processes.fill, tmp_path)],
+        [*namespace, "sh", "-c", mount, "sh", *processes.command(function, folder)],
         capture_output=True,
         text=True,
         cwd=processes.ROOT,
@@ -403,13 +409,46 @@ def test_a_full_disk(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    told = _on_a_small_disk(tmp_path, processes.fill)
     assert isinstance(told["acknowledged"], int)
     assert told["acknowledged"] > 10
     assert told["stored_while_full"] == told["acknowledged"]
     assert isinstance(told["last"], int)
     assert told["last"] > told["acknowledged"] + 100
     assert told["rows"] == list(range(1, told["last"] + 1))
+
+
+def test_a_file_is_opened_on_a_full_disk(tmp_path: Path) -> None:
+    """Whatever the space is just not enough for: the lock, the log, its index."""
+    told = _on_a_small_disk(tmp_path, processes.open_where_little_is_free)
+    errors: list[str] = told["errors"]
+    assert len(errors) > 5
+    for error in errors:
+        assert error.startswith("StoreFull: no space is left for")
+        assert "free some, then open it again" in error
+        assert "work goes on" not in error
+    assert told["unclean"] is False, "the end before was a clean one"
+
+
+def test_an_index_of_the_log_that_can_not_be_made(path: Path) -> None:
+    told = processes.run(processes.fail_to_open, path)
+    assert told["error"].startswith("Unavailable: the disk failed while"), "there is space"
+
+
+async def test_a_lock_that_can_not_be_written_is_not_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreFull, match="no space is left"):
+        patch.setattr(os, "pwrite", full)
+        await SqliteStore(path).open(NOW)
+    assert not list(path.parent.iterdir())
+    await _fill(path)
 
 
 def test_a_write_that_the_system_refuses(path: Path) -> None:

@@ -51,7 +51,7 @@ class Holder:
         """Whether the file that is held is still the one at its path."""
         try:
             return self._file is None or os.path.samestat(os.stat(self._path), os.fstat(self._file))
-        except FileNotFoundError:
+        except OSError:  # also where a folder of the path is gone, or was closed to us
             return False
 
     def release(self) -> None:
@@ -92,10 +92,15 @@ def hold(path: str, now: int) -> Holder:
         if _is_current(path, lock):
             break
         os.close(lock)
+    holder = Holder(path, lock)
     _held.add(path)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()} {now}\n".encode(), 0)
-    return Holder(path, lock)
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()} {now}\n".encode(), 0)
+    except BaseException:  # such as that no space is left
+        holder.release()
+        raise
+    return holder
 
 
 def _is_current(path: str, lock: int) -> bool:

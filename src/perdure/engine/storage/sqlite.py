@@ -31,14 +31,17 @@ from perdure.engine.storage.api import (
 )
 from perdure.engine.storage.helper import HelperThread
 from perdure.engine.storage.schema import KIND_CODES, KINDS, STATUSES
-from perdure.engine.storage.sqlite_file import SqliteFile, explained, open_file
-from perdure.errors import StoreError, StoreFull, StoreLost
+from perdure.engine.storage.sqlite_file import TROUBLES, SqliteFile, damaged, explained, open_file, os_error
+from perdure.errors import StoreCorrupt, StoreError, StoreFull, StoreLost
 from perdure.ids import shard_of
 from perdure.limits import CHECKPOINT_PAGES
 from perdure.model.requests import ListedWorkflow
 
 _LOG_PAGES_OFFSET: Final = 16
 """Where the index of the log counts its pages (in the format's description: `mxFrame`)."""
+
+_TROUBLES: Final = (*TROUBLES, TypeError, IndexError)
+"""The same of reading rows, where a value may be of another type, or a number that stands for nothing."""
 
 Result = TypeVar("Result")
 
@@ -48,6 +51,8 @@ _logger = logging.getLogger(__name__)
 def _checked(path: str | os.PathLike[str]) -> str:
     """A path that can be one."""
     text = os.fspath(path)
+    if text.endswith(os.sep):
+        raise ValueError(f"{text!r} is the path of a folder: give the path of a file in it")
     if not text or "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError(f"{text!r} can't be the path of a file: it is empty, or no text that SQLite knows")
     return text
@@ -83,9 +88,12 @@ class SqliteStore:
             self._next_run = 1 + int(writer.execute("SELECT coalesce(max(run), 0) FROM execution").fetchone()[0])
             self._reader = file.reader()
             self._log_index = os.open(f"{self._path}-shm", os.O_RDONLY)
-        except sqlite3.Error as error:
+        except _TROUBLES as error:
             self._let_go(file)
-            raise explained(self._path, error) from error
+            raise explained(self._path, error, opening=True) from error
+        except OSError as error:
+            self._let_go(file)
+            raise os_error(self._path, error) from error
         except BaseException:
             self._let_go(file)
             raise
@@ -119,6 +127,9 @@ class SqliteStore:
             self._reader.close()
             self._reader = None
         file.close()
+
+    def damaged(self, what: str) -> StoreCorrupt:
+        return damaged(self._path, what)
 
     # --- Writing ----------------------------------------------------------------------------------------
     async def commit(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:
@@ -175,7 +186,7 @@ class SqliteStore:
     def _give_up(self, writer: sqlite3.Connection, error: BaseException) -> NoReturn:
         """Undo a transaction that could not be written, and say why."""
         _roll_back(writer)
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, TROUBLES):
             raise explained(self._path, error) from error
         raise error
 
@@ -209,7 +220,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             _roll_back(writer)
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
-                raise CommitUnknown(f"the disk failed while {self._path} was committed: {error}") from error
+                raise CommitUnknown(str(explained(self._path, error))) from error
             raise explained(self._path, error) from error
         if self._file is not None and not self._file.is_there():
             raise StoreLost(
@@ -323,7 +334,7 @@ class SqliteStore:
         try:
             # In a thread of its own, since a query without an index reads all runs.
             return await helper.run(lambda: sqlite_listing.page(connection, namespace, query, page, limit))
-        except sqlite3.Error as error:
+        except _TROUBLES as error:
             raise explained(self._path, error) from error
 
     def _listing(self) -> tuple[sqlite3.Connection, HelperThread]:
@@ -342,7 +353,7 @@ class SqliteStore:
         try:
             reader.execute("BEGIN")
             yield reader
-        except sqlite3.Error as error:
+        except _TROUBLES as error:
             raise explained(self._path, error) from error
         finally:
             _roll_back(reader)

@@ -9,8 +9,12 @@ import errno
 import os
 import sqlite3
 import stat
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from perdure.engine.storage.holder import Holder, hold
 from perdure.engine.storage.schema import APPLICATION_ID, MIGRATIONS, VERSION
@@ -27,6 +31,15 @@ from perdure.errors import (
 from perdure.limits import CACHE_KIB, CHECKED_SIZE
 
 _MAGIC: Final = b"SQLite format 3\0"
+
+_INDEX_PART: Final = 32 * 1024
+"""The bytes by which the index of the log grows (in the format's description: the `-shm` file)."""
+
+TROUBLES: Final = (sqlite3.Error, UnicodeDecodeError, msgspec.DecodeError)
+"""What SQLite and its module raise, and what is raised where something is not the text or the list that was written."""
+
+_NO_TEXT: Final = ("Could not decode to UTF-8", "JSON cannot hold BLOB")
+"""How it is said that a text is none; there is no code for it, since SQLite itself doesn't look."""
 
 
 class SqliteFile:
@@ -69,7 +82,7 @@ def open_file(path: str, now: int, *, flush: bool) -> SqliteFile:
         _check_kind(path)
         holder = hold(path, now)
     except OSError as error:
-        raise _os_error(path, error) from error
+        raise os_error(path, error) from error
     try:
         _make_or_check(path)
         writer = _connect(path, "rw")
@@ -82,12 +95,12 @@ def open_file(path: str, now: int, *, flush: bool) -> SqliteFile:
         except BaseException:
             writer.close()
             raise
-    except sqlite3.Error as error:
+    except TROUBLES as error:
         holder.release()
-        raise explained(path, error) from error
+        raise explained(path, error, opening=True) from error
     except OSError as error:
         holder.release()
-        raise _os_error(path, error) from error
+        raise os_error(path, error) from error
     except BaseException:
         holder.release()
         raise
@@ -121,6 +134,11 @@ def _check_kind(path: str) -> None:
 
 def _make_or_check(path: str) -> None:
     """The file exists, can be written, and begins as a database does."""
+    if not _size(path) and _size(f"{path}-wal"):  # which SQLite would throw away
+        raise StoreCorrupt(
+            f"{path} is empty or not there, though its log {path}-wal has something in it: "
+            "put the file back, or remove the log, too"
+        )
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         return
@@ -136,13 +154,13 @@ def _make_or_check(path: str) -> None:
 
 def _identify(path: str, writer: sqlite3.Connection) -> None:
     """The database is one of Perdure's, and not of a later version; or it is empty."""
-    if _pragma(writer, "application_id") != APPLICATION_ID:
-        if writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+    mark, version = _pragma(writer, "application_id"), _pragma(writer, "user_version")
+    if mark != APPLICATION_ID:
+        if mark or version or writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             raise StoreForeign(f"{path} is a database of another program: give another path")
         return
-    version = _pragma(writer, "user_version")
     if version < 1:
-        raise StoreCorrupt(_corrupt(path, f"its version is {version}"))
+        raise damaged(path, f"its version is {version}")
     if version > VERSION:
         raise StoreTooNew(
             f"{path} is of version {version}; this Perdure knows versions up to {VERSION}: "
@@ -151,10 +169,33 @@ def _identify(path: str, writer: sqlite3.Connection) -> None:
 
 
 def _check(path: str, writer: sqlite3.Connection) -> None:
-    if os.path.getsize(path) <= CHECKED_SIZE:
+    """The database is whole, as far as can be told quickly."""
+    size = _size(path)
+    if size <= CHECKED_SIZE:
         found = str(writer.execute("PRAGMA quick_check(1)").fetchone()[0])
         if found != "ok":
-            raise StoreCorrupt(_corrupt(path, found.splitlines()[-1]))
+            raise damaged(path, found.splitlines()[-1])
+    # What is missing of a last page SQLite takes for zeros. It may still be in the log.
+    if size < _pragma(writer, "page_count") * _pragma(writer, "page_size") and not _size(f"{path}-wal"):
+        raise damaged(path, "its end is missing")
+    with closing(sqlite3.connect(":memory:")) as model:
+        _apply(model, MIGRATIONS[: _pragma(writer, "user_version")])
+        missing = _names(model) - _names(writer)
+    if missing:
+        raise damaged(path, f"it has no {', '.join(sorted(missing))}")
+
+
+def _size(path: str) -> int:
+    """A file's size; 0: it isn't there."""
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0
+
+
+def _names(connection: sqlite3.Connection) -> set[str]:
+    """The names of all tables and indexes that were made by a statement."""
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE sql IS NOT NULL")}
 
 
 def _configure(path: str, writer: sqlite3.Connection, flush: bool) -> None:
@@ -177,12 +218,16 @@ def _migrate(writer: sqlite3.Connection) -> None:
     if first == VERSION:
         return
     writer.execute("BEGIN IMMEDIATE")
-    for migration in MIGRATIONS[first:]:
-        for statement in migration:
-            writer.execute(statement)
+    _apply(writer, MIGRATIONS[first:])
     writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     writer.execute(f"PRAGMA user_version = {VERSION}")
     writer.execute("COMMIT")
+
+
+def _apply(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> None:
+    for migration in migrations:
+        for statement in migration:
+            connection.execute(statement)
 
 
 def _pragma(connection: sqlite3.Connection, pragma: str) -> Any:
@@ -190,13 +235,20 @@ def _pragma(connection: sqlite3.Connection, pragma: str) -> Any:
 
 
 # --- Errors ---------------------------------------------------------------------------------------------
-def explained(path: str, error: sqlite3.Error) -> PerdureError:
-    """What an error of SQLite's means for a caller of the store. Nothing was committed."""
+def explained(path: str, error: Exception, *, opening: bool = False) -> PerdureError:
+    """What an error means for a caller of the store: SQLite's, or one of understanding what it read. Nothing was
+    committed."""
+    if not isinstance(error, sqlite3.Error):
+        return damaged(path, f"a row of it can't be understood: {error}")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return StoreFull(f"no space is left for {path}: free some; what was acknowledged is safe, and work goes on")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StoreCorrupt(_corrupt(path, str(error)))
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
+        after = "then open it again" if opening else "and work goes on"
+        return StoreFull(f"no space is left for {path}: free some, {after}; what was acknowledged is safe")
+    if str(error).startswith(_NO_TEXT):
+        return damaged(path, "a text in it is none")  # all of the text, in the error, would tell no more
+    # What is asked first of all needs nothing but the tables as they were made.
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (opening and code == sqlite3.SQLITE_ERROR):
+        return damaged(path, str(error))
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return StoreReadOnly(_read_only(path, str(error)))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -205,31 +257,50 @@ def explained(path: str, error: sqlite3.Error) -> PerdureError:
         return Unavailable(f"the disk failed while {path} was used ({error}): look at the system's log")
     if code in (sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_NOMEM):
         return Unavailable(f"{path} could not be used just now: {error}")
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return StoreError(
+            f"{path}, its log {path}-wal or the log's index {path}-shm can't be opened ({error}): "
+            "see that they are files, and that this user may read and write them"
+        )
     return StoreError(f"{path} can't be used: {error}")
 
 
-def _corrupt(path: str, what: str) -> str:
-    return (
+def damaged(path: str, what: str) -> StoreCorrupt:
+    """The error that says so, and what to do."""
+    return StoreCorrupt(
         f"{path} is damaged ({what}): keep a copy of it and of {path}-wal, then restore a backup, "
         "or save what can be read with `sqlite3 … .recover`"
     )
 
 
+def os_error(path: str, error: OSError) -> StoreError:
+    """What an error of the operating system's means, which opening the file met."""
+    what = os.strerror(error.errno) if error.errno else str(error)
+    folder = os.path.dirname(path)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreReadOnly(_read_only(error.filename or path, what))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreFull(f"no space is left for {path}: free some, then open it again")
+    if error.errno == errno.ENOTDIR:
+        return StoreError(f"{folder} is not a folder: give another path")
+    if error.errno == errno.ENOENT and os.path.isdir(folder):
+        return StoreError(f"no file can be made in {folder} ({what}): give another path")
+    if error.errno == errno.ENOENT:
+        return StoreError(f"there is no folder {folder}: make it, or give another path")
+    if os.path.isdir(path):
+        return StoreError(f"{path} is a folder: give the path of a file in it")
+    return StoreError(f"{error.filename or path} can't be opened: {what}")
+
+
+def _is_full(path: str) -> bool:
+    """Whether the log's index can't grow. SQLite says that no space is left of all files but that one, where it is an
+    error of the disk as any other."""
+    space = os.statvfs(os.path.dirname(path))
+    return space.f_bavail * space.f_frsize < _INDEX_PART
+
+
 def _read_only(path: str, what: str) -> str:
     return (
-        f"{path} or its folder can't be written ({what}): both must be writable for this user, "
-        "since the log and the lock lie beside the file"
+        f"{path} or its folder can't be written ({what}): this user must be able to write both, and what lies beside: "
+        "the log, its index and the lock"
     )
-
-
-def _os_error(path: str, error: OSError) -> StoreError:
-    what = os.strerror(error.errno) if error.errno else str(error)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StoreReadOnly(_read_only(path, what))
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreFull(f"no space is left for {path}: free some")
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return StoreError(f"there is no folder {os.path.dirname(path)}: make it, or give another path")
-    if error.errno == errno.EISDIR:
-        return StoreError(f"{path} is a folder: give the path of a file in it")
-    return StoreError(f"{path} can't be opened: {what}")

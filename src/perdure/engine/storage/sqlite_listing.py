@@ -46,9 +46,11 @@ def page(
 ) -> tuple[Sequence[ListedWorkflow], str]:
     """A page of the runs that a query lists, and the token of the next page; see `api.Store.list`."""
     statement, parameters = _statement(list_filter.parse(query), namespace, listing.position(token), limit + 1)
-    rows: Sequence[Any] = connection.execute(statement, cast("Any", parameters)).fetchall()
+    rows: list[tuple[str, int, str, str, int, int, int]] = connection.execute(
+        statement, cast("Any", parameters)
+    ).fetchall()
     found = [
-        ListedWorkflow(workflow_id, run_id, workflow_type, STATUSES[int(status)], start, close)
+        ListedWorkflow(workflow_id, run_id, workflow_type, STATUSES[status], start, close)
         for workflow_id, _, run_id, workflow_type, status, start, close in rows[:limit]
     ]
     if len(rows) <= limit:
