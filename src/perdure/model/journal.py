@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 from zlib import crc32
 
 import msgspec
@@ -17,6 +18,25 @@ from perdure.model.events import HistoryEvent
 from perdure.model.payloads import BLOB_MARK
 from perdure.model.records import AnyRecord, PrivateRecord
 from perdure.model.state import State
+
+T = TypeVar("T")
+
+
+class Undecodable(ValueError):
+    """These bytes are not what was stored."""
+
+
+def _told(decode: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """A decoder whose errors, which are of many types, are one."""
+
+    def decoded(encoded: bytes) -> T:
+        try:
+            return decode(encoded)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise Undecodable(str(error)) from error
+
+    return decoded
+
 
 _encoder = msgspec.msgpack.Encoder()
 _events = msgspec.msgpack.Decoder(tuple[HistoryEvent, ...])
@@ -28,8 +48,9 @@ _blob = re.compile(re.escape(_mark) + b"([0-9a-f]{64})")
 
 encode_event = _encoder.encode
 encode_state = _encoder.encode
-decode_events = _events.decode
-decode_state = _state.decode
+decode_events = _told(_events.decode)
+decode_state = _told(_state.decode)
+_decode_private = _told(_private.decode)
 
 
 def encode_private(records: Sequence[tuple[int, PrivateRecord]]) -> bytes:
@@ -70,7 +91,7 @@ def merged(history: bytes, private: bytes) -> Iterator[AnyRecord]:
     """A row's events and records in the order in which they were emitted."""
     events = decode_events(history) if history else ()
     position = 0
-    for preceding, record in _private.decode(private) if private else ():
+    for preceding, record in _decode_private(private) if private else ():
         yield from events[position:preceding]
         position = preceding
         yield record

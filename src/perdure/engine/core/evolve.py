@@ -13,7 +13,7 @@ from perdure.engine.core import interventions, scheduling
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure
-from perdure.model.journal import digest_after, encode_event, merged
+from perdure.model.journal import Undecodable, digest_after, encode_event, merged
 from perdure.model.requests import Status
 from perdure.model.state import (
     AcceptedUpdate,
@@ -47,10 +47,12 @@ def fold(state: State, rows: Iterable[tuple[bytes, bytes]]) -> State:
 
 def rebuild(namespace: str, workflow_id: str, run_no: int, rows: list[tuple[bytes, bytes]]) -> State:
     """The state that a whole journal gives."""
-    first, *others = merged(*rows[0])
-    assert isinstance(first, e.WorkflowExecutionStarted)
+    records = merged(*rows[0]) if rows else iter(())
+    first = next(records, None)
+    if not isinstance(first, e.WorkflowExecutionStarted):
+        raise Undecodable("its journal doesn't begin with its start")
     state = begin(namespace, workflow_id, run_no, first)
-    for record in others:
+    for record in records:
         if isinstance(record, e.Event):
             evolve_event(state, record, encode_event(record))
         else:

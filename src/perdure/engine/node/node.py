@@ -42,6 +42,7 @@ from perdure.ids import IdSource
 from perdure.limits import BACKLOG_PAGE, DEFAULT_RETENTION, MAX_UNCOMMITTED, SECOND, STOP_WAIT
 from perdure.model import requests as q
 from perdure.model import tasks as t
+from perdure.model.journal import Undecodable
 from perdure.model.schedules import ListSchedules
 
 logger = logging.getLogger("perdure.engine")
@@ -251,7 +252,9 @@ class Node:
         self.serving.installed(live)
 
     def _unloadable(self, live: Live, error: Exception) -> None:
-        if not isinstance(error, PerdureError):
+        if isinstance(error, Undecodable):
+            error = self.store.damaged(f"{live.chain} can't be read: {error}")
+        elif not isinstance(error, PerdureError):
             error = PerdureError(f"workflow {live.chain.workflow_id!r} can't be rebuilt from its journal: {error!r}")
         self.serving.give_up(live, error)
 

@@ -14,7 +14,7 @@ from perdure.engine.storage import filter as list_filter
 from perdure.engine.storage.api import ChainKey, RunKey
 from perdure.limits import HISTORY_PAGE_BYTES, LIST_PAGE
 from perdure.model.events import HistoryEvent
-from perdure.model.journal import decode_events
+from perdure.model.journal import Undecodable, decode_events
 from perdure.model.requests import GetHistory, HistoryPage, ListPage, ListWorkflows
 from perdure.model.schedules import ListSchedules
 from perdure.model.tasks import HistoryWanted
@@ -58,7 +58,7 @@ class Reading:
         found = await self._node.tell(chain, request.run_id, Locate())
         assert isinstance(found, Location)
         page = await self._store.journal(found.key, request.token, HISTORY_PAGE_BYTES)
-        events = tuple(event for _, history in page.rows if history for event in decode_events(history))
+        events = tuple(event for _, history in page.rows for event in self._events(chain, history))
         return HistoryPage(found.run_id, events, page.next)
 
     async def taken(self, chain: ChainKey, request_ids: Sequence[str]) -> set[str]:
@@ -76,10 +76,16 @@ class Reading:
         while True:
             page = await patiently("a history", partial(self._store.journal, run, told.version, HISTORY_PAGE_BYTES))
             for told.version, history in page.rows:
-                if history:
-                    told.events += decode_events(history)
+                told.events += self._events(run.chain, history)
             if not page.next or (until is not None and told.events and told.events[-1].id >= until):
                 return
+
+    def _events(self, chain: ChainKey, history: bytes) -> Sequence[HistoryEvent]:
+        """The events of a row."""
+        try:
+            return decode_events(history) if history else ()
+        except Undecodable as error:
+            raise self._store.damaged(f"the history of {chain} can't be read: {error}") from error
 
     # --- Whole histories for workflow tasks -------------------------------------------------------------
     def history_wanted(self, worker: AttachedWorker, message: HistoryWanted) -> None:

@@ -37,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
-from perdure.errors import StoreError
+from perdure.errors import StoreCorrupt, StoreError
 from perdure.model.events import SearchValue
 from perdure.model.payloads import Payload
 from perdure.model.requests import ListedWorkflow, Status
@@ -265,6 +265,10 @@ class Store(Protocol):
     async def forget_blobs(self, now: int, kept_until: int, limit: int) -> int:
         """Delete blobs that were to be kept until now and that no stored run names; the others are looked at again at
         `kept_until`. How many were looked at, at most `limit`."""
+        ...
+
+    def damaged(self, what: str) -> StoreCorrupt:
+        """The error to raise where something that it gave can't be read: it names the place, and says what to do."""
         ...
 
 

@@ -32,6 +32,7 @@ from perdure.engine.storage.api import (
 )
 from perdure.engine.storage.filter import Row, predicate
 from perdure.engine.storage.memory_nodes import Nodes
+from perdure.errors import StoreCorrupt
 from perdure.ids import shard_of
 from perdure.model.requests import ListedWorkflow, Status
 
@@ -104,6 +105,9 @@ class MemoryStore:
         self._in_use = False
         self._nodes.leave(self._joined)
         self._joined.clear()
+
+    def damaged(self, what: str) -> StoreCorrupt:
+        return StoreCorrupt(f"what is kept in memory is damaged: {what}")
 
     # --- Writing ----------------------------------------------------------------------------------------
     async def commit(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:

@@ -34,7 +34,7 @@ from perdure.engine.storage.postgres_server import Readers, Server
 from perdure.engine.storage.postgres_values import chain_key, plain, queue_key, request_key, text
 from perdure.engine.storage.postgres_writer import Writer
 from perdure.engine.storage.schema import KIND_CODES, KINDS, STATUSES
-from perdure.errors import StoreError, Unavailable
+from perdure.errors import StoreCorrupt, StoreError, Unavailable
 from perdure.limits import MEMBER_REMEMBERED, POSTGRES_HISTORY_ROWS, POSTGRES_RETRIES
 from perdure.model.requests import ListedWorkflow
 
@@ -87,6 +87,9 @@ class PostgresStore:
             self._open = self._ears = None
             await writer.close()
             await readers.close()
+
+    def damaged(self, what: str) -> StoreCorrupt:
+        return StoreCorrupt(f"{self._server.place} is damaged ({what}): restore a backup, and look at the server's log")
 
     def _writer(self) -> Writer:
         if self._open is None:

@@ -32,7 +32,7 @@ from perdure.engine.storage.api import (
     Verdict,
     Write,
 )
-from perdure.errors import StoreFull, Unavailable
+from perdure.errors import StoreCorrupt, StoreFull, Unavailable
 from perdure.model.requests import ListedWorkflow
 
 T = TypeVar("T")
@@ -105,6 +105,9 @@ class FaultyStore:
             self._full_until = now + self._random.random() * faults.full_length
         if self._full() or now < self._full_until:
             raise StoreFull("the simulated store has no space")
+
+    def damaged(self, what: str) -> StoreCorrupt:
+        return self.inner.damaged(what)
 
     async def _answer(self) -> bool:
         """Whatever may go wrong on the way back; whether the answer arrives."""
