@@ -89,10 +89,10 @@ async def test_a_log_without_its_file_is_kept(path: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        ("DROP TABLE dedup", "it has no dedup, dedup_expires"),
+        ("DROP TABLE dedup", "it has no dedup.expires, dedup.key, dedup_expires"),
         ("DROP INDEX journal_key", "it has no journal_key"),
         ("DELETE FROM meta", "can't be understood"),
-        ("ALTER TABLE meta RENAME COLUMN value TO valve", "no such column"),
+        ("ALTER TABLE meta RENAME COLUMN value TO valve", "it has no meta.value"),
     ],
 )
 async def test_a_file_with_something_missing(path: Path, damage: str, told: str) -> None:
@@ -103,6 +103,15 @@ async def test_a_file_with_something_missing(path: Path, damage: str, told: str)
     with pytest.raises(StoreCorrupt, match=f"{path} is damaged .*{told}"):
         await SqliteStore(path).open(NOW)
     assert not path.with_name("perdure.db.lock").exists()
+
+
+async def test_a_damaged_header(path: Path) -> None:
+    await _fill(path)
+    content = bytearray(path.read_bytes())
+    content[47] = 9  # the format of the schema
+    path.write_bytes(content)
+    with pytest.raises(StoreCorrupt, match=f"{path} is damaged .*unsupported file format"):
+        await SqliteStore(path).open(NOW)
 
 
 async def test_a_damaged_name_in_the_schema(path: Path) -> None:

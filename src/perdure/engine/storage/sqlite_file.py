@@ -194,8 +194,14 @@ def _size(path: str) -> int:
 
 
 def _names(connection: sqlite3.Connection) -> set[str]:
-    """The names of all tables and indexes that were made by a statement."""
-    return {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE sql IS NOT NULL")}
+    """The names of all columns of tables, and of all indexes that were made by a statement."""
+    return {
+        name
+        for (name,) in connection.execute(
+            """SELECT s.name || coalesce('.' || c.name, '')
+                FROM sqlite_schema AS s LEFT JOIN pragma_table_info(s.name) AS c WHERE s.sql IS NOT NULL"""
+        )
+    }
 
 
 def _configure(path: str, writer: sqlite3.Connection, flush: bool) -> None:
