@@ -7,7 +7,7 @@ import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, cast, get_args
 
 import msgspec
 import pytest
@@ -238,6 +238,48 @@ async def test_large_payloads_and_patient_codecs_are_worked_on_in_a_thread() -> 
 async def test_a_bug_of_a_codec_is_told_with_its_name() -> None:
     with pytest.raises(CodecError, match=r"the codec 'test/broken' failed: ZeroDivisionError"):
         await Chain([Broken()]).encoded(task(TEXT))
+
+
+class Nameless(Upper):
+    def encode(self, payload: Payload) -> Payload:
+        return Payload(payload.data[::-1], payload.metadata)
+
+
+class Text(Upper):
+    def encode(self, payload: Payload) -> Payload:
+        return cast("Payload", payload.data.decode())
+
+
+class TextInside(Upper):
+    def encode(self, payload: Payload) -> Payload:
+        return Payload(cast("bytes", payload.data.decode()), {"encoding": self.encoding})
+
+
+@pytest.mark.parametrize(
+    ("codec", "message"),
+    [
+        (
+            Nameless(),
+            r"'test/upper' returned a payload whose metadata doesn't name it.* \{\"encoding\": self.encoding\}",
+        ),
+        (Text(), "'test/upper' returned '\"eu-west-1 .*no Payload of bytes"),
+        (TextInside(), "'test/upper' returned Payload.* no Payload of bytes"),
+    ],
+)
+async def test_what_nobody_could_read_again_is_not_sent(codec: PayloadCodec, message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        await Chain([codec]).encoded((TEXT,))
+    with pytest.raises(CodecError, match=message):
+        await Chain([Zstd(), codec]).encoded((encode("eu-west-1 ", "x"),))
+
+
+class Copying(Upper):
+    def encode(self, payload: Payload) -> Payload:
+        return Payload(payload.data, payload.metadata)
+
+
+async def test_a_payload_may_stay_as_it_is() -> None:
+    assert await Chain([Copying()]).encoded((TEXT,)) == (TEXT,)
 
 
 async def test_endless_encoding_is_refused() -> None:

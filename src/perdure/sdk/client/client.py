@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
 from typing_extensions import TypeVar, Unpack
 
@@ -227,6 +227,8 @@ def _through(
     service: Service, namespace: str, codecs: Iterable[PayloadCodec | Offload], *, encode_failures: bool
 ) -> tuple[Service, Callable[[], AbstractContextManager[None]]]:
     """A Service seen through codecs; and what to encode values in, which may be larger then."""
+    if not isinstance(cast(object, codecs), Iterable):
+        raise TypeError(f"codecs must be a list, such as [Zstd(), AesGcm(…)], not {type(codecs).__name__}")
     listed = list(codecs)
     if not listed:
         if encode_failures:

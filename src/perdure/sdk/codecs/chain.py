@@ -104,7 +104,10 @@ class Chain:
     def _encode(self, payload: Payload) -> Payload:
         before = len(payload.data)
         for codec in self._codecs:
-            payload = _by(codec, codec.encode, payload)
+            made = _by(codec, codec.encode, payload)
+            if made is not payload:
+                _check_made(codec, made, payload)
+                payload = made
         if len(payload.data) > MAX_PAYLOAD and not (self._offloading and self._offloading.takes(payload)):
             names = ", ".join(codec.encoding for codec in self._codecs)
             raise PayloadTooLarge(
@@ -141,11 +144,23 @@ def _because(payload: Payload, error: CodecError) -> Payload:
 
 def _by(codec: PayloadCodec, change: Callable[[Payload], Payload], payload: Payload) -> Payload:
     try:
-        return change(payload)
+        changed = change(payload)
     except PerdureError:
         raise
     except Exception as error:
         raise CodecError(f"the codec {codec.encoding!r} failed: {error!r}") from error
+    if type(changed) is not Payload or type(changed.data) is not bytes:
+        raise CodecError(f"the codec {codec.encoding!r} returned {changed!r:.100}, which is no Payload of bytes")
+    return changed
+
+
+def _check_made(codec: PayloadCodec, made: Payload, payload: Payload) -> None:
+    """Raises CodecError for a payload that nobody would decode, since it doesn't say whose it is."""
+    if encoding_of(made) != codec.encoding and made != payload:
+        raise CodecError(
+            f"the codec {codec.encoding!r} returned a payload whose metadata doesn't name it, so it could not be read "
+            'again: return Payload(data, {"encoding": self.encoding}), or the payload as it is'
+        )
 
 
 def _checked(codecs: Iterable[object]) -> Sequence[PayloadCodec]:
