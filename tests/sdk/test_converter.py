@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypedDict
 
 import msgspec
@@ -165,6 +166,8 @@ def test_several_values() -> None:
         (Network("n", [Subnet("c", {"k": Opaque()})]), "Opaque at `$.subnets[0].tags['k']`"),  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
         (Quota(Opaque()), "Opaque at `$.limit`"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         (OrderedDict({(1, 2): 3}), "keys that JSON can't have"),
+        ({"a": MappingProxyType({"x": 1})}, "a value of type mappingproxy at `$['a']`, which can't be stored"),
+        ([10**5000], "a number at `$[0]` with more digits than Python makes text of: send it as hex()"),
         ("\ud800", "not valid Unicode"),
         (["\ud800"], "not valid Unicode at `$[0]`"),
         (float("nan"), "holds nan at `$`"),
@@ -191,6 +194,7 @@ def test_a_value_that_contains_itself() -> None:
     [
         (str, 1, "doesn't fit `str`: expected `str`, got `int`"),
         (int, True, "expected `int`, got `bool`"),
+        (float, 2**2000, "number out of range"),
         (str, b"x", "expected `str`, got `bytes`"),
         (list[int], [1, "x"], "at `$[1]`"),
         (Network, {"name": "n"}, "missing required field `subnets`"),

@@ -27,7 +27,7 @@ from perdure.errors import CodecError, DecodeError, EncodeError, PayloadTooLarge
 from perdure.limits import MAX_PAYLOAD
 from perdure.model.failures import GROUP
 from perdure.model.payloads import ENCODING, NULL, UNREADABLE, Payload, Payloads
-from perdure.sdk import models
+from perdure.sdk import models, records
 
 BINARY: Final = "binary"
 """Value of the `encoding` metadata: `data` is the bytes themselves."""
@@ -48,10 +48,13 @@ _SCALARS: Final[dict[type[object], Callable[..., object]]] = {
 """Builtins that users derive classes from, each with what makes a plain one of such a value."""
 
 
+_Order = tuple[tuple[object, "_Order"], ...]
+
+
 class Codec:
     """Encodes and decodes values of one hinted type. Get one from `codec`."""
 
-    __slots__ = ("_decode", "_fits", "_hint")
+    __slots__ = ("_decode", "_fits", "_hint", "_nests")
 
     def __init__(self, hint: object) -> None:
         if hint is NoReturn or hint is Never:  # what never returns has no result that could be checked
@@ -60,8 +63,13 @@ class Codec:
         self._fits = _fitting_types(hint)
         try:
             self._decode = _decoder(hint)
+            self._nests = records.may_nest(hint)
         except (TypeError, ValueError, NameError) as error:
-            raise TypeError(f"values of type {_shown(hint)} can't be stored: {error}") from None
+            raise TypeError(f"values of type {_shown(hint)} can't be stored: {error}{_instead(error)}") from None
+        except RecursionError:
+            raise TypeError(
+                f"values of type {_shown(hint)} can't be stored: it is made of itself. Use a class that is"
+            ) from None
 
     def encode(self, value: object, where: str) -> Payload:
         """A value as a payload.
@@ -138,9 +146,15 @@ class Codec:
                     "such as the name of an environment variable"
                 )
         try:
-            self._decode(data)
+            back = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise EncodeError(f"{where} doesn't fit {_shown(self._hint)}: {_reason(error)}") from None
+        if self._nests or type(back) is not type(value):
+            loss = records.find_loss(value, back, deep=self._nests)
+            if loss is not None:
+                raise EncodeError(f"{where} doesn't fit {_shown(self._hint)}: {loss}")
+        if type(back) is dict and type(value) is dict:
+            _check_keys(cast("dict[object, object]", value), cast("dict[object, object]", back), where)
 
 
 def _decoder(hint: object) -> Callable[[bytes], object]:
@@ -150,14 +164,19 @@ def _decoder(hint: object) -> Callable[[bytes], object]:
 
 
 @lru_cache(maxsize=4096)
-def _cached_codec(hint: object) -> Codec:
+def _cached_codec(hint: object, order: _Order) -> Codec:
     return Codec(hint)
+
+
+def _order(hint: object) -> _Order:
+    """What tells hints apart that are equal: unions in another order, in which models are tried one after the other."""
+    return tuple([(part, _order(part)) for part in get_args(hint)])
 
 
 def codec(hint: object) -> Codec:
     """The codec of a type. Raises TypeError where values of that type can't be stored."""
     try:
-        return _cached_codec(hint)
+        return _cached_codec(hint, _order(hint))
     except TypeError:  # an annotation that can't be hashed, or one that can't be stored
         return Codec(hint)
 
@@ -196,14 +215,22 @@ def _decode_hook(hint: object, value: object) -> object:
     )
 
 
+def _instead(error: Exception) -> str:
+    """What to do about a union that msgspec doesn't take."""
+    if not str(error).startswith("Type unions"):
+        return ""
+    return (
+        ". JSON doesn't tell such values apart: use tagged structs, pydantic models with a `Literal` field each, or "
+        "one class with a field for each"
+    )
+
+
 def _fitting_types(hint: object) -> frozenset[type[object]]:
     """Types whose every value, encoded, fits the hint without being looked at."""
     if hint is Any or hint is object:
         return frozenset({str, int, bool, NoneType, bytes})
     if hint is None or hint is NoneType:
         return frozenset({NoneType})
-    if hint is float:
-        return frozenset({int})  # a float may be without a JSON form
     if hint is str or hint is int or hint is bool or hint is bytes:
         return frozenset({cast("type[object]", hint)})
     if get_origin(hint) in (Union, UnionType):
@@ -267,6 +294,19 @@ def _unencodable(value: object) -> bool:
     return False
 
 
+def _check_keys(value: dict[object, object], back: dict[object, object], where: str) -> None:
+    """Keys are text in JSON: of two that become the same, one would be lost. (Those that a TypedDict doesn't know are
+    dropped as well, and may be.)"""
+    if len(back) == len(value):
+        return
+    seen: dict[object, object] = {}
+    for key in value:
+        text, *_ = msgspec.json.decode(_encode({key: None}), type=dict[str, None])
+        if text in seen:
+            raise EncodeError(f"{where} has the keys {seen[text]!r} and {key!r}, which are the same in JSON")
+        seen[text] = key
+
+
 def _encode_error(value: object, where: str, error: Exception) -> EncodeError:
     if isinstance(error, RecursionError):
         return EncodeError(f"{where} is nested too deeply, or contains itself")
@@ -274,9 +314,13 @@ def _encode_error(value: object, where: str, error: Exception) -> EncodeError:
     at = f" at `${path}`" if path else ""
     if isinstance(error, UnicodeEncodeError):
         return EncodeError(f"{where} holds text that is not valid Unicode{at}: {error}")
-    if isinstance(part, Mapping):
+    if isinstance(part, int):
+        return EncodeError(f"{where} holds a number{at} with more digits than Python makes text of: send it as hex()")
+    if isinstance(part, dict):
         return EncodeError(f"{where} holds a dict{at} with keys that JSON can't have: use text or numbers as keys")
     kind = f"{type(part).__module__}.{type(part).__qualname__}".removeprefix("builtins.")
+    if models.is_model(type(part)):
+        return EncodeError(f"{where} holds a {kind}{at} that pydantic makes no JSON of: {error}")
     return EncodeError(
         f"{where} holds a value of type {kind}{at}, which can't be stored: use builtins, dataclasses, "
         f"msgspec structs or pydantic models"

@@ -28,6 +28,10 @@ class Model(Protocol):
     def model_validate_json(cls, json_data: bytes, /) -> object: ...
 
 
+def _pydantic() -> Any:
+    return sys.modules["pydantic"]
+
+
 def is_model(cls: object) -> TypeGuard[type[Model]]:
     """Whether a class is a pydantic model (of version 2 or later)."""
     pydantic = sys.modules.get("pydantic")
@@ -43,7 +47,25 @@ def is_secret(value: object) -> bool:
 
 def mentions_model(hint: object) -> bool:
     """Whether a hint is a model, or a container or union of such."""
-    return is_model(hint) or any(map(mentions_model, get_args(hint)))
+    return is_model(hint) or any(map(mentions_model, parts(hint)))
+
+
+def parts(hint: object) -> tuple[object, ...]:
+    """What a hint is made of: its arguments, and what it is short for, as in `type Pet = Cat | Dog`."""
+    meant = getattr(hint, "__value__", None)
+    return get_args(hint) if meant is None else (*get_args(hint), meant)
+
+
+def fields(cls: object) -> dict[str, object] | None:
+    """The fields of a model, or of one of pydantic's dataclasses, with their hints; None of anything else."""
+    found: dict[str, Any] | None = getattr(cls, "model_fields" if is_model(cls) else "__pydantic_fields__", None)
+    return None if found is None else {name: field.annotation for name, field in found.items()}
+
+
+def unparameterized(cls: type[object]) -> type[object]:
+    """`Box`, where a class is the model `Box[int]`."""
+    generic: dict[str, Any] = getattr(cls, "__pydantic_generic_metadata__", {})
+    return generic.get("origin") or cls
 
 
 def as_json(model: Model) -> msgspec.Raw:
@@ -53,12 +75,11 @@ def as_json(model: Model) -> msgspec.Raw:
 
 def decoder(hint: object) -> Callable[[bytes], object] | None:
     """What makes values of a hint that mentions models from JSON; None where pydantic doesn't know the rest of it."""
-    pydantic: Any = sys.modules["pydantic"]
-    try:
-        validate: Callable[[bytes], object] = pydantic.TypeAdapter(hint).validate_json
-    except pydantic.errors.PydanticSchemaGenerationError:
+    adapter = _adapter(hint)
+    if adapter is None:
         return None
-    mismatch = pydantic.ValidationError
+    validate: Callable[[bytes], object] = adapter.validate_json
+    mismatch = _pydantic().ValidationError
 
     def decode(data: bytes) -> object:
         try:
@@ -69,12 +90,30 @@ def decoder(hint: object) -> Callable[[bytes], object] | None:
     return decode
 
 
+def _adapter(hint: object) -> Any:
+    """Pydantic's own codec of a hint; None where it doesn't know a part of it. Raises TypeError where it says why not.
+
+    Bytes beside models are Base64, as msgspec writes them; a model by itself, which takes no such option, has its own.
+    """
+    pydantic = _pydantic()
+    for config in ({"val_json_bytes": "base64"}, None):
+        try:
+            return pydantic.TypeAdapter(hint, config=config)
+        except pydantic.errors.PydanticSchemaGenerationError:
+            return None
+        except pydantic.errors.PydanticUserError as error:
+            if error.code == "typed-dict-version":  # it doesn't take that of `typing`, which msgspec does
+                return None
+            if error.code != "type-adapter-config-unused":
+                raise TypeError(error.message) from None
+    return None
+
+
 def from_plain(cls: type[Model], value: object) -> object:
     """A model from a plain JSON value. Raises ValueError with the field."""
-    pydantic: Any = sys.modules["pydantic"]
     try:
         return cls.model_validate_json(_to_json(value))
-    except pydantic.ValidationError as error:
+    except _pydantic().ValidationError as error:
         raise ValueError(_told(error)) from None
 
 
