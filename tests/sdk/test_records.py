@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Generic, Literal, TypedDict, TypeVar
 
@@ -131,6 +132,10 @@ class Fish(BaseModel):
     age: int
 
 
+class Plain(BaseModel):
+    age: int = 0
+
+
 class Up(msgspec.Struct, tag=True):
     by: int
 
@@ -173,6 +178,8 @@ CAT, SUBNET = Cat("tom"), Subnet(cidr="10/8")
         (list[Eur | Usd], [Usd(amount=1)], "Usd` at `$[0]` would"),
         (Priced, Priced(price=Usd(amount=1)), "Usd` at `$.price` would"),
         (Prices, [Usd(amount=1)], "Usd` at `$[0]` would"),
+        (Network | Path | str, "10/8", "a `str` would arrive as a `pathlib.PosixPath`. Annotate it"),
+        (Plain | dict[int, int], {1: 1}, f"a `dict` would arrive as a `{__name__}.Plain`. Annotate it"),
         (Network, Pet("x"), "field required"),
         (Pet, Machine("x"), "Machine` would arrive as a"),
     ],

@@ -6,7 +6,7 @@
 
 A value is refused where it is sent if what arrives would not fit the hint: a wrong argument must not get into a
 journal. Builtins that obviously fit are not looked at twice. `bytes` travel as they are, everything else as JSON.
-Pydantic models are their own affair (`sdk/models.py`).
+Pydantic models are their own affair (`sdk/models.py`); so is what would lose its class (`sdk/records.py`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _SCALARS: Final[dict[type[object], Callable[..., object]]] = {
 }
 """Builtins that users derive classes from, each with what makes a plain one of such a value."""
 
-
+_UNIONS: Final = (Union, UnionType)
 _Order = tuple[tuple[object, "_Order"], ...]
 
 
@@ -151,6 +151,8 @@ class Codec:
             raise EncodeError(f"{where} doesn't fit {_shown(self._hint)}: {_reason(error)}") from None
         if self._nests or type(back) is not type(value):
             loss = records.find_loss(value, back, deep=self._nests)
+            if loss is None and type(back) is not type(value) and type(value) in _members(self._hint):
+                loss = records.Loss("", type(value), type(back))  # of `Model | Path | str`, text arrives as a path
             if loss is not None:
                 raise EncodeError(f"{where} doesn't fit {_shown(self._hint)}: {loss}")
         if type(back) is dict and type(value) is dict:
@@ -233,9 +235,16 @@ def _fitting_types(hint: object) -> frozenset[type[object]]:
         return frozenset({NoneType})
     if hint is str or hint is int or hint is bool or hint is bytes:
         return frozenset({cast("type[object]", hint)})
-    if get_origin(hint) in (Union, UnionType):
-        return frozenset[type[object]]().union(*map(_fitting_types, get_args(hint)))
+    if get_origin(hint) in _UNIONS:
+        fitting = frozenset[type[object]]().union(*map(_fitting_types, get_args(hint)))
+        # Pydantic may make something else of text, or of a number, than what it was.
+        return fitting & {NoneType, bytes} if models.mentions_model(hint) else fitting
     return frozenset()
+
+
+def _members(hint: object) -> list[object]:
+    """The classes in a union."""
+    return [get_origin(part) or part for part in get_args(hint)] if get_origin(hint) in _UNIONS else []
 
 
 ANY: Final = codec(Any)

@@ -26,7 +26,7 @@ _DICTS: Final[Container[object]] = frozenset({dict})
 
 
 class Loss(NamedTuple):
-    """A record that would arrive as one of another class.
+    """A part of a value that would arrive as one of another class.
 
     path: where it is in the value, such as "[0].pet"; "" is the value itself.
     """
@@ -40,8 +40,9 @@ class Loss(NamedTuple):
         gone = ", ".join([repr(name) for name in _fields(self.sent) if name not in kept])
         without = f", without {gone}" if gone else ""
         at = f" at `${self.path}`" if self.path else ""
+        sent, arrives = _shown(self.sent), _shown(self.arrives)
         return (
-            f"a `{class_name(self.sent)}`{at} would arrive as a `{class_name(self.arrives)}`{without}. Annotate it as "
+            f"a `{sent}`{at} would arrive as a `{arrives}`{without}. Annotate it as "
             "what it is, or as a union that JSON can tell apart: of pydantic models with a `Literal` field each, or of "
             "tagged structs"
         )
@@ -163,6 +164,10 @@ def _fields(cls: type[object]) -> dict[str, object]:
     if issubclass(cls, msgspec.Struct):
         return {name: hints[name] for name in cls.__struct_fields__}
     return {field.name: hints[field.name] for field in dataclasses.fields(cast("Any", cls))}
+
+
+def _shown(cls: type[object]) -> str:
+    return class_name(cls).removeprefix("builtins.")
 
 
 def _name(cls: type[object]) -> str:
