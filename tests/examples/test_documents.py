@@ -36,5 +36,6 @@ def test_there_are_some() -> None:
 def test_a_program_prints_what_the_document_says(name: str, program: str, printed: str, tmp_path: Path) -> None:
     file = tmp_path / "program.py"
     file.write_text(program)
-    done = subprocess.run([sys.executable, file], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, printed), done.stderr
+    for _ in range(2):  # as readers do, and the file of the first time is there
+        done = subprocess.run([sys.executable, file], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, printed), done.stderr

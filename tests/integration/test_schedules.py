@@ -307,6 +307,7 @@ async def test_a_workflow_that_continues_as_new_reports_at_its_end(client: Clien
         (Schedule(every="1h", overlap="maybe"), ValueError, 'overlap must be "skip" or "buffer_one"'),  # pyright: ignore[reportArgumentType]
         (Schedule(every="1h", catchup_window="1s"), InvalidRequest, "catchup_window must be at least 10 s"),
         (Schedule(every="1h", remaining_actions=-1), ValueError, "remaining_actions must be between 0"),
+        (Schedule(every="1h", remaining_actions=0), InvalidRequest, "can never fire: remaining_actions is 0"),
         (Schedule(every="1h", start_at=datetime(2027, 1, 1)), ValueError, "start_at has no time zone"),  # noqa: DTZ001
         (Schedule(every="1h", end_at=datetime(2020, 1, 1, tzinfo=UTC)), InvalidRequest, "it ended at 2020-01-01"),
         (Schedule(every="1h", start_at=datetime(1950, 1, 1, tzinfo=UTC)), InvalidRequest, "start_at must be between"),

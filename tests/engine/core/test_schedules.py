@@ -351,6 +351,8 @@ def test_a_number_of_starts() -> None:
     run.report(3)
     run.catch_up(FIRST + 6 * HOUR)
     assert run.kept.remaining == 0
+    run.decide(s.UpdateSchedule(*TARGET, definition(overlap="skip", remaining_actions=0), "something else"))
+    assert (run.kept.remaining, run.kept.schedule.overlap) == (0, "skip")
 
 
 def test_two_triggers_of_one_moment_have_two_ids() -> None:
@@ -485,6 +487,7 @@ def test_other_things_that_make_no_sense() -> None:
     wrong: list[tuple[s.Schedule, str]] = [
         (definition(catchup_window=MINIMUM_CATCHUP_WINDOW - 1), "catchup_window must be at least 10 s"),
         (definition(remaining_actions=-2), "remaining_actions must be 0 or more"),
+        (definition(remaining_actions=0), "can never fire: remaining_actions is 0"),
         (replace(definition(), start=replace(definition().start, start_delay=1)), "can't have a start_delay"),
         (replace(definition(), start=replace(definition().start, message=StartSignal("x", ()))), "or a message"),
         (replace(definition(), start=replace(definition().start, workflow_id="x" * MAX_ID_LENGTH)), "MAX_ID_LENGTH"),

@@ -187,7 +187,8 @@ class ScheduleHandle:
         """Start what would have been due in a time of the past, also in a pause. Returns before that is done.
 
         Args:
-            start, end: from when to when, both included; with time zones.
+            start, end: from when to when, both included; with time zones. A time that is in two backfills is started
+                twice: let the next one begin after this one's end.
             overlap: what happens if one runs; by default as the schedule says. "buffer_all" starts one after another,
                 "allow_all" all at once; with "skip" most are left out.
             note: why; it stands in the journal, with who and when.

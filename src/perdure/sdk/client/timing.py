@@ -68,9 +68,11 @@ class Schedule(Struct, frozen=True, kw_only=True):
         overlap: what becomes of a start that is due while what was started before still runs: "skip" leaves it out,
             "buffer_one" lets one wait, "buffer_all" all, "cancel_other" and "terminate_other" end what runs and start
             then, "allow_all" starts at once.
-        catchup_window: how long ago a time may be that could not be kept (since no engine ran) and is made up for.
+        catchup_window: how long ago a time may be that could not be kept (since no engine ran) and is made up for; at
+            least 10 s (`limits.MINIMUM_CATCHUP_WINDOW`), and a year by default.
         pause_on_failure: a workflow that fails or times out pauses the schedule.
-        remaining_actions: how many starts are left, beside those that persons ask for; None: without end.
+        remaining_actions: how many starts are left, beside those that persons ask for; None: without end. A new
+            schedule has at least one.
     """
 
     cron: str | Sequence[str] = ()

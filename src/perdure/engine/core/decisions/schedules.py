@@ -81,6 +81,11 @@ def check_create(execution: Execution | None, request: s.CreateSchedule, now: in
     if execution is not None and execution.state.started.request_id == request.request_id:
         return Started(execution.state.started.first_run_id, existing=True)  # though it may be over since
     _check(request.schedule, request.request_id, now)
+    if request.schedule.remaining_actions == 0:  # which an update may say: then it has started what it should
+        raise InvalidRequest(
+            "the schedule can never fire: remaining_actions is 0; leave it out for no end, and create the schedule "
+            "paused where only persons are to start something"
+        )
     if execution is not None and execution.open:
         raise ScheduleExists(
             f"there is a schedule with the id {request.workflow_id!r} already; update it, or use another id"
