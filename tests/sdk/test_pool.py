@@ -269,7 +269,7 @@ UNGUARDED = PROGRAM.replace("(executor", ONCE) + "\nasyncio.run(main())\n"
 
 def run_program(text: str, folder: Path, *how: str) -> subprocess.CompletedProcess[str]:
     (folder / "program.py").write_text(text)
-    return subprocess.run([sys.executable, *how], cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, *how], cwd=folder, input=text, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("how", [("program.py",), ("-m", "program")])
@@ -284,8 +284,9 @@ def test_a_program_that_would_run_again_says_so(tmp_path: Path) -> None:
     assert 'put what the program runs under `if __name__ == "__main__":`' in done.stderr
 
 
-def test_a_program_without_a_file_can_not_have_one(tmp_path: Path) -> None:
-    done = run_program("", tmp_path, "-c", PROGRAM)
+@pytest.mark.parametrize("how", [("-c", GUARDED), ("-",), ("/dev/stdin",)])
+def test_a_program_without_a_file_can_not_have_one(tmp_path: Path, how: tuple[str, ...]) -> None:
+    done = run_program(GUARDED, tmp_path, *how)
     assert "there is none of this program: put the function into a module" in done.stderr
 
 

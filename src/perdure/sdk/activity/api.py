@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast, get_args, overload
 
 from typing_extensions import ParamSpec
@@ -281,12 +282,17 @@ def _executor(executor: Executor | None, function: Callable[..., object], *, is_
             f'activity {name}: executor="process" is for functions of a module, since another process has to find them '
             f"there: move it out of the function that it is in"
         )
-    if where == "process" and function.__module__ == "__main__" and main_place() is None:
+    if where == "process" and function.__module__ == "__main__" and not _importable_program():
         raise TypeError(
             f'activity {name}: executor="process" needs a file that another process can import, and there is none of '
             f"this program: put the function into a module"
         )
     return where
+
+
+def _importable_program() -> bool:
+    place = main_place()  # of a program that is read from standard input it is a file called "<stdin>", or a pipe
+    return place is not None and (bool(place[0]) or Path(place[1]).is_file())
 
 
 def _program(
