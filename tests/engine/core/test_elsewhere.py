@@ -84,7 +84,7 @@ def test_its_policy_judges_its_failure() -> None:
     run.decide(settle(token, failure=FAILURE))
     assert run.activity().status == "backing_off"
     for request in (settle(token, payload(1)), beat(token)):  # of the attempt before
-        with pytest.raises(NotFound, match="attempt 1 of activity 5 of workflow 'wf' is not running"):
+        with pytest.raises(NotFound, match="attempt 1 of activity 'a' of workflow 'wf' is not running"):
             run.decide(request)
     run.wake()
     again = run.start()
@@ -94,6 +94,8 @@ def test_its_policy_judges_its_failure() -> None:
     run.decide(t.ActivityDetached(again))
     run.decide(settle("a", failure=FAILURE))
     assert isinstance(run.history[-2], e.ActivityTaskFailed)
+    with pytest.raises(NotFound, match="attempt 1 of the activity of event 5 of workflow 'wf' is not running"):
+        run.decide(settle(token, payload(1)))
 
 
 def test_it_may_ask_for_a_person() -> None:

@@ -97,8 +97,10 @@ def attempt(execution: Execution, token: ActivityToken) -> PendingActivity:
         or activity.attempt != token.attempt
         or token.run.run_id != execution.ref.run_id
     ):
+        # Of one that is over, its event is all that is known.
+        named = "" if activity is None else f"activity {activity.event.activity_id!r}"
         raise NotFound(
-            f"attempt {token.attempt} of activity {token.scheduled_event_id} of workflow "
+            f"attempt {token.attempt} of {named or f'the activity of event {token.scheduled_event_id}'} of workflow "
             f"{token.run.workflow_id!r} is not running: it timed out, was cancelled, or has an outcome"
         )
     return activity
