@@ -309,8 +309,47 @@ async def test_a_change_of_code_is_noticed(engine: Engine) -> None:
         handle = client.get("c")
         await handle.signal("go", True)
         failure, _, _ = await failing_task(handle)
-        assert "the outcome of local activity local.double" in failure and "no local activity" in failure
+        assert "the outcome of local activity local.double (number 1)" in failure
+        assert "without an outcome at this point:\n  nothing" in failure
         define(changed=False)
+
+
+@activity(name="local.moved")
+async def moved(n: int) -> int:
+    return n + n
+
+
+@pytest.mark.parametrize("local_before", [True, False])
+async def test_an_activity_that_becomes_a_local_one_or_ceases_to_be_shows_both(
+    engine: Engine, local_before: bool
+) -> None:
+    def define(*, local: bool) -> WorkflowFunction[[], int]:
+        @workflow(name="local.moves")
+        async def moves() -> int:
+            total = await (moved.local(1) if local else moved(1))
+            await workflow.receive("go", bool)
+            return total
+
+        return moves
+
+    before = define(local=local_before)
+    async with engine.open() as client:
+        handle = await client.start(before(), id="m")
+        await described(handle, lambda d: d.history_length >= (5 if local_before else 9))
+    define(local=not local_before)
+    async with engine.open() as client:
+        handle = client.get("m", before)
+        await handle.signal("go", True)
+        failure, _, _ = await failing_task(handle)
+        recorded, _, asked = failure.partition("asked for by the code")
+        local, queued = "local activity local.moved", "activity local.moved(1)"
+        if local_before:
+            assert f"the outcome of {local} (number 1)" in recorded and f"\n  {queued} at " in asked
+        else:
+            assert f"event 5: {queued}" in recorded and f"\n  {local}(1) at " in asked
+        define(local=local_before)
+    async with engine.open() as client:
+        assert await client.get("m", before).result() == 2
 
 
 async def test_another_order_is_noticed(engine: Engine) -> None:

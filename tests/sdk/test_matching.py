@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 
 import msgspec
 import pytest
@@ -387,7 +388,16 @@ def test_long_inputs_are_cut() -> None:
     assert len(complaint(scenario, after)) < 1_000
 
 
-def test_children_match_by_an_id_only_if_it_was_given() -> None:
+def test_of_long_inputs_it_is_shown_where_they_differ(caplog: pytest.LogCaptureFixture) -> None:
+    scenario = Scenario(in_turn("a" * 1_000 + "b" + "d" * 1_000))
+    scenario.do()
+    scenario.complete()
+    assert kinds(continued(scenario, in_turn("a" * 1_000 + "c" + "d" * 1_000)).do()) == ["CompleteWorkflow"]
+    assert "aaabddd" in caplog.text and "aaacddd" in caplog.text
+    assert len(caplog.records[0].getMessage()) < 1_000
+
+
+def test_children_match_by_an_id_only_if_it_was_given(caplog: pytest.LogCaptureFixture) -> None:
     @workflow
     async def child(name: str) -> str:
         return name
@@ -423,6 +433,8 @@ def test_children_match_by_an_id_only_if_it_was_given() -> None:
     scenario.child_completed("A")
     # Changed, but the only one of its kind that is unmatched; the other child has not.
     assert continued(scenario, renamed).do() == []
+    was, now = "with the id 'one' (event 5)", "with the id 'two' at "
+    assert re.search(rf'child\("a"\) {re.escape(was)} is now .*child\("a"\) {re.escape(now)}', caplog.text)
 
 
 def test_the_cancellation_of_an_activity_that_had_just_ended_matches() -> None:

@@ -45,7 +45,7 @@ from perdure.sdk.workflow.futures import (
     PlainChildFuture,
 )
 from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask, LoopTimer
-from perdure.sdk.workflow.matching import Issued, Pair, Subject, identity
+from perdure.sdk.workflow.matching import Issued, Pair, Subject, identity, issued_text
 from perdure.sdk.workflow.source import user_line
 
 Header = dict[str, Payload] | None
@@ -225,6 +225,10 @@ class Ledger:
         """Raises NondeterminismError where a command asks for what has lost its recorded place to another call."""
         for item in self._issued:
             self.displaced.check(identity(item, self._ref.workflow_id))
+
+    def asked(self) -> list[str]:
+        """What was asked for in this workflow task, for people."""
+        return issued_text(self._issued, self._ref.workflow_id)
 
     def pending(self) -> Iterator[Subject]:
         """The live sides of all that was asked for and has no end yet."""

@@ -32,6 +32,7 @@ from perdure.sdk.workflow.context import thread
 from perdure.sdk.workflow.displaced import WAY_OUT, Change
 from perdure.sdk.workflow.futures import Cancellable
 from perdure.sdk.workflow.ledger import EVICTED, Header, Ledger
+from perdure.sdk.workflow.matching import input_text
 from perdure.sdk.workflow.plain import block
 from perdure.sdk.workflow.source import user_line
 
@@ -96,6 +97,11 @@ class LocalFuture(Cancellable):
     def identity(self) -> Hashable:
         """What it is known by in a replay: its type and its input."""
         return LOCAL, self.call.activity_type, self.digest
+
+    @property
+    def shown(self) -> str:
+        """Its input and its line, for people."""
+        return input_text(self.call.input) + (f" at {self.line}" if self.line else "")
 
     def cancel(self, msg: object = None) -> bool:
         if self.done():
@@ -226,23 +232,24 @@ class Locals:
         if len(alike) == 1:
             self._changed(data, alike[0])
             return alike[0]
-        asked = "\n".join(
-            f"  local activity {future.call.activity_type}{f' at {future.line}' if future.line else ''}"
-            for future in self.pending.values()
-        )
+        asked = [*self.asked(), *self.ledger.asked()] or ["nothing"]
         raise NondeterminismError(
             f"the workflow's code does something else than its history says\n"
             f"recorded, but the code doesn't ask for it:\n"
-            f"  the outcome of local activity {data.activity_type}\n"
-            f"asked for by the code, and without an outcome at this point:\n{asked or '  no local activity'}\n"
-            f"{WAY_OUT}",
+            f"  the outcome of local activity {data.activity_type} (number {data.seq})\n"
+            f"asked for by the code, and without an outcome at this point:\n"
+            + "".join(f"  {each}\n" for each in asked)
+            + WAY_OUT,
             next((future.line for future in self.pending.values()), ""),
         )
 
+    def asked(self) -> list[str]:
+        """Those that have no outcome, for people."""
+        return [f"local activity {x.call.activity_type}{x.shown}" for x in self.pending.values()]
+
     def _changed(self, data: _Data, future: LocalFuture) -> None:
-        """The input of one is another than the recorded one."""
-        name = f"local activity {data.activity_type}"
-        told = f"{name} (number {data.seq}) has another input now" + (f", at {future.line}" if future.line else "")
+        """The input of one is another than the recorded one, of which nothing but a checksum is recorded."""
+        told = f"local activity {data.activity_type} (number {data.seq}) has another input now, {future.shown}"
         recorded = (LOCAL, data.activity_type, data.digest)
         self.ledger.displaced.take(Change(recorded, future.identity, told, future.line))
 

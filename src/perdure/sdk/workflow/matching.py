@@ -16,6 +16,7 @@ from perdure.clock import SECOND
 from perdure.errors import NondeterminismError
 from perdure.model import commands as c
 from perdure.model import events as e
+from perdure.model.failures import Failure
 from perdure.model.payloads import Payload, Payloads
 from perdure.sdk.workflow.child_ids import child_number
 from perdure.sdk.workflow.displaced import WAY_OUT, Change
@@ -43,12 +44,17 @@ Pair = tuple[Issued, e.HistoryEvent]
 
 
 class Key(NamedTuple):
-    """What must be the same on both sides. An empty name of a cancelled activity: one that had just ended."""
+    """What must be the same on both sides, and how that is shown. An empty name of a cancelled activity: one that had
+    just ended.
+
+    detail: what its content says beside the payloads, for people.
+    """
 
     kind: str
     name: str
     content: Hashable = None
     payloads: Payloads = ()
+    detail: str = ""
 
 
 class Match(NamedTuple):
@@ -59,10 +65,12 @@ class Match(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What keys depend on: whose workflow task it is, and the workflow's time during it."""
+    """What keys depend on: whose workflow task it is, and the workflow's time during it. local: tells which local
+    activities the code waits for; they are no commands."""
 
     workflow_id: str
     time: int
+    local: Callable[[], list[str]] = list
 
 
 def match(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent], scene: Scene) -> Match:
@@ -94,11 +102,11 @@ def match(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent], scene: S
         else:
             unmatched.append((key, event))
     left = [entry for same in waiting.values() for entry in same]
-    return Match(pairs, _match_changed(pairs, left, unmatched))
+    return Match(pairs, _match_changed(pairs, left, unmatched, scene))
 
 
 def _match_changed(
-    pairs: list[Pair], left: list[tuple[Key, Issued]], unmatched: list[tuple[Key, e.HistoryEvent]]
+    pairs: list[Pair], left: list[tuple[Key, Issued]], unmatched: list[tuple[Key, e.HistoryEvent]], scene: Scene
 ) -> list[Change]:
     """Match what is the only one of its kind and name on both sides; its input has changed."""
     ours: defaultdict[tuple[str, str], list[tuple[Key, Issued]]] = defaultdict(list)
@@ -115,13 +123,14 @@ def _match_changed(
             other, item = alike.pop(0)
             pairs.append((item, event))
             if not just_ended:
-                told = f"{_shown(key)} (event {event.id}) is now {_shown(other)}{_at(item)}"
+                was, now = _side_by_side(key, other)
+                told = f"{was} (event {event.id}) is now {now}{_at(item)}"
                 changed.append(Change(_identity(key), _identity(other), told, item[2]))
         else:
             missing.append((key, event))
     left = [entry for entries in ours.values() for entry in entries]
     if left or missing:
-        raise NondeterminismError(_complaint(left, missing), left[0][1][2] if left else "")
+        raise NondeterminismError(_complaint(left, missing, scene.local()), left[0][1][2] if left else "")
     return changed
 
 
@@ -130,14 +139,15 @@ def _identity(key: Key) -> Hashable:
     return None if key.kind == _TIMER else key[:3]
 
 
-def _complaint(left: list[tuple[Key, Issued]], missing: list[tuple[Key, e.HistoryEvent]]) -> str:
+def _complaint(left: list[tuple[Key, Issued]], missing: list[tuple[Key, e.HistoryEvent]], local: Sequence[str]) -> str:
     lines = ["the workflow's code does something else than its history says"]
     if missing:
         lines.append("recorded, but the code doesn't ask for it:")
         lines += [f"  event {event.id}: {_shown(key)}" for key, event in missing]
-    if left:
+    if left or local:
         lines.append("asked for by the code, but not recorded:")
         lines += [f"  {_shown(key)}{_at(item)}" for key, item in left]
+        lines += [f"  {each}, whose outcome isn't recorded here" for each in local]
     lines.append(WAY_OUT)
     if any(key.kind == _PATCH for key, _ in missing):
         lines.append(
@@ -151,14 +161,40 @@ def _at(item: Issued) -> str:
     return f" at {item[2]}" if item[2] else ""
 
 
-def _shown(key: Key) -> str:
+def _side_by_side(recorded: Key, asked: Key) -> tuple[str, str]:
+    """Both for people; of a long input, what is around the place where they differ."""
+    one, other = _written(recorded.payloads), _written(asked.payloads)
+    begin = 0
+    if max(len(one), len(other)) > _SHOWN:
+        differ = (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+        begin = max(next(differ, min(len(one), len(other))) - _SHOWN // 2, 0)
+    return _shown(recorded, begin), _shown(asked, begin)
+
+
+def _shown(key: Key, begin: int = 0) -> str:
     text = f"{key.kind} {key.name}".rstrip()
     if key.payloads:
-        inputs = ", ".join(payload.data[: 2 * _SHOWN].decode(errors="replace") for payload in key.payloads)
-        text += f"({inputs if len(inputs) <= _SHOWN else inputs[:_SHOWN] + '…'})"
+        text += input_text(key.payloads, begin)
     elif isinstance(key.content, int):
         text += f" of {key.content / SECOND} s"
-    return text
+    return f"{text} {key.detail}" if key.detail else text
+
+
+def input_text(payloads: Payloads, begin: int = 0) -> str:
+    """An input for people: some of it, from a place on."""
+    text = _written(payloads)
+    end = begin + _SHOWN
+    return f"({'…' if begin else ''}{text[begin:end]}{'…' if len(text) > end else ''})"
+
+
+def _written(payloads: Payloads) -> str:
+    return ", ".join(payload.data.decode(errors="replace") for payload in payloads)
+
+
+def issued_text(issued: Sequence[Issued], workflow_id: str) -> list[str]:
+    """What the code asks for, for people; without what it only notes."""
+    scene = Scene(workflow_id, 0)
+    return [f"{_shown(_command_key(x, scene))}{_at(x)}" for x in issued if type(x[0]) is not c.RecordMarker]
 
 
 # --- Keys -----------------------------------------------------------------------------------------------
@@ -171,24 +207,26 @@ def _content(payloads: Payloads) -> Hashable:
     return tuple([(p.data, tuple(sorted(p.metadata.items())) if p.metadata else ()) for p in payloads])
 
 
-def _call(kind: str, name: str, payloads: Payloads, aim: str = "") -> Key:
-    return Key(kind, name, (aim, _content(payloads)), payloads)
+def _call(kind: str, name: str, payloads: Payloads, detail: str = "") -> Key:
+    return Key(kind, name, (detail, _content(payloads)), payloads, detail)
 
 
 def _child(x: c.StartChildWorkflow | e.StartChildWorkflowExecutionInitiated, scene: Scene) -> Key:
     # An id that was made up has a number in the order of the calls, which may have changed.
-    own = "" if child_number(scene.workflow_id, x.workflow_id) else x.workflow_id
+    own = "" if child_number(scene.workflow_id, x.workflow_id) else f"with the id {x.workflow_id!r}"
     return _call("child workflow", x.workflow_type, x.input, own)
 
 
 def _signal(x: c.SignalExternalWorkflow | e.SignalExternalWorkflowExecutionInitiated) -> Key:
-    return _call("signal", f"{x.signal_name} to workflow {x.workflow_id}", x.input, x.run_id)
+    run = f"in its run {x.run_id}" if x.run_id else ""
+    return _call("signal", f"{x.signal_name} to workflow {x.workflow_id}", x.input, run)
 
 
-def _result(kind: str, name: str, result: Payload | None, failure: object) -> Key:
+def _result(kind: str, name: str, result: Payload | None, failure: Failure | None) -> Key:
     if result is not None:
         return _call(kind, name, (result,))
-    return Key(kind, name, getattr(failure, "type", ""))
+    type = "" if failure is None else failure.type
+    return Key(kind, name, type, detail=f"with {type}" if type else "")
 
 
 def _marker(marker: c.RecordMarker | e.MarkerRecorded) -> Key:

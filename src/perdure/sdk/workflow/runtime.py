@@ -286,7 +286,7 @@ class WorkflowRun(Asking):
                 self._ledger.bind(zip(sent, asked, strict=True))
                 continue
             issued = self._replay(recorded) if sent is None else sent
-            matched = match(issued, asked, Scene(self.ref.workflow_id, recorded.time))
+            matched = match(issued, asked, Scene(self.ref.workflow_id, recorded.time, self.locals.asked))
             for change in matched.changed:
                 self._ledger.displaced.take(change)
             self._ledger.bind(matched.pairs)
