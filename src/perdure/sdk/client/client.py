@@ -104,7 +104,8 @@ class Client(Schedules):
             id_conflict_policy: what happens if a workflow with the id is running: "fail", "use_existing" (that one is
                 returned), or "terminate_existing".
             memo: values to be shown with the workflow; its code doesn't see them.
-            request_id: makes the start idempotent: of several with the same id, one takes effect.
+            request_id: makes the start idempotent: of several with the same id, one takes effect, with the message that
+                it brings, if any.
 
         Raises:
             WorkflowAlreadyStarted: the id is taken, and the policies don't allow to use it.
