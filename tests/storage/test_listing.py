@@ -223,6 +223,8 @@ REFUSED = {
     "WorkflowTyp = 'a'": r"column 1: unknown field 'WorkflowTyp': did you mean WorkflowType\?",
     "env = 'x' AND executionstatus = 'Running'": "column 15: unknown field 'executionstatus'",
     "ExecutionStatus = 'running'": "takes one of Running, Completed, Failed, .*'running' is none of them",
+    "ExecutionStatus = 'Cancelled'": "'Cancelled' is none of them; write ExecutionStatus = 'Canceled'",
+    "ExecutionStatus IN ('Running', 'other')": "'other' is none of them; write ExecutionStatus = 'Running'",
     "ExecutionStatus > 'Running'": "no order",
     "ExecutionStatus STARTS_WITH 'Run'": "STARTS_WITH is for texts, and ExecutionStatus takes one of",
     "WorkflowId = 7": "WorkflowId takes a text, and 7 is none; write WorkflowId = 'name'",

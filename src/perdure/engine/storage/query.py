@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import ClassVar, Final, get_args
 
 from sqlglot import exp
@@ -149,7 +150,7 @@ def _test(node: exp.Expr, subject: Subject | None, how: Operator, values: Sequen
         converted = [convert(literal) for literal in literals]
     except ValueError as error:
         assert field is not None
-        raise _refused(node, f"{name} takes {_TAKEN[field.takes]}, {error}; write {_write(name)}") from None
+        raise _refused(node, f"{name} takes {_TAKEN[field.takes]}, {error}; write {_write(name, literals)}") from None
     if field is not None and field.takes == "time" and not field.column:
         converted = [_sortable(node, value) for value in converted]
     test = Comparison(name, field is None or not field.column, how, tuple(converted))
@@ -261,8 +262,10 @@ _EXAMPLE: Final = {
 }
 
 
-def _write(name: str) -> str:
-    return f"{name} {_EXAMPLE[FIELDS[name].takes]}"
+def _write(name: str, instead: Sequence[Value]) -> str:
+    takes = FIELDS[name].takes
+    meant = [near for value in instead for near in get_close_matches(str(value), _STATUSES, 1)]
+    return f"{name} = {meant[0]!r}" if takes == "status" and meant else f"{name} {_EXAMPLE[takes]}"
 
 
 def _sortable(node: exp.Expr, microseconds: Value) -> str:
