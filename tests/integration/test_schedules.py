@@ -346,6 +346,8 @@ async def test_other_wrong_uses(client: Client) -> None:
         await handle.trigger(overlap="never")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="start has no time zone"):
         await handle.backfill(datetime(2026, 1, 1), datetime(2026, 1, 2, tzinfo=UTC))  # noqa: DTZ001
+    with pytest.raises(TypeError, match="start must be a datetime, not NoneType"):
+        await handle.backfill(None, None)  # pyright: ignore[reportArgumentType]
     for what in (client.schedule("none").pause(), client.schedule("none").trigger(), client.schedule("none").delete()):
         with pytest.raises(NotFound, match="no schedule with the id 'none'"):
             await what

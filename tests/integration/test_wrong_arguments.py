@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from perdure import Hold, InvalidRequest, QueryFailed, WorkflowHandle, activity, workflow
+from perdure import Hold, InvalidRequest, QueryFailed, Schedule, WorkflowHandle, activity, workflow
 from perdure.engine.core import decide as decide_module
 from perdure.model import tasks as t
 from perdure.model.requests import DescribeWorkflow, SignalWorkflow, StartWorkflow
@@ -54,6 +54,10 @@ def get(client: Client, id: object, **options: Any) -> WorkflowHandle[object]:
     return client.get(cast(str, id), **options)
 
 
+def scheduled(client: Client, **options: Any) -> Awaitable[object]:
+    return client.create_schedule("s", fine(), Schedule(every="1h"), **options)
+
+
 WRONG: list[tuple[Call, str]] = [
     (lambda c, _: start(c, id=5), "id must be text, not int"),
     (lambda c, _: start(c, id=b"x"), "id must be text, not bytes"),
@@ -63,7 +67,12 @@ WRONG: list[tuple[Call, str]] = [
     (lambda c, _: get(c, 5).describe(), "id must be text, not int"),
     (lambda c, _: get(c, "w", run_id=5).describe(), "run_id must be text, not int"),
     (lambda c, _: start(c, task_queue=5), "task_queue must be text, not int"),
+    (lambda c, _: start(c, task_queue=""), "task_queue must have between 1 and 1000 characters"),
     (lambda c, _: start(c, request_id=5), "request_id must be text, not int"),
+    (lambda c, _: start(c, request_id=""), "request_id must have between 1 and 1000 characters"),
+    (lambda _, h: h.activity("").complete(1), "activity_id must have between 1 and 1000 characters"),
+    (lambda c, _: scheduled(c, workflow_id=""), "workflow_id must have between 1 and 1000 characters"),
+    (lambda c, _: scheduled(c, request_id=" "), "request_id must neither begin nor end with white space"),
     (lambda c, _: start(c, memo={1: 1}), "a name in the memo must be text, not int"),
     (lambda c, _: start(c, memo="abc"), "memo must be a mapping of names to values, not str"),
     (lambda c, _: start(c, id_reuse_policy="whatever"), 'id_reuse_policy must be "allow_duplicate" or'),

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from perdure import embedded, workflow
+from perdure import Zstd, embedded, workflow
 from perdure.sdk.client.client import Client
 from tests.integration.engines import failing_task
 from tests.integration.work import echo
@@ -39,6 +39,11 @@ from tests.integration.work import echo
 def test_an_option_that_is_none(options: dict[str, Any], says: str) -> None:
     with pytest.raises((TypeError, ValueError), match=says):
         cast(Any, embedded)(**{"location": "file.db", **options})
+
+
+def test_one_codec_that_is_in_no_list() -> None:
+    with pytest.raises(TypeError, match=r"codecs must be a list: \[Zstd\(…\)\]"):
+        embedded(":memory:", codecs=cast(Any, Zstd()))
 
 
 def test_an_engine_without_async() -> None:

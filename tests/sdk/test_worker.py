@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import pytest
 
@@ -462,6 +463,10 @@ def test_what_is_not_decorated_is_refused() -> None:
         Worker(ScriptedService(), workflows=[plain])
     with pytest.raises(TypeError, match="is not an activity"):
         Worker(ScriptedService(), activities=[greet])
+    with pytest.raises(TypeError, match=r"workflows must be a list: \[greet\]"):
+        Worker(ScriptedService(), workflows=cast("list[object]", greet))
+    with pytest.raises(TypeError, match=r"activities must be a list: \[int\(…\)\]"):
+        Worker(ScriptedService(), activities=cast("list[object]", 5))
     with pytest.raises(ValueError, match="max_concurrent_activities must be between 1"):
         Worker(ScriptedService(), max_concurrent_activities=0)
 

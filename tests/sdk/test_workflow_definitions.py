@@ -228,6 +228,8 @@ def test_what_can_not_be_a_workflow() -> None:
         workflow(failure_exceptions=cast("Sequence[type[Exception]]", ("x",)))
     with pytest.raises(TypeError, match="not_decorated is not a workflow: decorate it with @workflow"):
         definition_of(not_decorated)
+    with pytest.raises(TypeError, match=r"Joining\(…\) is a call of a workflow, where .* is wanted: write Joining"):
+        definition_of(Joining("ann", seats=3))
 
 
 # --- Workflows as classes -------------------------------------------------------------------------------

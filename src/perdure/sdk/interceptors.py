@@ -25,7 +25,7 @@ from perdure.model.payloads import Payload
 from perdure.model.requests import Reply, Request, StartWorkflow
 from perdure.model.schedules import CreateSchedule, UpdateSchedule
 from perdure.sdk.converter import decode, encode
-from perdure.sdk.options import text
+from perdure.sdk.options import several, text
 
 RESERVED: Final = "perdure."
 """Names in a header that begin like this are Perdure's own."""
@@ -162,9 +162,7 @@ NO_CHAINS: Final = WorkflowChains()
 def checked(interceptors: Sequence[Interceptor] | None) -> tuple[Interceptor, ...]:
     """A list of interceptors. Raises TypeError where something else is in it, a hook is `async` that must not be, or a
     method is meant to be a hook, and is none."""
-    if isinstance(interceptors, Interceptor):
-        raise TypeError(f"interceptors must be a list: [{type(interceptors).__name__}(…)]")
-    found = tuple(interceptors or ())
+    found = tuple(several(() if interceptors is None else interceptors, "interceptors"))
     for each in cast("tuple[object, ...]", found):
         if not isinstance(each, Interceptor):
             made = f"{each.__name__}: make one of it, {each.__name__}()" if isinstance(each, type) else repr(each)

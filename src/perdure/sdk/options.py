@@ -5,12 +5,13 @@ Each function returns the value in its plain form: a member of a `StrEnum` is te
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TypeVar, get_args
+from collections.abc import Collection, Iterable
+from typing import TypeVar, cast, get_args
 
 from perdure.limits import MAX_ID_LENGTH, MAX_PRIORITY
 from perdure.sdk.activity.definition import CancellationType
 
+Item = TypeVar("Item")
 Word = TypeVar("Word", bound=str)
 
 
@@ -44,6 +45,14 @@ def name(value: object, what: str) -> str:
 def optional_name(value: object, what: str) -> str | None:
     """The same, where it need not be given."""
     return None if value is None else name(value, what)
+
+
+def several(values: Iterable[Item], what: str) -> list[Item]:
+    """Some values. Raises TypeError where they are one, given by itself."""
+    if not isinstance(cast(object, values), Iterable):
+        shown = getattr(values, "__name__", None) or f"{type(values).__name__}(…)"
+        raise TypeError(f"{what} must be a list: [{shown}]")
+    return list(values)
 
 
 def whole_number(value: object, what: str, smallest: int, largest: int) -> int:

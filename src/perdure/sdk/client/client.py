@@ -19,7 +19,7 @@ from perdure.sdk.client.schedules import Schedules
 from perdure.sdk.client.starts import StartOptions, WithStart, start_request
 from perdure.sdk.identity import identity as default_identity
 from perdure.sdk.interceptors import Interceptor, chain, checked, client_call
-from perdure.sdk.options import name, optional_text, text
+from perdure.sdk.options import name, optional_text, several, text
 from perdure.sdk.workflow.calls import WorkflowCall, WorkflowFunction, definition_of
 from perdure.sdk.workflow.decorators import ClassWorkflow, PlainClassWorkflow
 
@@ -115,10 +115,9 @@ class Client(Schedules):
             PayloadTooLarge: an argument is over its limit.
             Unavailable: the engine could not be reached for an hour.
         """
-        if options.get("request_id") in (None, ""):
-            options["request_id"] = self.ids.new_id()
+        drawn = self.ids.new_id() if options.get("request_id") is None else ""
         with self.room():
-            request, definition = start_request(self, call, options)
+            request, definition = start_request(self, call, options, drawn)
         started = await self.send(request)
         return WorkflowHandle(self, request.workflow_id, started.run_id, definition)
 
@@ -228,9 +227,7 @@ def _through(
     service: Service, namespace: str, codecs: Iterable[PayloadCodec | Offload], *, encode_failures: bool
 ) -> tuple[Service, Callable[[], AbstractContextManager[None]]]:
     """A Service seen through codecs; and what to encode values in, which may be larger then."""
-    if not isinstance(cast(object, codecs), Iterable):
-        raise TypeError(f"codecs must be a list, such as [Zstd(), AesGcm(…)], not {type(codecs).__name__}")
-    listed = list(codecs)
+    listed = several(codecs, "codecs")
     if not listed:
         if encode_failures:
             raise ValueError("encode_failures=True needs codecs=[…] to encode them with")

@@ -352,8 +352,11 @@ class WorkflowHandle(Interventions, Generic[R_co]):
 
         Args:
             activity_id: which one; `describe` tells them, and `activity.info()` its own.
+
+        Raises:
+            TypeError, ValueError: that can be no activity's id.
         """
-        return AsyncActivityHandle(self._client, self.id, self._messages_to, text(activity_id, "activity_id"))
+        return AsyncActivityHandle(self._client, self.id, self._messages_to, checked_name(activity_id, "activity_id"))
 
     async def complete_activity(self, activity_id: str, result: object = None, *, note: str = "") -> None:
         """Give an activity its result, in place of whatever it is doing.

@@ -25,9 +25,9 @@ from perdure.sdk.client.description import (
     pause_of,
 )
 from perdure.sdk.client.starts import StartOptions, start_request
-from perdure.sdk.client.timing import Schedule, at, engine_schedule, overlap_or_default, user_schedule
+from perdure.sdk.client.timing import Schedule, engine_schedule, moment, overlap_or_default, user_schedule
 from perdure.sdk.options import name as checked_name
-from perdure.sdk.options import optional_text, text
+from perdure.sdk.options import optional_name, text
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.calls import WorkflowCall
 from perdure.sdk.workflow.decorators import ClassWorkflow, PlainClassWorkflow
@@ -168,7 +168,7 @@ class ScheduleHandle:
             s.TriggerSchedule(
                 client.namespace,
                 self.id,
-                optional_text(request_id, "request_id") or client.ids.new_id(),
+                optional_name(request_id, "request_id") or client.ids.new_id(),
                 overlap_or_default(overlap),
                 text(note, "the note"),
                 client.identity,
@@ -204,9 +204,9 @@ class ScheduleHandle:
             s.BackfillSchedule(
                 client.namespace,
                 self.id,
-                optional_text(request_id, "request_id") or client.ids.new_id(),
-                at(start, "start"),
-                at(end, "end"),
+                optional_name(request_id, "request_id") or client.ids.new_id(),
+                moment(start, "start"),
+                moment(end, "end"),
                 overlap_or_default(overlap),
                 text(note, "the note"),
                 client.identity,
@@ -367,7 +367,7 @@ class Schedules:
             client.namespace,
             id,
             engine_schedule(schedule, start),
-            optional_text(request_id, "request_id") or client.ids.new_id(),
+            optional_name(request_id, "request_id") or client.ids.new_id(),
             paused,
             text(note, "the note"),
             client.identity,
@@ -415,7 +415,7 @@ def scheduled_start(client: Client, id: str, call: object, options: ScheduledSta
             allowed = ", ".join(ScheduledStartOptions.__annotations__)
             raise TypeError(f"what a schedule starts has no option {option!r}; it has {allowed}")
     start = StartOptions(
-        id=options.get("workflow_id") or id,
+        id=id if (prefix := options.get("workflow_id")) is None else checked_name(prefix, "workflow_id"),
         task_queue=options.get("task_queue"),
         execution_timeout=options.get("execution_timeout"),
         run_timeout=options.get("run_timeout"),

@@ -21,7 +21,7 @@ from perdure.model.requests import (
 from perdure.model.retry import RetryPolicy as EnginePolicy
 from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.converter import encode
-from perdure.sdk.options import one_of, optional_text, text
+from perdure.sdk.options import one_of, optional_name, text
 from perdure.sdk.retry import RetryPolicy, optional_policy
 from perdure.sdk.workflow.calls import call_of
 from perdure.sdk.workflow.definition import WorkflowDefinition
@@ -55,8 +55,13 @@ class StartOptions(TypedDict, total=False):
     request_id: str | None
 
 
-def start_request(client: Client, call: object, options: StartOptions) -> tuple[StartWorkflow, WorkflowDefinition]:
-    """The request that starts what a call records; its request_id is "" where the options give none.
+def start_request(
+    client: Client, call: object, options: StartOptions, request_id: str = ""
+) -> tuple[StartWorkflow, WorkflowDefinition]:
+    """The request that starts what a call records.
+
+    Args:
+        request_id: its own, where the options give none.
 
     Raises:
         TypeError: `call` is not a workflow's call.
@@ -76,7 +81,7 @@ def start_request(client: Client, call: object, options: StartOptions) -> tuple[
         definition.name,
         given.pop("task_queue", "") or definition.task_queue or client.task_queue,
         definition.signature.encode(args, kwargs),
-        given.pop("request_id", ""),
+        given.pop("request_id", "") or request_id,
         client.identity,
         **given,
     )
@@ -196,7 +201,7 @@ def _encoded(memo: object) -> dict[str, Payload]:
 
 _OPTIONS: Final[dict[str, Callable[[Any], object]]] = {
     "id": lambda value: None if value is None else text(value, "id"),
-    "task_queue": lambda value: optional_text(value, "task_queue"),
+    "task_queue": lambda value: optional_name(value, "task_queue") or "",
     "execution_timeout": lambda value: _duration(value, "execution_timeout"),
     "run_timeout": lambda value: _duration(value, "run_timeout"),
     "task_timeout": _task_timeout,
@@ -205,6 +210,6 @@ _OPTIONS: Final[dict[str, Callable[[Any], object]]] = {
     "id_reuse_policy": lambda value: one_of(value, "id_reuse_policy", _REUSE),
     "id_conflict_policy": lambda value: one_of(value, "id_conflict_policy", _CONFLICT),
     "memo": lambda value: None if value is None else _encoded(value),
-    "request_id": lambda value: optional_text(value, "request_id"),
+    "request_id": lambda value: optional_name(value, "request_id") or "",
 }
 """What each of `StartOptions` becomes in the request, where all but `id` are fields of the same name."""

@@ -111,8 +111,8 @@ def engine_schedule(schedule: object, start: StartWorkflow) -> EngineSchedule:
         ),
         tuple(_calendar(each, "skip") for each in _several(schedule.skip, Calendar, "skip")),
         text(schedule.time_zone, "time_zone"),
-        at(schedule.start_at, "start_at"),
-        at(schedule.end_at, "end_at"),
+        0 if schedule.start_at is None else moment(schedule.start_at, "start_at"),
+        0 if schedule.end_at is None else moment(schedule.end_at, "end_at"),
         microseconds(schedule.jitter, "jitter"),
     )
     remaining = schedule.remaining_actions
@@ -131,10 +131,8 @@ def overlap_or_default(overlap: Overlap | None) -> Overlap | None:
     return None if overlap is None else one_of(overlap, "overlap", _OVERLAPS)
 
 
-def at(time: object, what: str) -> int:
-    """A moment in microseconds since the epoch; 0 for None. Raises TypeError, or ValueError where it has no zone."""
-    if time is None:
-        return 0
+def moment(time: object, what: str) -> int:
+    """A moment in microseconds since the epoch. Raises TypeError, or ValueError where it has no zone."""
     if not isinstance(time, datetime):
         raise TypeError(f"{what} must be a datetime, not {type(time).__name__}")
     if time.tzinfo is None:

@@ -37,7 +37,7 @@ from perdure.sdk.activity.spawned import refuse_while_importing
 from perdure.sdk.client.client import Client
 from perdure.sdk.identity import identity
 from perdure.sdk.interceptors import Interceptor, chain, checked, workflow_chains
-from perdure.sdk.options import name, whole_number
+from perdure.sdk.options import name, several, whole_number
 from perdure.sdk.registry import REGISTRY, Registry
 from perdure.sdk.worker.local import LocalActivities
 from perdure.sdk.worker.workflows import WorkflowTasks
@@ -225,7 +225,7 @@ def _registry(workflows: Iterable[object] | None, activities: Iterable[object] |
     registry = Registry()
     registry.workflows, registry.activities = REGISTRY.workflows, REGISTRY.activities
     if workflows is not None:
-        registry.workflows = {each.name: each for each in map(workflow_definition, workflows)}
+        registry.workflows = {each.name: each for each in map(workflow_definition, several(workflows, "workflows"))}
     if activities is not None:
-        registry.activities = {each.name: each for each in map(activity_definition, activities)}
+        registry.activities = {each.name: each for each in map(activity_definition, several(activities, "activities"))}
     return registry

@@ -210,6 +210,10 @@ def definition_of(workflow: object) -> WorkflowDefinition:
         return cast("WorkflowFunction[..., object]", workflow).definition
     definition = class_definition(workflow) if isinstance(workflow, type) else None
     if definition is None:
+        call = cast(object, workflow)
+        if isinstance(workflow, WorkflowCall) or call_record(call) is not None:
+            name = recorded(call)[0].target.__name__
+            raise TypeError(f"{name}(…) is a call of a workflow, where the workflow itself is wanted: write {name}")
         raise TypeError(f"{_shown(workflow)} is not a workflow: decorate it with @workflow")
     return definition
 
