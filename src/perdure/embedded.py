@@ -74,6 +74,7 @@ class Embedded:
             """Never reached."""
 
     async def _stop(self) -> None:
+        self.node.ends_soon()
         try:
             await self.worker.stop()
         finally:

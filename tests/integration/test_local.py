@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from perdure import ActivityTimedOut, ApplicationError, RetryPolicy, activity, workflow
+from perdure import ActivityTimedOut, ApplicationError, RetryPolicy, activity, embedded, workflow
 from perdure.limits import LOCAL_ACTIVITY_BACKOFF
 from perdure.model.events import MarkerRecorded
 from perdure.sdk.activity.definition import CancellationType
@@ -377,6 +378,20 @@ async def test_another_order_is_noticed(engine: Engine) -> None:
     define(1, 2)
     async with engine.open() as client:
         assert await client.get("c", before).result() == [2, 4]
+
+
+async def test_an_engine_that_ends_meanwhile_warns_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its worker leaves first, and gives the workflow task back: nobody serves its queue then."""
+    gate = Gate.named("ends meanwhile")
+
+    @workflow(name="local.interrupted")
+    async def interrupted() -> str:
+        return await wait_at.local("ends meanwhile")
+
+    async with embedded(tmp_path / "engine.db") as client:
+        await client.start(interrupted(), id="i")
+        await gate.reached.wait()
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 async def test_markers_say_what_they_are_of(client: Client) -> None:

@@ -133,6 +133,10 @@ class Node:
                 self.serving.submit(run.chain, Work(i.RetryWorkflowTask()))
             after = runs[-1]
 
+    def ends_soon(self) -> None:
+        """It is about to be stopped: that its workers leave before is nothing to warn of."""
+        self.serving.offers.ending = True
+
     async def stop(self) -> None:
         """Take no more requests and messages, wait until all is on disk, and close the store.
 

@@ -51,6 +51,7 @@ class Offers:
         self._timer: asyncio.TimerHandle | None = None
         self._looks_at = inf  # when that is, by the loop's clock
         self._missed: set[QueueKey] = set()  # what no worker could take, and a warning has said so
+        self.ending = False  # the engine is about to stop: workers leave, and that is nothing to warn of
 
     def stop(self) -> None:
         """Leave no timer behind."""
@@ -86,7 +87,7 @@ class Offers:
         return QueueKey(live.chain.namespace, "activity", activity.task_queue or event.task_queue, event.activity_type)
 
     def _backlog(self, live: Live, key: QueueKey, priority: int, scheduled: int, attempt: int) -> None:
-        if key not in self._missed and (missing := self._dispatcher.missing(key)):
+        if key not in self._missed and not self.ending and (missing := self._dispatcher.missing(key)):
             self._missed.add(key)
             logger.warning("%s: what is asked of it waits for one, such as the next deploy", missing)
         sequence = self._serving.next_sequence()
