@@ -205,6 +205,12 @@ def test_what_is_no_call(call: object, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_of_a_long_value_not_all_is_shown() -> None:
+    with pytest.raises(TypeError) as caught:
+        call_of("x" * 10_000)
+    assert len(str(caught.value)) < 300
+
+
 def test_the_coroutine_of_another_function_is_no_call() -> None:
     with pytest.raises(TypeError, match=r"not_decorated\(…\) is a coroutine, not a call of a workflow: decorate"):
         call_of(not_decorated())

@@ -24,6 +24,8 @@ from perdure.model.retry import RetryPolicy
 from tests.engine.core.harness import Run, effects, payload, schedule
 from tests.engine.core.test_resets import forked
 
+WAIT = ": let the code wait for some of them before it asks for more"
+
 
 def failure_of(run: Run) -> str:
     """Why the last workflow task was refused."""
@@ -50,7 +52,7 @@ def test_what_may_be_pending_in_one_run(monkeypatch: pytest.MonkeyPatch, limit: 
     run.complete(commands[1])
     run.signal("again")
     run.complete(commands[2])
-    assert failure_of(run) == f"3 would be pending; limits.{limit} is 2"
+    assert failure_of(run) == f"3 would be pending; limits.{limit} is 2" + WAIT
     run.wake()
     run.complete()  # mended
     assert run.state.task is None
@@ -64,14 +66,15 @@ def test_children_that_an_entity_has_kept_count(monkeypatch: pytest.MonkeyPatch)
     run.complete(c.ContinueAsNew("Type", "", (), keep_children=True))
     following = run.continued()
     following.complete(c.StartChildWorkflow("c", "Type", "", ()))
-    assert failure_of(following) == "3 would be pending; limits.MAX_PENDING_CHILDREN is 2"
+    assert failure_of(following) == "3 would be pending; limits.MAX_PENDING_CHILDREN is 2" + WAIT
 
 
 def test_commands_in_one_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "MAX_COMMANDS", 2)
     run = Run.begin()
     run.complete(schedule("a"), schedule("b"), schedule("c"))
-    assert failure_of(run) == "3 commands at once; limits.MAX_COMMANDS is 2"
+    assert failure_of(run) == "3 commands at once; limits.MAX_COMMANDS is 2" + WAIT
+    assert isinstance(run.last, e.WorkflowTaskFailed) and run.last.failure.text.startswith("LimitExceeded: 3 commands")
     run.wake()
     run.complete(schedule("a"), schedule("b"))
     assert len(run.state.activities) == 2

@@ -263,7 +263,8 @@ def _not_a_call(call: object) -> str:
 
 def _shown(value: object) -> str:
     name = getattr(value, "__qualname__", None)
-    return cast(str, name) if name else f"{value!r}"
+    text = str(name) if name else f"{value!r}"
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _changed(options: ChildOptions, **changes: object) -> ChildOptions:

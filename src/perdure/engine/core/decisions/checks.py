@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from perdure.engine.core.refusals import refusal
 from perdure.engine.core.retries import wrong_policy
-from perdure.errors import InvalidRequest
+from perdure.errors import InvalidRequest, LimitExceeded
 from perdure.limits import (
     MAX_COMMANDS,
     MAX_DURATION,
@@ -39,8 +40,10 @@ COMPLETED: Final = "completed update"
 
 def check(state: State, commands: Sequence[c.Command]) -> Failure | None:
     """Why the commands can't be carried out; None if they can."""
-    wrong = _too_many(state, commands) or _first_wrong(state, commands)
-    return Failure(wrong, kind="engine") if wrong else None
+    if too_many := _too_many(state, commands):
+        return refusal(LimitExceeded(f"{too_many}: let the code wait for some of them before it asks for more"))
+    wrong = _first_wrong(state, commands)
+    return refusal(InvalidRequest(wrong)) if wrong else None
 
 
 def _too_many(state: State, commands: Sequence[c.Command]) -> str:
