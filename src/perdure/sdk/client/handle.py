@@ -208,11 +208,15 @@ class WorkflowHandle(Interventions, Generic[R_co]):
     async def update(self, update: object, /, *args: object, **kwargs: object) -> object:
         """Change something in the workflow, and wait for its answer.
 
+        Any other exception of the handler than those below is a bug of the workflow: it stops there, and this waits
+        until the code is mended (`options(timeout=…)` waits for less; `describe` tells of the bug).
+
         Args:
             update: the handler, such as `Onboarding.resize`; or the update's name.
 
         Raises:
-            Exception: what the validator or the handler raised, as itself.
+            Exception: what the validator raised, as itself; of the handler an `ApplicationError`, one of the workflow's
+                `failure_exceptions`, or how an activity or a child has ended.
             TypeError: the handler is not of this workflow, or doesn't take these arguments.
             EncodeError, PayloadTooLarge: an argument can't be stored.
         """

@@ -144,7 +144,8 @@ class WithStart(Generic[R_co]):
             update: the handler, such as `Onboarding.resize`; or the update's name.
 
         Raises:
-            Exception: what the validator or the handler raised, as itself.
+            Exception: what the validator or the handler raised, as itself; see `WorkflowHandle.update`, also for what
+                the handler may raise.
             WorkflowAlreadyStarted: the policies don't allow to start it, or to use the one that runs.
             TypeError: the handler is not of this workflow, or doesn't take these arguments.
             ValueError: the start has a `start_delay`: nobody could answer before it is over.

@@ -210,7 +210,9 @@ class WorkflowNamespace:
     def update(self, function: object = None, *, name: str | None = None) -> object:
         """Make a method take an update: a message that changes something and has an answer.
 
-        What it makes has a decorator `validator`, for a method that may refuse the update.
+        What it makes has a decorator `validator`, for a method that may refuse the update, by any exception. The caller
+        gets what is an outcome (`ApplicationError`, `failure_exceptions`, how an activity or a child has ended); any
+        other exception of the handler is a bug, and the workflow waits for a version that doesn't raise it.
 
         Args:
             function: the method, plain or `async`; it runs beside `run`.
@@ -350,6 +352,8 @@ class WorkflowNamespace:
 
     def continue_as_new(self, call: WorkflowCall[object] | PlainClassWorkflow[object], /) -> NoReturn:
         """End this run, and go on in a new one with the call's input and an empty history. Never returns.
+
+        Children that run end as their `parent_close_policy` says: by default they are terminated.
 
         Raises:
             RuntimeError: outside a workflow; or in a query or a validator, which must only read.
