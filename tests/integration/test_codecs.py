@@ -319,6 +319,6 @@ async def test_an_option_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="encode_failures=True needs codecs"):
         async with Engine("memory", tmp_path).open(encode_failures=True):
             pass
-    with pytest.raises(TypeError, match=r"codecs must be a list, such as \[Zstd\(\), AesGcm\(…\)\], not Failing"):
+    with pytest.raises(TypeError, match=r"codecs must be a list: \[Failing\(…\)\]"):
         async with Engine("memory", tmp_path).open(codecs=Failing()):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
             pass

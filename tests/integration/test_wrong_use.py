@@ -84,3 +84,21 @@ async def test_a_map_over_what_is_asynchronous(client: Client) -> None:
 
     failure, _, _ = await failing_task(await client.start(maps()))
     assert "map() takes a plain iterable" in failure
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda: workflow.wait_until(cast(Any, False)), "must be a function, such as `lambda: self.paid`, not bool"),
+        (lambda: workflow.wait_until(cast(Any, echo)), "what an `async def` gives counts as true at once"),
+        (lambda: workflow.receive("", int), "the signal's name must have between 1 and 1000 characters"),
+        (lambda: workflow.receive(cast(Any, 5), int), "the signal's name must be text, not int"),
+    ],
+)
+async def test_what_can_not_be_waited_for(client: Client, wrong: Callable[[], Any], says: str) -> None:
+    @workflow(name="wrong_use.waits")
+    async def waits() -> None:
+        await wrong()
+
+    failure, _, _ = await failing_task(await client.start(waits()))
+    assert says in failure

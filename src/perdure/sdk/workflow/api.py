@@ -440,6 +440,7 @@ class WorkflowNamespace:
 
         Raises:
             TimeoutError: the time is over.
+            TypeError: the predicate is no plain function.
         """
         context = require("workflow.wait_until()")
         await context.wait_until(predicate, optional_microseconds(timeout, "timeout"))
@@ -489,7 +490,7 @@ class WorkflowNamespace:
             TimeoutError: the time is over.
             DecodeError: the argument doesn't fit the type. The signal is used up, so the next call gets the next one.
         """
-        context = require("workflow.receive()")
+        context, name = require("workflow.receive()"), checked_name(name, "the signal's name")
         return cast(T, await context.receive(name, type, optional_microseconds(timeout, "timeout")))
 
     async def shielded(self, awaitable: Awaitable[T], /) -> T:

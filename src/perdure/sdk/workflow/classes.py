@@ -116,7 +116,7 @@ def define_class(
 def _checked_run(cls: type[object]) -> Callable[..., object]:
     run = getattr(cls, "run", None)
     if not inspect.isfunction(run) or inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run):
-        raise TypeError(f"workflow class {cls.__qualname__} needs a method `async def run(self)`")
+        raise TypeError(f"workflow class {cls.__qualname__} needs a method `async def run(self)`, without a decorator")
     parameters = [*inspect.signature(run).parameters.values()][1:]
     if any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
         raise TypeError(f"{cls.__qualname__}.run takes no arguments: a workflow's input goes to __init__")

@@ -28,9 +28,17 @@ class Conditions:
         self._waiters: dict[asyncio.Future[None], _Waiter] = {}
 
     async def wait(self, predicate: Callable[[], bool], timeout: int | None) -> None:
-        """Return when the predicate is true. Raises TimeoutError after `timeout` microseconds, and whatever
-        the predicate raises."""
-        if predicate():
+        """Return when the predicate is true. Raises TimeoutError after `timeout` microseconds, TypeError where it is
+        none, and whatever it raises."""
+        if not callable(predicate):
+            raise TypeError(
+                f"a condition must be a function, such as `lambda: self.paid`, not {type(predicate).__name__}: it is "
+                f"looked at again and again"
+            )
+        met = predicate()
+        if met:
+            if met is not True:
+                _refuse_coroutine(met)
             return
         future = LoopFuture[None](self._loop)
         timer = None
@@ -67,6 +75,12 @@ class Conditions:
         if met:
             waiter.future.set_result(None)
         return bool(met)
+
+
+def _refuse_coroutine(met: object) -> None:
+    if asyncio.iscoroutine(met):
+        met.close()
+        raise TypeError("a condition must be a plain function: what an `async def` gives counts as true at once")
 
 
 def _expire(future: asyncio.Future[None], timeout: int) -> None:
