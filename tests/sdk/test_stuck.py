@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import operator
+import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from perdure import workflow
 from perdure.limits import MILLISECOND
+from perdure.model.failures import Failure
+from perdure.sdk.worker.worker import Worker
 from perdure.sdk.workflow import stuck
+from tests.sdk.fake_service import ScriptedService
 from tests.sdk.harness import Scenario, result
 from tests.sdk.harness import fresh_registry as fresh_registry
 
@@ -41,6 +47,15 @@ def test_a_loop_that_never_yields_fails_its_task(impatient: stuck.Watcher, caplo
     assert line.endswith("in test_a_loop_that_never_yields_fails_its_task.<locals>.endless")
 
 
+@pytest.fixture
+def waking() -> Iterator[None]:
+    """Signals wake this thread, which is the main one."""
+    stuck.let_signals_wake()
+    yield
+    if sys.platform != "win32":
+        signal.signal(signal.SIGURG, signal.SIG_DFL)
+
+
 @pytest.mark.usefixtures("impatient")
 def test_it_counts_also_where_the_code_swallows_it() -> None:
     @workflow
@@ -63,10 +78,113 @@ def test_a_loop_of_awaits_that_never_wait_fails_its_task(
         for _ in itertools.count():
             await asyncio.sleep(0)
 
-    assert Scenario(restless).broken().types[0].endswith("Stuck")
+    failure = Scenario(restless).broken()
+    assert failure.types[0].endswith("Stuck")
+    assert failure.message.startswith(f"{__file__}:")
     impatient.stop()
     lines = [line for line in caplog.text.splitlines() if line.startswith("  File ")]
     assert len(lines) == 1 and "restless" in lines[0]
+
+
+class Pool:
+    """What takes a thread's lock that somebody else has."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+
+    def take(self) -> str:
+        with self.lock:  # this line
+            return "taken"
+
+
+def is_told(failure: Failure) -> None:
+    """Whether a failure names the line at which a pool's lock is taken."""
+    file, line, _ = failure.message.split(":", 2)
+    assert failure.types[0].endswith("Stuck")
+    assert "# this line" in Path(file).read_text().splitlines()[int(line) - 1]
+    assert failure.location == f"{file}:{line}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals that wake a thread")
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.usefixtures("impatient", "waking")
+def test_what_waits_for_a_threads_lock_is_interrupted(plain: bool) -> None:
+    pool = Pool()
+
+    @workflow
+    async def waits() -> str:
+        return pool.take()
+
+    @workflow
+    def waits_plainly() -> str:
+        return pool.take()
+
+    is_told(Scenario(waits_plainly if plain else waits).broken())
+    assert pool.lock.locked()
+
+    @workflow
+    async def quick() -> str:
+        return "fine"
+
+    scenario = Scenario(quick)
+    scenario.do()
+    assert result(scenario) == "fine"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals that wake a thread")
+async def test_a_worker_sees_to_it_that_the_main_thread_can_be_woken() -> None:
+    before = signal.signal(signal.SIGURG, signal.SIG_DFL)
+    try:
+        worker = Worker(ScriptedService(), workflows=[], activities=[])
+        await worker.start()
+        await worker.stop()
+        assert signal.getsignal(signal.SIGURG) is stuck._awake
+    finally:
+        signal.signal(signal.SIGURG, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+def test_a_signal_handler_of_the_programs_own_is_left_alone() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGURG, lambda signum, _: heard.append(signum))
+    try:
+        stuck.let_signals_wake()
+        signal.raise_signal(signal.SIGURG)
+        assert heard == [signal.SIGURG]
+    finally:
+        signal.signal(signal.SIGURG, before)
+
+
+def test_what_cannot_be_interrupted_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """In another thread than the main one nothing ends the wait; it is interrupted as soon as it ends."""
+    watcher, pool = stuck.Watcher(), Pool()
+    begun, failures = threading.Lock(), list[Failure]()
+    begun.acquire()
+
+    @workflow
+    async def waits() -> str:
+        return str([*map(operator.call, (begun.release, pool.lock.acquire))])  # this line: one call into C
+
+    thread = threading.Thread(target=lambda: failures.append(Scenario(waits).broken()))
+    thread.start()
+    begun.acquire()
+
+    def told_after(looks: int) -> list[str]:
+        for _ in range(looks):
+            watcher.look()
+        return [record.getMessage() for record in caplog.records if "without waiting" in record.getMessage()]
+
+    assert told_after(stuck.LOOKS) == []
+    (first,) = told_after(1)
+    assert "it is interrupted" in first
+    *_, second = told_after(stuck.LOOKS)
+    assert "this process must be restarted" in second
+    assert "waits" in second
+    assert told_after(10 * stuck.LOOKS) == [first, second]
+    pool.lock.release()
+    thread.join()
+    is_told(failures[0])
 
 
 def test_many_short_steps_are_not_one_long_one() -> None:

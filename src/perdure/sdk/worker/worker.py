@@ -41,7 +41,7 @@ from perdure.sdk.options import name, several, whole_number
 from perdure.sdk.registry import REGISTRY, Registry
 from perdure.sdk.worker.local import LocalActivities
 from perdure.sdk.worker.workflows import WorkflowTasks
-from perdure.sdk.workflow import determinism, scanning
+from perdure.sdk.workflow import determinism, scanning, stuck
 from perdure.sdk.workflow.calls import definition_of as workflow_definition
 from perdure.sdk.workflow.runtime import WorkflowRun
 
@@ -120,6 +120,7 @@ class Worker:
             raise RuntimeError("this worker was started already; make another one")
         refuse_while_importing("start a worker")
         determinism.install()
+        stuck.let_signals_wake()
         for definition in self._registry.workflows.values():
             scanning.check(definition)
         around = chain(self._interceptors, "execute_activity")

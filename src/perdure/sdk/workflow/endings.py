@@ -27,6 +27,7 @@ from perdure.sdk.workflow.context import OpenSagas
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask
 from perdure.sdk.workflow.plain import run_plain
+from perdure.sdk.workflow.stuck import Stuck
 
 _AWAIT: Final = "`await` what is not done yet, rather than ask it for its result"
 
@@ -95,7 +96,7 @@ def located(failure: Failure, error: BaseException, definition: WorkflowDefiniti
     if failure.location or definition is None:
         return failure
     code = definition.code
-    line = error.line if isinstance(error, NondeterminismError) and error.line else ""
+    line = error.line if isinstance(error, (NondeterminismError, Stuck)) and error.line else ""
     file, number = line.rsplit(":", 1) if line else (code.co_filename, str(code.co_firstlineno))
     return replace(failure, traceback=f'  File "{file}", line {number}, in {code.co_qualname}\n')
 

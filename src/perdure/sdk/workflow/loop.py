@@ -239,8 +239,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """How often code was given control: while this stands still, one step is being executed."""
         self.rounds = 0
         """How often all that was ready was run: while this stands still, there is always more."""
-        self.struck = False
-        """Whether a step was interrupted, because it took too long."""
+        self.struck: str | None = None
+        """Where ("file:line") a step was interrupted, because it took too long; None: it was not."""
         self.silent = False
         """Whether such complaints are dropped."""
 

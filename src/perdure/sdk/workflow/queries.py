@@ -13,5 +13,6 @@ STACK_TRACE = "__stack_trace"
 
 def stack_trace(loop: DeterministicLoop) -> Payload:
     """Where each task waits, as text."""
-    blocks = ["\n".join([f"{task.get_name()}:", *awaited_lines(task.get_coro())]) for task in loop.live_tasks()]
+    lines = [(task.get_name(), awaited_lines(task.get_coro())) for task in loop.live_tasks()]
+    blocks = ["\n".join([f"{name}:", *map(str, waits)]) for name, waits in lines]
     return encode("\n\n".join(blocks) or "no task is running", "the stack trace")

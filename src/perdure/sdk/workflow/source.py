@@ -10,7 +10,7 @@ import os
 import sys
 import sysconfig
 from types import CodeType, CoroutineType, FrameType
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from perdure.sdk.workflow.plain import frame_of
 
@@ -26,6 +26,18 @@ _OUTERMOST: Final = frozenset({"_step", "query", "evict"})
 """The runtime's functions through which all of a workflow's code is called: what is further out is the program."""
 
 _ours: dict[str, bool] = {}
+
+
+class Line(NamedTuple):
+    """Where a frame is. `own`: in the user's own code, not in a library's."""
+
+    file: str
+    number: int
+    function: str
+    own: bool
+
+    def __str__(self) -> str:
+        return f'  File "{self.file}", line {self.number}, in {self.function}'
 
 
 def is_ours(code: CodeType) -> bool:
@@ -55,26 +67,26 @@ def user_line() -> str:
     return ""
 
 
-def user_stack(frame: FrameType | None) -> list[str]:
+def user_stack(frame: FrameType | None) -> list[Line]:
     """The lines of a workflow's code, and of libraries that it uses, at which a frame is, outermost first."""
-    lines: list[str] = []
+    lines: list[Line] = []
     while frame is not None:
         if not is_ours(frame.f_code):
-            lines.append(_shown(frame))
+            lines.append(_line(frame))
         elif frame.f_code.co_name in _OUTERMOST:
             break
         frame = frame.f_back
     return lines[::-1]
 
 
-def awaited_lines(coroutine: object) -> list[str]:
+def awaited_lines(coroutine: object) -> list[Line]:
     """The lines at which a suspended coroutine waits, outermost first, without the SDK's and asyncio's."""
-    lines: list[str] = []
+    lines: list[Line] = []
     while isinstance(coroutine, CoroutineType):
         awaited = cast("CoroutineType[object, object, object]", coroutine)
         frame = awaited.cr_frame
         if frame is not None and not is_ours(frame.f_code):
-            lines.append(_shown(frame))
+            lines.append(_line(frame))
         plain = frame_of(frame) if frame is not None else None
         if plain is not None:
             return lines + user_stack(plain)
@@ -82,6 +94,12 @@ def awaited_lines(coroutine: object) -> list[str]:
     return lines
 
 
-def _shown(frame: FrameType) -> str:
+def place_of(stack: list[Line]) -> str:
+    """The innermost line of the user's own code, or else of a library, as "file:line"; "" of an empty stack."""
+    lines = [line for line in stack if line.own] or stack
+    return f"{lines[-1].file}:{lines[-1].number}" if lines else ""
+
+
+def _line(frame: FrameType) -> Line:
     code = frame.f_code
-    return f'  File "{code.co_filename}", line {frame.f_lineno}, in {code.co_qualname}'
+    return Line(code.co_filename, frame.f_lineno, code.co_qualname, not is_library(code))

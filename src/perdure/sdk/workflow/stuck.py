@@ -2,8 +2,11 @@
 
 A thread looks again and again at which step each thread is executing of which workflow. Where that is still the same
 one after `limits.BLOCKED_WORKFLOW`, or where the code has gone from step to step without ever waiting for
-`limits.RESTLESS_WORKFLOW`, it says so with the stack, and raises `Stuck` there. What waits inside an extension module,
-as for a lock, can't be interrupted: then it is only said.
+`limits.RESTLESS_WORKFLOW`, it says so with the stack, and raises `Stuck` there, again and again until the code ends.
+
+A thread that waits inside C, as for another thread's lock, runs no Python code in which anything could be raised. The
+main thread is woken by a signal, whose handler is such code; other threads can't be, nor can one long computation in C:
+then it is only said.
 
 ::
 
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import signal
 import sys
 import threading
 from types import FrameType
@@ -22,7 +26,7 @@ from typing import Final, NamedTuple
 
 from perdure.limits import BLOCKED_WORKFLOW, RESTLESS_WORKFLOW, SECOND
 from perdure.sdk.workflow.loop import DeterministicLoop
-from perdure.sdk.workflow.source import awaited_lines, user_stack
+from perdure.sdk.workflow.source import Line, awaited_lines, place_of, user_stack
 
 _log: Final = logging.getLogger("perdure.workflow")
 LOOKS: Final = 8
@@ -32,16 +36,23 @@ _lock: Final = threading.Lock()
 _executing: Final[dict[int, DeterministicLoop]] = {}
 """The loops whose code is being executed, by thread."""
 
+_GOES_ON: Final = (
+    "it was interrupted and goes on: it waits or computes inside C, as for a thread's lock, or catches BaseException. "
+    "Nothing else runs on its event loop, and if it does not end by itself, this process must be restarted"
+)
+
 
 class Stuck(BaseException):
     """Raised in workflow code that does not wait. No `Exception`, so that `except Exception` in an endless loop
-    doesn't swallow it."""
+    doesn't swallow it. `line` is the line at which it was, as "file:line"."""
 
-    def __init__(self) -> None:
+    def __init__(self, line: str = "") -> None:
+        self.line = line
+        where = f"{line}: " if line else ""
         super().__init__(
-            f"the workflow's code did not come to its next await within {BLOCKED_WORKFLOW // SECOND} s, or to one that "
-            f"waits within {RESTLESS_WORKFLOW // SECOND} s (limits.BLOCKED_WORKFLOW, RESTLESS_WORKFLOW); what computes "
-            "this long, or may wait for somebody, belongs in an activity"
+            f"{where}the workflow's code did not come to its next await within {BLOCKED_WORKFLOW // SECOND} s, or to "
+            f"one that waits within {RESTLESS_WORKFLOW // SECOND} s (limits.BLOCKED_WORKFLOW, RESTLESS_WORKFLOW); what "
+            "computes this long, or may wait for somebody, belongs in an activity"
         )
 
 
@@ -53,6 +64,26 @@ class _Seen(NamedTuple):
     round: int
     at_step: int = 1
     in_round: int = 1
+    strikes: int = 0
+
+
+def let_signals_wake() -> None:
+    """From now on what waits inside C in the main thread can be interrupted: called there, else it does nothing.
+
+    SIGURG is what Go's runtime takes for the same: nobody sends it by accident, and it is ignored by default. Who has a
+    handler of his own for it keeps it.
+    """
+    if (
+        sys.platform != "win32"
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGURG) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGURG, _awake)
+
+
+def _awake(_: int, __: FrameType | None) -> None:
+    """Python runs this where it waited; what `_raise_in` has left there is raised in its first instruction. Where that
+    was taken back meanwhile, nothing is."""
 
 
 def begin(loop: DeterministicLoop) -> None:
@@ -68,11 +99,12 @@ def end(loop: DeterministicLoop, error: BaseException | None) -> None:
     if _lock.locked():  # but it may just be doing so
         with _lock:
             pass
-    if loop.struck:
-        loop.struck = False
+    if loop.struck is not None:
+        line, loop.struck = loop.struck, None
         _raise_in(thread, None)  # what has not been raised yet must not be raised elsewhere
-        if not isinstance(error, Stuck):
-            raise Stuck
+        if isinstance(error, Stuck):  # Python has made it, without the line
+            raise Stuck(line).with_traceback(error.__traceback__) from None
+        raise Stuck(line)
 
 
 class Watcher:
@@ -104,41 +136,61 @@ class Watcher:
             self.look()
 
     def look(self) -> None:
-        """Look once; strike what is seen at the same for too many times in a row."""
+        """Look once; strike what was seen at the same for too many times in a row, and from then on each time."""
         seen: dict[int, _Seen] = {}
         for thread, loop in list(_executing.items()):
             now = _Seen(loop, loop.steps, loop.rounds)
             before = self._seen.get(thread)
             if before is not None and before.loop is loop and before.round == now.round:
                 at_step = before.at_step + 1 if before.step == now.step else 1
-                now = now._replace(at_step=at_step, in_round=before.in_round + 1)
-                if at_step > LOOKS or now.in_round > self._restless:
-                    self._strike(thread, now)
-                    now = now._replace(at_step=1, in_round=1)
+                now = now._replace(at_step=at_step, in_round=before.in_round + 1, strikes=before.strikes)
+                if before.strikes or at_step > LOOKS or now.in_round > self._restless:
+                    now = now._replace(strikes=now.strikes + self._strike(thread, now))
             seen[thread] = now
         self._seen = seen
 
-    def _strike(self, thread: int, seen: _Seen) -> None:
+    def _strike(self, thread: int, seen: _Seen) -> bool:
+        """Whether it was struck."""
         loop = seen.loop
         frame = sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage]
         if frame is None or frame.f_trace is not None:  # somebody looks at it with a debugger
-            return
-        looks = max(seen.at_step, seen.in_round)
+            return False
         # Between two steps, there is no line: then those at which its tasks wait.
         stack = user_stack(frame) or [line for task in loop.live_tasks() for line in awaited_lines(task.get_coro())]
         with _lock:
             if _executing.get(thread) is not loop or loop.rounds != seen.round:
-                return
+                return False
             # The last thing before it is raised, in the line at which the thread stands: Python raises it where it had
             # taken the thread's turn away.
             if _is_leaving(sys._current_frames().get(thread)):  # pyright: ignore[reportPrivateUsage]
-                return
-            loop.struck = True
+                return False
+            if loop.struck is None:
+                loop.struck = place_of(stack)
             _raise_in(thread, Stuck)
+            _wake(thread)
+        self._tell(seen, stack)
+        return True
+
+    def _tell(self, seen: _Seen, stack: list[Line]) -> None:
+        if seen.strikes not in (0, LOOKS):
+            return
         _log.warning(
-            "workflow %r has been at work for %.1f s without waiting for anything; it is interrupted\n%s",
-            (loop.logger.extra or {}).get("workflow_id"), looks * self._tolerated / LOOKS / SECOND, "\n".join(stack),
-        )  # fmt: skip
+            "workflow %r has been at work for %.1f s without waiting for anything; %s\n%s",
+            (seen.loop.logger.extra or {}).get("workflow_id"),
+            seen.in_round * self._tolerated / LOOKS / SECOND,
+            _GOES_ON if seen.strikes else "it is interrupted",
+            "\n".join(map(str, stack)),
+        )
+
+
+def _wake(thread: int) -> None:
+    """Let a thread that waits inside C run the handler of a signal, where that is possible."""
+    if (
+        sys.platform != "win32"
+        and thread == threading.main_thread().ident  # handlers run in no other
+        and signal.getsignal(signal.SIGURG) is _awake
+    ):
+        signal.pthread_kill(thread, signal.SIGURG)
 
 
 def _is_leaving(frame: FrameType | None) -> bool:
