@@ -260,6 +260,36 @@ def test_nothing_is_raised_when_the_activation_ends(monkeypatch: pytest.MonkeyPa
     assert result(scenario) == "fine"
 
 
+def test_a_strike_that_comes_as_the_activation_ends_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    @workflow
+    async def quick() -> str:
+        return "fine"
+
+    scenario = Scenario(quick)
+    loop = scenario.run._loop
+
+    class Striking:
+        """The lock of a watcher that had looked before the end began."""
+
+        def locked(self) -> bool:
+            return True
+
+        def __enter__(self) -> None:
+            loop.struck = "flow.py:7"
+            stuck._raise_in(threading.get_ident(), stuck.Stuck)
+
+        def __exit__(self, *_: object) -> None: ...
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stuck, "_lock", Striking())
+        failure = scenario.broken()
+    assert failure.message.startswith("flow.py:7: ")
+    assert loop.struck is None
+    after = Scenario(quick)
+    after.do()
+    assert result(after) == "fine"
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_clean_up_that_never_waits_is_ended_by_an_eviction() -> None:
     @workflow

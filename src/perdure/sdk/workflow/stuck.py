@@ -93,18 +93,22 @@ def begin(loop: DeterministicLoop) -> None:
 
 
 def end(loop: DeterministicLoop, error: BaseException | None) -> None:
-    """It does so no more, and has raised an error, or none. Raises Stuck where the code was struck and hid it."""
+    """It does so no more, and has raised an error, or none. Raises Stuck where the code was struck, also if it hid it."""
     thread = threading.get_ident()
-    _executing.pop(thread, None)  # from here on nothing strikes
-    if _lock.locked():  # but it may just be doing so
-        with _lock:
-            pass
-    if loop.struck is not None:
-        line, loop.struck = loop.struck, None
+    try:
+        _executing.pop(thread, None)  # from here on nothing strikes
+        if _lock.locked():  # but it may just be doing so
+            with _lock:
+                pass
+        if loop.struck is None:
+            return
         _raise_in(thread, None)  # what has not been raised yet must not be raised elsewhere
-        if isinstance(error, Stuck):  # Python has made it, without the line
-            raise Stuck(line).with_traceback(error.__traceback__) from None
-        raise Stuck(line)
+    except Stuck as late:  # but here it was
+        error = late
+    line, loop.struck = loop.struck, None
+    if isinstance(error, Stuck):  # Python has made it, without the line
+        raise Stuck(line or "").with_traceback(error.__traceback__) from None
+    raise Stuck(line or "")
 
 
 class Watcher:
@@ -157,6 +161,7 @@ class Watcher:
             return False
         # Between two steps, there is no line: then those at which its tasks wait.
         stack = user_stack(frame) or [line for task in loop.live_tasks() for line in awaited_lines(task.get_coro())]
+        line = place_of(stack) if loop.struck is None else loop.struck
         with _lock:
             if _executing.get(thread) is not loop or loop.rounds != seen.round:
                 return False
@@ -164,8 +169,7 @@ class Watcher:
             # taken the thread's turn away.
             if _is_leaving(sys._current_frames().get(thread)):  # pyright: ignore[reportPrivateUsage]
                 return False
-            if loop.struck is None:
-                loop.struck = place_of(stack)
+            loop.struck = line
             _raise_in(thread, Stuck)
             _wake(thread)
         self._tell(seen, stack)
