@@ -93,7 +93,7 @@ def begin(loop: DeterministicLoop) -> None:
 
 
 def end(loop: DeterministicLoop, error: BaseException | None) -> None:
-    """It does so no more, and has raised an error, or none. Raises Stuck where the code was struck, also if it hid it."""
+    """It does so no more, and has raised an error, or none. Raises Stuck where it was struck, also if it hid it."""
     thread = threading.get_ident()
     try:
         _executing.pop(thread, None)  # from here on nothing strikes
