@@ -20,7 +20,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ REFUSED: list[tuple[Callable[[], object], str, str]] = [
     (socket.socket, "network", "activity"),
     (lambda: subprocess.run(["true"], check=False), "starting a process", "activity"),
     (lambda: os.posix_spawn("/bin/true", ["true"], {}), "starting a process", "activity"),
+    (lambda: subprocess.run(["true"], check=False, capture_output=True), "starting a process", "activity"),
+    (lambda: ThreadPoolExecutor().submit(print), "running something in a thread", "asyncio"),
     (lambda: threading.Thread(target=print).start(), "starting a thread", "asyncio"),
     (lambda: threading.Event().wait(), "waiting for another thread", "asyncio"),
     (lambda: queue.Queue[int]().get(), "waiting for another thread", "asyncio"),
@@ -84,6 +86,27 @@ REFUSED: list[tuple[Callable[[], object], str, str]] = [
 ]  # fmt: skip
 
 
+IN_PLAIN: list[tuple[Callable[[], object], str]] = [
+    (lambda: threading.Thread(target=print).start(), "`.map(…)`"),
+    (lambda: ThreadPoolExecutor().submit(print), "`.map(…)`"),
+    (lambda: threading.Event().wait(), "workflow.block(workflow.wait_until(…))"),
+    (lambda: queue.Queue[int]().get(), "workflow.block(workflow.receive(…))"),
+    (lambda: open(HERE), "activity"),  # noqa: SIM115
+]
+
+
+@pytest.mark.parametrize(("do", "instead"), IN_PLAIN)
+def test_a_plain_workflow_is_told_what_it_can_use(do: Callable[[], object], instead: str) -> None:
+    @workflow
+    def careless() -> None:
+        do()
+
+    said = Scenario(careless).broken().message
+    assert said.startswith(f"{HERE}:")
+    assert instead in said
+    assert "asyncio" not in said
+
+
 @pytest.mark.parametrize(("do", "what", "instead"), REFUSED)
 def test_it_is_stopped_and_says_where_and_what_to_do(do: Callable[[], object], what: str, instead: str) -> None:
     said = refusal(do)
@@ -93,6 +116,47 @@ def test_it_is_stopped_and_says_where_and_what_to_do(do: Callable[[], object], w
     assert int(line) > 0
     assert what in told
     assert instead in told
+
+
+IN_AN_ACTIVITY = "Do it in an activity"
+REFUSED_LOOP: list[tuple[Callable[[asyncio.AbstractEventLoop], object], str, str]] = [
+    (lambda loop: loop.run_in_executor(None, print), "in a thread", "activities for what computes"),
+    (lambda loop: loop.create_connection(asyncio.Protocol), "the network", IN_AN_ACTIVITY),
+    (lambda loop: loop.subprocess_shell(asyncio.SubprocessProtocol, "ls"), "starting a process", "run_process"),
+    (lambda loop: loop.add_reader(0, print), "waiting for files and sockets", IN_AN_ACTIVITY),
+    (lambda loop: loop.getaddrinfo("example.org", 80), "the network", IN_AN_ACTIVITY),
+    (lambda loop: loop.add_signal_handler(2, print), "signals", IN_AN_ACTIVITY),
+    (lambda loop: loop.call_soon_threadsafe(print), "being called by a thread", "Send the workflow a signal"),
+    (lambda _: asyncio.to_thread(print), "in a thread", "activities for what computes"),
+    (lambda _: asyncio.gather(asyncio.to_thread(print)), "in a thread", "activities for what computes"),
+    (lambda _: asyncio.open_connection("example.org", 80), "the network", IN_AN_ACTIVITY),
+    (lambda _: asyncio.start_server(print, "localhost", 80), "the network", IN_AN_ACTIVITY),
+    (lambda _: asyncio.create_subprocess_exec("ls"), "starting a process", "run_process"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(("call", "what", "instead"), REFUSED_LOOP)
+def test_what_a_replay_could_not_repeat_is_refused_with_the_line(
+    call: Callable[[asyncio.AbstractEventLoop], Any], what: str, instead: str, plain: bool
+) -> None:
+    @workflow
+    async def wrong() -> None:
+        await call(asyncio.get_running_loop())  # this line
+
+    @workflow
+    def plainly_wrong() -> None:
+        workflow.block(call(asyncio.get_running_loop()))  # this line
+
+    failure = Scenario(plainly_wrong if plain else wrong).broken()
+    assert failure.types[0] == "perdure.errors.GuardError"
+    place, _, said = failure.message.partition(": ")
+    file, line = place.rsplit(":", 1)
+    source = Path(file).read_text().splitlines()[int(line) - 1]
+    assert Path(file) == HERE
+    assert "# this line" in source or "lambda loop" in source
+    assert what in said
+    assert instead in said or (plain and "`.start(…)`" in said)
 
 
 def test_the_line_is_that_of_the_workflow_not_of_the_library() -> None:

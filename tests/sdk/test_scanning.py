@@ -89,6 +89,17 @@ def test_it_is_refused(code: Callable[[], object], what: str, instead: str) -> N
     assert what.removesuffix("()").rpartition(".")[2] in HERE.read_text().splitlines()[int(line) - 1]
 
 
+def test_a_plain_workflow_needs_no_lock() -> None:
+    @workflow
+    def flow() -> None:
+        with LOCK:
+            pass
+
+    with pytest.raises(GuardError, match=r"waiting with LOCK .* None is needed.*workflow\.block") as refused:
+        scanning.check(definition_of(flow))
+    assert "asyncio" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "code",
     [

@@ -18,10 +18,12 @@ import os
 import random
 import select
 import signal
+import subprocess
 import sys
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any, Final
 
@@ -31,21 +33,33 @@ from perdure.sdk.workflow.dispatchers import dispatcher, replace
 from perdure.sdk.workflow.plain import block
 from perdure.sdk.workflow.source import LOOP, is_library, is_ours
 
-_ACTIVITY: Final = "Do it in an activity, and use its result"
-_SLEEP: Final = "Use asyncio.sleep, which is a durable timer; in a plain `def` workflow time.sleep is one"
+ACTIVITY: Final = "Do it in an activity, and use its result"
+PROCESS: Final = "Do it in an activity: activity.run_process ends it with its attempt"
+THREAD: Final = "Use asyncio tasks for what waits, and activities for what computes"
+WAIT: Final = "Use asyncio's Event, Condition, Lock or Queue, or workflow.wait_until"
+LOCK: Final = "Use asyncio's Lock, Event, Condition, Semaphore or Queue"
+_SLEEP: Final = (
+    "Use asyncio.sleep, which is a durable timer; in a plain `def` workflow, but not in what can't wait there, as its "
+    "queries, time.sleep is one"
+)
 _CHANCE: Final = "Use random, workflow.random() or uuid.uuid4(), which repeat; real secrets are for activities"
-_THREAD: Final = "Use asyncio tasks for what waits, and activities for what computes"
-_WAIT: Final = "Use asyncio's Event, Condition, Lock or Queue, or workflow.wait_until"
+_IN_PLAIN: Final = {
+    THREAD: "Begin several calls at once by `.start(…)` or `.map(…)`, and compute in activities",
+    WAIT: "Use workflow.block(workflow.wait_until(…)) or workflow.block(workflow.receive(…))",
+    LOCK: "None is needed, since nothing else runs until the code waits; for a message or a change of state wait by "
+    "workflow.block(workflow.receive(…)) or workflow.block(workflow.wait_until(…))",
+}
+"""What to do instead in a plain `def` workflow, where that is something else."""
 
 _EVENTS: Final[dict[str, tuple[str, str]]] = {
-    "open": ("opening {}", _ACTIVITY),
+    "open": ("opening {}", ACTIVITY),
     "builtins.input": ("asking at the terminal", "Wait for a signal or an update"),
-    "_thread.start_new_thread": ("starting a thread", _THREAD),
-    "sqlite3.connect": ("opening the database {}", _ACTIVITY),
-    "os.putenv": ("setting an environment variable", _ACTIVITY),
-    "os.unsetenv": ("removing an environment variable", _ACTIVITY),
-    "os.kill": ("sending a signal to a process", _ACTIVITY),
-    "mmap.__new__": ("mapping a file", _ACTIVITY),
+    "_thread.start_new_thread": ("starting a thread", THREAD),
+    "sqlite3.connect": ("opening the database {}", ACTIVITY),
+    "os.putenv": ("setting an environment variable", ACTIVITY),
+    "os.unsetenv": ("removing an environment variable", ACTIVITY),
+    "os.kill": ("sending a signal to a process", ACTIVITY),
+    "mmap.__new__": ("mapping a file", ACTIVITY),
 }
 """What is done, and what to do instead, by the audit event; the event's first argument goes into the braces."""
 
@@ -60,7 +74,7 @@ for _name in [
     "pty.spawn",
     "subprocess.Popen",
 ]:
-    _EVENTS[_name] = ("starting a process", "Do it in an activity: activity.run_process ends it with its attempt")
+    _EVENTS[_name] = ("starting a process", PROCESS)
 for _name in [
     "chdir",
     "chflags",
@@ -79,7 +93,7 @@ for _name in [
     "walk",
     "fwalk",
 ]:
-    _EVENTS[f"os.{_name}"] = (f"os.{_name}()", _ACTIVITY)
+    _EVENTS[f"os.{_name}"] = (f"os.{_name}()", ACTIVITY)
 
 _NETWORK: Final = ("socket.", "ftplib.", "http.client.", "imaplib.", "poplib.", "smtplib.", "telnetlib.", "urllib.")
 
@@ -96,8 +110,13 @@ def install() -> None:
         replace(owner, name, _refusing(getattr(owner, name), "reading the machine's randomness", _CHANCE))
     replace(time, "sleep", _sleeping(time.sleep))
     replace(uuid, "uuid1", _refusing(uuid.uuid1, "uuid1()", "Use uuid.uuid4(), which repeats"))
-    replace(threading.Thread, "start", _refusing(threading.Thread.start, "starting a thread", _THREAD))
-    replace(threading.Thread, "join", _refusing(threading.Thread.join, "waiting for a thread", _THREAD))
+    # Before it starts the process, it opens the pipes to it.
+    replace(subprocess.Popen, "__init__", _refusing(subprocess.Popen.__init__, "starting a process", PROCESS))
+    # It would first ask whether another thread is idle.
+    submit = ThreadPoolExecutor.submit
+    replace(ThreadPoolExecutor, "submit", _refusing(submit, "running something in a thread", THREAD))
+    replace(threading.Thread, "start", _refusing(threading.Thread.start, "starting a thread", THREAD))
+    replace(threading.Thread, "join", _refusing(threading.Thread.join, "waiting for a thread", THREAD))
     for owner, names, what in (
         (signal, ("alarm", "pause", "set_wakeup_fd", "setitimer", "sigwait", "signal"), "the process's signals"),
         (os, ("wait", "wait3", "wait4", "waitid", "waitpid"), "waiting for a process"),
@@ -105,9 +124,9 @@ def install() -> None:
     ):
         for name in names:
             if hasattr(owner, name):  # some systems lack some
-                replace(owner, name, _refusing(getattr(owner, name), what, _ACTIVITY))
+                replace(owner, name, _refusing(getattr(owner, name), what, ACTIVITY))
     # What waits for other threads in Python's own code, such as queue.Queue.get and concurrent futures, does so by it.
-    replace(threading.Condition, "wait", _refusing(threading.Condition.wait, "waiting for another thread", _WAIT))
+    replace(threading.Condition, "wait", _refusing(threading.Condition.wait, "waiting for another thread", WAIT))
 
 
 def _hear(event: str, args: tuple[Any, ...]) -> None:
@@ -121,7 +140,7 @@ def _hear(event: str, args: tuple[Any, ...]) -> None:
         what, instead = known
         refuse(what.format(repr(args[0])) if "{}" in what and args else what, instead)
     elif event.startswith(_NETWORK):
-        refuse("using the network", _ACTIVITY)
+        refuse("using the network", ACTIVITY)
 
 
 def _is_time_zone(path: object) -> bool:
@@ -158,11 +177,12 @@ def refuse(what: str, instead: str) -> None:
     """Raise GuardError for what workflow code does, unless an import or a log line does it."""
     place = _place(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
     if place:
-        raise refusal(place, what, instead)
+        raise refusal(place, what, instead, plain=thread.plain)
 
 
-def refusal(place: str, what: str, instead: str) -> GuardError:
-    """The error for what is done, or would be, at a place ("file:line")."""
+def refusal(place: str, what: str, instead: str, *, plain: bool) -> GuardError:
+    """The error for what is done, or would be, at a place ("file:line"). plain: in a plain `def` workflow."""
+    instead = _IN_PLAIN.get(instead, instead) if plain else instead
     return GuardError(f"{place}: {what} can't be repeated when the workflow is replayed. {instead}", place)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context
@@ -24,7 +25,9 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar, cast
 
 from perdure.clock import SECOND
 from perdure.durations import microseconds
-from perdure.sdk.workflow.source import user_line
+from perdure.sdk.workflow.context import thread
+from perdure.sdk.workflow.guard import ACTIVITY, PROCESS, THREAD, refusal
+from perdure.sdk.workflow.source import Line, awaited_lines, place_of, user_line, user_stack
 
 T = TypeVar("T")
 
@@ -298,6 +301,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """The tasks that are not done, in the order of their creation."""
         return [task for task in self._tasks if not task.done()]
 
+    def waiting_lines(self) -> list[Line]:
+        """The lines of the user's code at which those tasks wait."""
+        return [line for task in self.live_tasks() for line in awaited_lines(task.get_coro())]
+
     def next_number(self) -> int:
         self._number = number = self._number + 1
         return number
@@ -373,15 +380,23 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             self.create_task(generator.aclose())
 
 
-_INSTEAD: Final = {
-    "Use an activity, and await its result": (
-        "run_in_executor set_default_executor create_connection create_server create_unix_connection "
-        "create_unix_server create_datagram_endpoint start_tls connect_accepted_socket connect_read_pipe "
-        "connect_write_pipe subprocess_shell subprocess_exec sendfile getaddrinfo getnameinfo sock_recv "
-        "sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept "
-        "sock_sendfile add_reader remove_reader add_writer remove_writer"
+_REFUSED: Final = {
+    ("using the network", ACTIVITY): (
+        "create_connection create_server create_unix_connection create_unix_server create_datagram_endpoint start_tls "
+        "connect_accepted_socket sendfile getaddrinfo getnameinfo sock_recv sock_recv_into sock_recvfrom "
+        "sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept sock_sendfile"
     ),
-    "Send the workflow a signal from outside": "call_soon_threadsafe add_signal_handler remove_signal_handler",
+    ("waiting for files and sockets", ACTIVITY): (
+        "connect_read_pipe connect_write_pipe add_reader remove_reader add_writer remove_writer"
+    ),
+    ("starting a process", PROCESS): "subprocess_shell subprocess_exec",
+    ("running something in a thread", THREAD): "run_in_executor set_default_executor",
+    ("being called by a thread", "Send the workflow a signal from outside"): "call_soon_threadsafe",
+    ("the process's signals", ACTIVITY): "add_signal_handler remove_signal_handler",
+}
+"""Methods that no replay could repeat, by what they do and what to do instead."""
+
+_USELESS: Final = {
     "The workflow runs already: await, or asyncio.create_task": (
         "run_forever run_until_complete stop close shutdown_asyncgens shutdown_default_executor"
     ),
@@ -391,14 +406,27 @@ _INSTEAD: Final = {
 }
 
 
-def _refusal(name: str, instead: str) -> Callable[..., NoReturn]:
-    def method(*_: object, **__: object) -> NoReturn:
-        raise RuntimeError(f"loop.{name}() doesn't work inside a workflow, which must replay exactly. {instead}")
+def _refused(name: str, what: str, instead: str) -> Callable[..., NoReturn]:
+    def method(loop: DeterministicLoop, *_: object, **__: object) -> NoReturn:
+        # A task of asyncio's own coroutine has no line of the user's: then those at which the others wait.
+        place = place_of(user_stack(sys._getframe(1)) or loop.waiting_lines())  # pyright: ignore[reportPrivateUsage]
+        raise refusal(place, f"{what} (loop.{name})", instead, plain=thread.plain)
 
     method.__name__ = name
     return method
 
 
-for _instead, _names in _INSTEAD.items():
+def _useless(name: str, why: str) -> Callable[..., NoReturn]:
+    def method(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError(f"loop.{name}() doesn't work inside a workflow. {why}")
+
+    method.__name__ = name
+    return method
+
+
+for (_what, _instead), _names in _REFUSED.items():
     for _name in _names.split():
-        setattr(DeterministicLoop, _name, _refusal(_name, _instead))
+        setattr(DeterministicLoop, _name, _refused(_name, _what, _instead))
+for _why, _names in _USELESS.items():
+    for _name in _names.split():
+        setattr(DeterministicLoop, _name, _useless(_name, _why))

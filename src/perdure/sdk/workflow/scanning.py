@@ -22,13 +22,12 @@ from weakref import WeakSet
 from perdure.errors import GuardError
 from perdure.sdk.workflow import dispatchers
 from perdure.sdk.workflow.definition import WorkflowDefinition
-from perdure.sdk.workflow.guard import refusal
+from perdure.sdk.workflow.guard import LOCK, refusal
 from perdure.sdk.workflow.source import is_library, is_ours
 
 _log: Final = logging.getLogger("perdure.workflow")
 
 _NOW: Final = "Use workflow.now(), which is the workflow's time"
-_LOCK: Final = "Use asyncio's Lock, Event, Condition, Semaphore or Queue"
 
 _METHODS: Final = {
     (datetime.datetime, "now"): _NOW,
@@ -56,7 +55,7 @@ def check(definition: WorkflowDefinition) -> None:
     """Raises GuardError where a workflow's code refers to what can't be repeated; it names the line."""
     if definition.target in _checked:
         return
-    scan = _Scan(definition.target.__module__)
+    scan = _Scan(definition.target.__module__, plain=not definition.is_async)
     for function in _functions(definition):
         scan.look_at(function)
     for cls, error in scan.look_at_classes():
@@ -79,10 +78,12 @@ def _functions(definition: WorkflowDefinition) -> Iterator[FunctionType]:
 
 
 class _Scan:
-    """One walk through the functions that a definition reaches. root: the module that it is defined in."""
+    """One walk through the functions that a definition reaches. root: the module that it is defined in. plain: whether
+    its code waits without `await`."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, plain: bool) -> None:
         self._package = root.partition(".")[0]
+        self._plain = plain
         self._seen: set[CodeType] = set()
         self._classes: dict[type[object], None] = {}
         self._attributes: set[str] = set()
@@ -102,7 +103,7 @@ class _Scan:
                     if isinstance(each, FunctionType):
                         self.look_at(each)
                     else:
-                        _judge(each, None, getattr(each, "__qualname__", ""), f"a default in {cls.__qualname__}")
+                        self._judge(each, None, getattr(each, "__qualname__", ""), f"a default in {cls.__qualname__}")
                 except GuardError as error:
                     yield cls, error
 
@@ -138,13 +139,29 @@ class _Scan:
         """What a chain of names stands for, as far as that can be told without running code."""
         first, *attributes = chain
         value = free.get(first, function.__globals__.get(first))
-        _judge(value, None, first, place)
+        self._judge(value, None, first, place)
         for count, name in enumerate(attributes, 2):
             if not isinstance(value, (ModuleType, type)):
                 return None
             owner, value = value, cast("object", getattr(value, name, None))
-            _judge(value, owner, ".".join(chain[:count]), place)
+            self._judge(value, owner, ".".join(chain[:count]), place)
         return value
+
+    def _judge(self, value: object, owner: object, name: str, place: str) -> None:
+        """Raises GuardError where a value, which an owner has by a name, can't be used in a workflow."""
+        if owner is None and isinstance(value, BuiltinMethodType):  # a method that has been given another name
+            owner, name = value.__self__, value.__qualname__
+        if isinstance(owner, type):
+            for (cls, method), instead in _METHODS.items():
+                if issubclass(owner, cls) and name.rpartition(".")[2] == method and _inherits(owner, cls, method):
+                    raise refusal(place, f"{name}()", instead, plain=self._plain)
+        for known, original in dispatchers.originals.items():
+            if value is original:
+                module = known.rpartition(".")[0]
+                instead = f"It was imported before Perdure could see to it: import {module}, and call {known}"
+                raise refusal(place, name, instead, plain=self._plain)
+        if any(value is each for each in _LOCKS) or isinstance(value, _LOCK_TYPES):
+            raise refusal(place, f"waiting with {name}", LOCK, plain=self._plain)
 
     def _is_ours(self, function: FunctionType) -> bool:
         """Whether a function belongs to the program, rather than to a library."""
@@ -215,23 +232,6 @@ def _factories(cls: type[object]) -> Iterator[object]:
             yield from (field.default_factory for field in cast("dict[str, Any]", fields).values())
     for default in members["__struct_defaults__"] or ():
         yield getattr(default, "factory", None)
-
-
-def _judge(value: object, owner: object, name: str, place: str) -> None:
-    if owner is None and isinstance(value, BuiltinMethodType):  # a method that has been given another name
-        owner, name = value.__self__, value.__qualname__
-    if isinstance(owner, type):
-        for (cls, method), instead in _METHODS.items():
-            if issubclass(owner, cls) and name.rpartition(".")[2] == method and _inherits(owner, cls, method):
-                raise refusal(place, f"{name}()", instead)
-    for known, original in dispatchers.originals.items():
-        if value is original:
-            module = known.rpartition(".")[0]
-            raise refusal(
-                place, name, f"It was imported before Perdure could see to it: import {module}, and call {known}"
-            )
-    if any(value is each for each in _LOCKS) or isinstance(value, _LOCK_TYPES):
-        raise refusal(place, f"waiting with {name}", _LOCK)
 
 
 def _inherits(owner: type[object], cls: type[object], method: str) -> bool:

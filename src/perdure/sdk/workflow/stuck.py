@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 
 from perdure.limits import BLOCKED_WORKFLOW, RESTLESS_WORKFLOW, SECOND
 from perdure.sdk.workflow.loop import DeterministicLoop
-from perdure.sdk.workflow.source import Line, awaited_lines, place_of, user_stack
+from perdure.sdk.workflow.source import Line, place_of, user_stack
 
 _log: Final = logging.getLogger("perdure.workflow")
 LOOKS: Final = 8
@@ -160,7 +160,7 @@ class Watcher:
         if frame is None or frame.f_trace is not None:  # somebody looks at it with a debugger
             return False
         # Between two steps, there is no line: then those at which its tasks wait.
-        stack = user_stack(frame) or [line for task in loop.live_tasks() for line in awaited_lines(task.get_coro())]
+        stack = user_stack(frame) or loop.waiting_lines()
         line = place_of(stack) if loop.struck is None else loop.struck
         with _lock:
             if _executing.get(thread) is not loop or loop.rounds != seen.round:
