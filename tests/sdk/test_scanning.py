@@ -10,9 +10,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from datetime import datetime as Moment
 from functools import partial
+from os import urandom
 from pathlib import Path
 from time import sleep, time_ns
+from types import ModuleType
+from uuid import uuid1
 
 import msgspec
 import pytest
@@ -27,6 +31,28 @@ from tests.sdk.harness import fresh_registry as fresh_registry
 
 LOCK = threading.Lock()
 HERE = Path(__file__)
+
+
+class Clock:
+    """A class of the user's own, with names of its own for what can't be repeated."""
+
+    now = datetime.now
+
+    @classmethod
+    def year(cls) -> int:
+        return datetime.now().year  # by Clock.year
+
+    def hour(self) -> int:
+        return datetime.now().hour
+
+    @property
+    def minute(self) -> int:
+        return datetime.now().minute
+
+
+CLOCK = Clock()
+aliases = ModuleType("aliases")
+vars(aliases).update(moment=datetime.now, Moment=datetime)
 
 
 class Calendar(datetime):
@@ -77,6 +103,10 @@ def _of(code: Callable[[], object]) -> object:
         (lambda: queue.Queue[int](), "queue.Queue", "asyncio's Lock"),
         (lambda: [datetime.now() for _ in range(2)], "datetime.now()", "workflow.now()"),
         (lambda: helper(), "datetime.now()", "workflow.now()"),
+        (lambda: Moment.now(), "Moment.now()", "workflow.now()"),
+        (lambda: aliases.Moment.now(), "aliases.Moment.now()", "workflow.now()"),
+        (lambda: urandom(3), "urandom", "real secrets are for activities"),
+        (lambda: uuid1(), "uuid1", "uuid.uuid4()"),
     ],
 )
 def test_it_is_refused(code: Callable[[], object], what: str, instead: str) -> None:
@@ -87,6 +117,20 @@ def test_it_is_refused(code: Callable[[], object], what: str, instead: str) -> N
     file, line = refused.value.line.rsplit(":", 1)
     assert Path(file) == HERE
     assert what.removesuffix("()").rpartition(".")[2] in HERE.read_text().splitlines()[int(line) - 1]
+
+
+@pytest.mark.parametrize("code", [lambda: aliases.moment(), lambda: Clock.now(), lambda: Clock.year()])
+def test_it_is_refused_by_another_name(code: Callable[[], object]) -> None:
+    with pytest.raises(GuardError, match=r"datetime\.now\(\) can't be repeated"):
+        scanning.check(definition_of(_of(code)))
+
+
+def test_what_an_object_may_do_is_told_not_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """Another may stand in its place."""
+    scanning.check(definition_of(_of(lambda: (CLOCK.hour(), CLOCK.minute))))
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert all("workflow flow uses Clock" in line and "datetime.now() can't be repeated" in line for line in lines)
 
 
 def test_a_plain_workflow_needs_no_lock() -> None:

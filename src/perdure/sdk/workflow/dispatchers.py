@@ -18,10 +18,12 @@ originals: Final[dict[str, Function]] = {}
 """What was replaced, by "module.name"."""
 
 
-def replace(owner: object, name: str, dispatch: Function) -> None:
-    """Put a dispatcher in place of an attribute of a module or a class."""
-    originals[f"{getattr(owner, '__name__', owner)}.{name}"] = getattr(owner, name)
+def replace(owner: object, name: str, dispatch: Function) -> str:
+    """Put a dispatcher in place of an attribute of a module or a class; its "module.name"."""
+    known = f"{getattr(owner, '__name__', owner)}.{name}"
+    originals[known] = getattr(owner, name)
     setattr(owner, name, dispatch)
+    return known
 
 
 def dispatcher(original: Function, instead: Function) -> Function:

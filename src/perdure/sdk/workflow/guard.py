@@ -101,32 +101,37 @@ _LOGGING: Final = frozenset({logging.Logger._log.__code__, logging.Logger.handle
 """What makes a log line and hands it to the handlers; what else `logging` does, such as opening files, is not it."""
 
 
+stopped: Final[dict[str, str]] = {}
+"""What to do instead, by the "module.name" of what is stopped whoever calls it."""
+
+
 def install() -> None:
     """Begin to guard, in this process, for good: Python has no way to remove an audit hook."""
     sys.addaudithook(_hear)
     for owner, name in ((os, "urandom"), (os, "getrandom"), (random, "_urandom")):
-        if not hasattr(owner, name):  # getrandom is Linux's
-            continue
-        replace(owner, name, _refusing(getattr(owner, name), "reading the machine's randomness", _CHANCE))
+        _stop(owner, name, "reading the machine's randomness", _CHANCE)
     replace(time, "sleep", _sleeping(time.sleep))
-    replace(uuid, "uuid1", _refusing(uuid.uuid1, "uuid1()", "Use uuid.uuid4(), which repeats"))
-    # Before it starts the process, it opens the pipes to it.
-    replace(subprocess.Popen, "__init__", _refusing(subprocess.Popen.__init__, "starting a process", PROCESS))
-    # It would first ask whether another thread is idle.
-    submit = ThreadPoolExecutor.submit
-    replace(ThreadPoolExecutor, "submit", _refusing(submit, "running something in a thread", THREAD))
-    replace(threading.Thread, "start", _refusing(threading.Thread.start, "starting a thread", THREAD))
-    replace(threading.Thread, "join", _refusing(threading.Thread.join, "waiting for a thread", THREAD))
+    _stop(uuid, "uuid1", "uuid1()", "Use uuid.uuid4(), which repeats")
+    _stop(subprocess.Popen, "__init__", "starting a process", PROCESS)  # before it opens the pipes to it
+    _stop(ThreadPoolExecutor, "submit", "running something in a thread", THREAD)  # before it looks for an idle one
+    _stop(threading.Thread, "start", "starting a thread", THREAD)
+    _stop(threading.Thread, "join", "waiting for a thread", THREAD)
     for owner, names, what in (
         (signal, ("alarm", "pause", "set_wakeup_fd", "setitimer", "sigwait", "signal"), "the process's signals"),
         (os, ("wait", "wait3", "wait4", "waitid", "waitpid"), "waiting for a process"),
         (select, ("poll", "select"), "waiting for files and sockets"),
     ):
         for name in names:
-            if hasattr(owner, name):  # some systems lack some
-                replace(owner, name, _refusing(getattr(owner, name), what, ACTIVITY))
+            _stop(owner, name, what, ACTIVITY)
     # What waits for other threads in Python's own code, such as queue.Queue.get and concurrent futures, does so by it.
-    replace(threading.Condition, "wait", _refusing(threading.Condition.wait, "waiting for another thread", WAIT))
+    _stop(threading.Condition, "wait", "waiting for another thread", WAIT)
+
+
+def _stop(owner: object, name: str, what: str, instead: str) -> None:
+    """Stop a function of a module or a class, where there is one: some systems lack some."""
+    original = getattr(owner, name, None)
+    if original is not None:
+        stopped[replace(owner, name, _refusing(original, what, instead))] = instead
 
 
 def _hear(event: str, args: tuple[Any, ...]) -> None:

@@ -15,14 +15,14 @@ import queue
 import sys
 import threading
 from collections.abc import Container, Iterator
-from types import BuiltinMethodType, CodeType, FunctionType, ModuleType
+from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, cast
 from weakref import WeakSet
 
 from perdure.errors import GuardError
 from perdure.sdk.workflow import dispatchers
 from perdure.sdk.workflow.definition import WorkflowDefinition
-from perdure.sdk.workflow.guard import LOCK, refusal
+from perdure.sdk.workflow.guard import LOCK, refusal, stopped
 from perdure.sdk.workflow.source import is_library, is_ours
 
 _log: Final = logging.getLogger("perdure.workflow")
@@ -111,7 +111,7 @@ class _Scan:
         """The methods of a class whose names the functions use, or Python; and what makes its defaults."""
         for base in cls.__mro__:
             for name, member in vars(base).items():
-                function = getattr(member, "__func__", member)
+                function = getattr(member, "__func__", getattr(member, "fget", member))
                 if isinstance(function, FunctionType) and (name in self._attributes or name.startswith("__")):
                     generated = function.__code__.co_filename.startswith("<")  # by `dataclass`
                     yield from () if generated or not self._is_ours(function) else (function,)
@@ -127,30 +127,32 @@ class _Scan:
         free = free | _imported(code)
         for line, chain in _references(code, free):
             value = self._follow(chain, function, free, f"{code.co_filename}:{line}")
+            value = value.__func__ if isinstance(value, MethodType) else value
+            cls = value if isinstance(value, type) else type(value)
             if isinstance(value, FunctionType) and self._is_ours(value):
                 self.look_at(value)
-            elif isinstance(value, type) and self._belongs(value.__module__):
-                self._classes[value] = None
+            elif cls not in self._classes and self._has(cls):
+                self._classes[cls] = None
         for inner in code.co_consts:
             if isinstance(inner, CodeType):
                 self._look(inner, function, free)
 
     def _follow(self, chain: list[str], function: FunctionType, free: dict[str, object], place: str) -> object:
-        """What a chain of names stands for, as far as that can be told without running code."""
+        """What a chain of names stands for, or the object in it that alone could tell, without running code."""
         first, *attributes = chain
         value = free.get(first, function.__globals__.get(first))
         self._judge(value, None, first, place)
         for count, name in enumerate(attributes, 2):
             if not isinstance(value, (ModuleType, type)):
-                return None
+                break
             owner, value = value, cast("object", getattr(value, name, None))
             self._judge(value, owner, ".".join(chain[:count]), place)
         return value
 
     def _judge(self, value: object, owner: object, name: str, place: str) -> None:
         """Raises GuardError where a value, which an owner has by a name, can't be used in a workflow."""
-        if owner is None and isinstance(value, BuiltinMethodType):  # a method that has been given another name
-            owner, name = value.__self__, value.__qualname__
+        if isinstance(value, BuiltinMethodType) and value.__self__ is not owner and isinstance(value.__self__, type):
+            owner, name = value.__self__, value.__qualname__  # a method that has been given another name
         if isinstance(owner, type):
             for (cls, method), instead in _METHODS.items():
                 if issubclass(owner, cls) and name.rpartition(".")[2] == method and _inherits(owner, cls, method):
@@ -158,8 +160,8 @@ class _Scan:
         for known, original in dispatchers.originals.items():
             if value is original:
                 module = known.rpartition(".")[0]
-                instead = f"It was imported before Perdure could see to it: import {module}, and call {known}"
-                raise refusal(place, name, instead, plain=self._plain)
+                imported = f"It was imported before Perdure could see to it: import {module}, and call {known}"
+                raise refusal(place, name, stopped.get(known, imported), plain=self._plain)
         if any(value is each for each in _LOCKS) or isinstance(value, _LOCK_TYPES):
             raise refusal(place, f"waiting with {name}", LOCK, plain=self._plain)
 
@@ -171,6 +173,11 @@ class _Scan:
             or is_library(code)
             or (function.__module__ or "").partition(".")[0] in sys.stdlib_module_names
         )
+
+    def _has(self, cls: type[object]) -> bool:
+        """Whether a class is of the program."""
+        methods = (each for each in vars(cls).values() if isinstance(each, FunctionType))
+        return self._belongs(cls.__module__) or any(map(self._is_ours, methods))
 
     def _belongs(self, module: str | None) -> bool:
         return (module or "").partition(".")[0] == self._package
