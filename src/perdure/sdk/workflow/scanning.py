@@ -1,9 +1,10 @@
 """Looks at a workflow's code, before it runs, for what nothing could stop when it does.
 
 `datetime.now()` is a method of a type that can't be changed; `from time import time` took the function itself, before
-there was a dispatcher in its place; and who waits for a thread's lock can't be interrupted. All three are seen in the
-names that the code refers to, and in the functions of the same program that it calls. Whether a method or a default of
-a class is reached can't be known for certain: of those that may be, a warning is logged.
+there was a dispatcher in its place; and who waits for a thread's lock can be interrupted only late, and not in every
+thread. All three are seen in the names that the code refers to, and in the functions of the same program that it calls.
+Whether a method or a default of a class is reached can't be known for certain: of those that may be, a warning is
+logged.
 """
 
 from __future__ import annotations
