@@ -47,6 +47,7 @@ _SCALARS: Final[dict[type[object], Callable[..., object]]] = {
 }
 """Builtins that users derive classes from, each with what makes a plain one of such a value."""
 
+_length: Final = cast("Callable[[object], int]", len)
 _UNIONS: Final = (Union, UnionType)
 _Order = tuple[tuple[object, "_Order"], ...]
 
@@ -149,14 +150,16 @@ class Codec:
             back = self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise EncodeError(f"{where} doesn't fit {_shown(self._hint)}: {_reason(error)}") from None
-        if self._nests or type(back) is not type(value):
+        kind = type(value)
+        same = type(back) is kind
+        if self._nests or not same:
             loss = records.find_loss(value, back, deep=self._nests)
-            if loss is None and type(back) is not type(value) and type(value) in _members(self._hint):
-                loss = records.Loss("", type(value), type(back))  # of `Model | Path | str`, text arrives as a path
+            if loss is None and not same and kind in _members(self._hint):
+                loss = records.Loss("", kind, type(back))  # of `Model | Path | str`, text arrives as a path
             if loss is not None:
                 raise EncodeError(f"{where} doesn't fit {_shown(self._hint)}: {loss}")
-        if type(back) is dict and type(value) is dict:
-            _check_keys(cast("dict[object, object]", value), cast("dict[object, object]", back), where)
+        if same and kind is dict and _length(back) != _length(value):
+            _check_keys(cast("dict[object, object]", value), where)
 
 
 def _decoder(hint: object) -> Callable[[bytes], object]:
@@ -303,11 +306,9 @@ def _unencodable(value: object) -> bool:
     return False
 
 
-def _check_keys(value: dict[object, object], back: dict[object, object], where: str) -> None:
-    """Keys are text in JSON: of two that become the same, one would be lost. (Those that a TypedDict doesn't know are
-    dropped as well, and may be.)"""
-    if len(back) == len(value):
-        return
+def _check_keys(value: dict[object, object], where: str) -> None:
+    """Some keys were lost. Keys are text in JSON: of two that become the same, only one arrives, and that is refused.
+    (Those that a TypedDict doesn't know are dropped as well, and may be.)"""
     seen: dict[object, object] = {}
     for key in value:
         text, *_ = msgspec.json.decode(_encode({key: None}), type=dict[str, None])

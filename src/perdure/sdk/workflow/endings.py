@@ -101,15 +101,15 @@ def located(failure: Failure, error: BaseException, definition: WorkflowDefiniti
     return replace(failure, traceback=f'  File "{file}", line {number}, in {code.co_qualname}\n')
 
 
-def end_sagas(open: OpenSagas, run: Callable[[], None]) -> None:
-    """The code has ended: what has a saga open yet is cancelled, once, so that it undoes what was done."""
+def end_sagas(open: OpenSagas) -> bool:
+    """The code has ended: what has a saga open yet is cancelled, once, so that it undoes what was done. Whether there
+    was something to cancel."""
     tasks = dict.fromkeys(task for task in open.values() if task is not None)
     for saga in open:
         open[saga] = None
     for task in tasks:
         task.cancel("the workflow has ended")
-    if tasks:
-        run()
+    return bool(tasks)
 
 
 def tear_down(loop: DeterministicLoop) -> None:

@@ -358,20 +358,18 @@ class WorkflowRun(Asking):
 
     def _settle(self) -> None:
         """Let everything run that can, and see whether the run has ended."""
-        self._run_code()
-        main = self._main
-        if main is not None and self._ending is None and main.done():
-            self._main_done(main)
-        if self._ending is not None and self._closing is None:
-            end_sagas(self.sagas, self._run_code)
-            if not self.sagas:
-                self._closing, self._successor = self._ending
-
-    def _run_code(self) -> None:
         self._loop.run_until_idle()
         self._conditions.settle()
         if self._bug is not None:
             raise self._bug
+        main = self._main
+        if main is not None and self._ending is None and main.done():
+            self._main_done(main)
+        if self._ending is not None and self._closing is None:
+            if self.sagas and end_sagas(self.sagas):
+                self._settle()
+            elif not self.sagas:
+                self._closing, self._successor = self._ending
 
     def _finish(self) -> list[Issued]:
         """The end of a workflow task: what was asked for."""
