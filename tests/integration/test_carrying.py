@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from perdure import workflow
+import pytest
+
+from perdure import WorkflowCancelled, workflow
 from perdure.sdk.client.client import Client
+from tests.integration.work import Gate, wait_at
 
 
 @workflow(name="carrying.Tally")
@@ -74,3 +77,21 @@ async def test_an_answered_update_is_answered_the_same_by_the_next_run(client: C
     await latest.signal("number", -1)
     _, updates, _ = await latest.result()
     assert updates == [7]
+
+
+@workflow(name="carrying.batches")
+async def batches(*, first: bool = True) -> None:
+    if not first:
+        await workflow.receive("more", str)
+    await workflow.shielded(wait_at("batch"))
+    workflow.continue_as_new(batches(first=False))
+
+
+async def test_a_cancellation_that_comes_while_nothing_may_interrupt_reaches_the_next_run(client: Client) -> None:
+    gate = Gate.named("batch")
+    handle = await client.start(batches())
+    await gate.reached.wait()
+    await handle.cancel()
+    gate.open()
+    with pytest.raises(WorkflowCancelled):
+        await handle.result()

@@ -238,3 +238,18 @@ def test_a_workflow_that_takes_too_long_is_tried_again(simulation: Simulation) -
             await client.run(slow_at_first(), run_timeout="1m", execution_timeout="5m", retry_policy=options)
 
     simulation.run(body)
+
+
+@workflow(name="starts.fails_to_clean_up")
+async def fails_to_clean_up() -> None:
+    try:
+        await workflow.receive("nothing", str)
+    finally:
+        raise ApplicationError("could not clean up")
+
+
+async def test_a_cancelled_workflow_that_fails_is_not_tried_again(client: Client) -> None:
+    handle = await client.start(fails_to_clean_up(), retry_policy=RetryPolicy(initial_interval="10ms"))
+    await handle.cancel()
+    with pytest.raises(ApplicationError, match="could not clean up"):
+        await handle.result()

@@ -3,7 +3,8 @@
 ::
 
     main_code → returns | raises an outcome | raises a bug (its task is tried again) | ContinueAsNewRequested
-                end_sagas: what else has a saga open is cancelled, and undoes it before the run ends
+                end_sagas: what else has a saga open is cancelled, and undoes it before the run ends (but not
+                before one that continues as new)
     tear_down: Evicted, until the code ends
 """
 
@@ -27,8 +28,19 @@ from perdure.sdk.workflow.context import OpenSagas
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask
 from perdure.sdk.workflow.plain import run_plain
+from perdure.sdk.workflow.source import awaited_lines, place_of
 from perdure.sdk.workflow.stuck import Stuck
 
+Log = logging.LoggerAdapter[logging.Logger]
+
+_SAGAS_OPEN: Final = (
+    "the code of workflow %r has ended, but other tasks have sagas open, at %s: they are cancelled, and the run ends "
+    "when they have; to end them before, await them"
+)
+_SAGAS_LEFT: Final = (
+    "workflow %r continues as new while other tasks have sagas open, at %s: what those did is not undone; to end them "
+    "before, await them"
+)
 _AWAIT: Final = "`await` what is not done yet, rather than ask it for its result"
 
 
@@ -101,15 +113,18 @@ def located(failure: Failure, error: BaseException, definition: WorkflowDefiniti
     return replace(failure, traceback=f'  File "{file}", line {number}, in {code.co_qualname}\n')
 
 
-def end_sagas(open: OpenSagas) -> bool:
+def end_sagas(open: OpenSagas, log: Log, workflow_id: str, *, goes_on: bool) -> bool:
     """The code has ended: what has a saga open yet is cancelled, once, so that it undoes what was done. Whether there
-    was something to cancel."""
+    was something to cancel. goes_on: as a new run, which is to have what comes, so nothing may hold it up."""
     tasks = dict.fromkeys(task for task in open.values() if task is not None)
     for saga in open:
         open[saga] = None
-    for task in tasks:
+    if tasks:
+        lines = ", ".join([place_of(awaited_lines(task.get_coro())) or task.get_name() for task in tasks])
+        log.warning(_SAGAS_LEFT if goes_on else _SAGAS_OPEN, workflow_id, lines)
+    for task in () if goes_on else tasks:
         task.cancel("the workflow has ended")
-    return bool(tasks)
+    return bool(tasks) and not goes_on
 
 
 def tear_down(loop: DeterministicLoop) -> None:

@@ -156,9 +156,13 @@ class LoopFuture(asyncio.Future[T]):
 
 
 class LoopTask(asyncio.Task[T]):
-    """A task that hashes by its number. `origin` is the user's line that made it, known in a replay only."""
+    """A task that hashes by its number.
 
-    __slots__ = ("_number", "_owed", "origin")
+    origin: the user's line that made it, known in a replay only.
+    missed: it has ended without having waited again after a cancellation was requested.
+    """
+
+    __slots__ = ("_number", "_owed", "missed", "origin")
 
     def __init__(
         self,
@@ -173,6 +177,7 @@ class LoopTask(asyncio.Task[T]):
         self._number = number  # asyncio hashes the task while it is being made
         name = name or f"Task-{number - loop.salt}"
         self._owed = 0
+        self.missed = False
         super().__init__(coro, loop=loop, name=name, context=context, **cast("dict[str, Any]", options))
 
     def __hash__(self) -> int:
@@ -192,7 +197,10 @@ class LoopTask(asyncio.Task[T]):
     def _cancel_again(self, level: int, msg: object, waited: asyncio.Future[Any]) -> None:
         self._owed -= 1
         # A lower level: whoever requested it, such as asyncio.timeout, has taken it back.
-        if not waited.cancelled() and not self.done() and self.cancelling() >= level:
+        if waited.cancelled() or self.cancelling() < level:
+            return
+        self.missed = self.done()
+        if not self.missed:
             self.uncancel()
             self.cancel(msg)
 

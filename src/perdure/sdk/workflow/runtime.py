@@ -366,9 +366,10 @@ class WorkflowRun(Asking):
         if main is not None and self._ending is None and main.done():
             self._main_done(main)
         if self._ending is not None and self._closing is None:
-            if self.sagas and end_sagas(self.sagas):
+            goes_on = self._ending[1] is not None
+            if self.sagas and end_sagas(self.sagas, self.logger, self.ref.workflow_id, goes_on=goes_on):
                 self._settle()
-            elif not self.sagas:
+            elif goes_on or not self.sagas:
                 self._closing, self._successor = self._ending
 
     def _finish(self) -> list[Issued]:
@@ -384,7 +385,8 @@ class WorkflowRun(Asking):
             elif self._successor is not None:
                 signals = self._listener().take_unused()
                 # Its input is encoded last, too.
-                self._closing = replace(self._successor(), signals=signals, pass_cancel=self._cancel_unheard)
+                missed = self._cancel_requested and self._main is not None and self._main.missed
+                self._closing = replace(self._successor(), signals=signals, pass_cancel=self._cancel_unheard or missed)
             issued.append((self._closing, None, ""))
             self.closed = True
             self.locals.give_up()

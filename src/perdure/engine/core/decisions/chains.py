@@ -46,6 +46,8 @@ def retry_state(state: State, failure: Failure, now: int) -> RetryState:
     started, policy = state.started, state.started.retry_policy
     if policy is None:
         return ""
+    if state.cancel_requested:
+        return "cancel_requested"
     if failure.non_retryable or matches(policy.non_retryable, failure):
         return "non_retryable"
     if policy.maximum_attempts and started.attempt >= policy.maximum_attempts:
