@@ -24,12 +24,14 @@ class Cloud:
     """What there is, and what can't be deleted at present."""
 
     made: ClassVar[list[str]] = []
+    undone: ClassVar[list[str]] = []
     stuck: ClassVar[dict[str, Exception]] = {}
 
 
 @pytest.fixture(autouse=True)
 def empty_cloud() -> None:
     Cloud.made.clear()
+    Cloud.undone.clear()
     Cloud.stuck.clear()
 
 
@@ -318,3 +320,34 @@ async def test_an_undo_that_hangs_holds_after_the_time_that_its_activity_has(cli
     await handle.complete_activity(held.activity_id, None)
     with pytest.raises(NoCapacity):
         await handle.result()
+
+
+@activity(name="sagas.note")
+async def note(name: str) -> None:
+    Cloud.undone.append(name)
+    Cloud.made.remove(name)
+
+
+@workflow(name="sagas.nested")
+async def nested() -> None:
+    ready = asyncio.Event()
+
+    async def subnet() -> None:
+        async with workflow.saga() as saga:
+            await saga.do(create("subnet"), undo=note)
+            ready.set()
+            await workflow.receive("go on", str)
+            await saga.do(create("never"), undo=note)
+
+    async with workflow.saga() as saga:
+        await saga.do(create("vpc"), undo=note)
+        inner = asyncio.create_task(subnet())
+        await ready.wait()
+        await asyncio.gather(inner, refuse())
+
+
+async def test_sagas_in_the_block_of_another_are_undone_before_it(client: Client) -> None:
+    with pytest.raises(NoCapacity):
+        await client.run(nested())
+    assert Cloud.undone == ["subnet", "vpc"]
+    assert Cloud.made == []

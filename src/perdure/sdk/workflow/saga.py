@@ -6,7 +6,8 @@
          │ cancelled   the step is asked to stop, and waited for: its result may be there all the same
     the run ends   ──▶ tasks that are in the block yet are cancelled, and the run ends after them
     the block ends ──▶ well: the undos are forgotten
-                   ──▶ by a failure or a cancellation: steps that still run are ended, the undos run, it is raised again
+                   ──▶ by a failure or a cancellation: steps and sagas in it that still run are ended, the undos run, it
+                       is raised again
                    ──▶ by a bug: nothing is undone; the workflow task fails, and the next version goes on in the block
 """
 
@@ -40,6 +41,10 @@ _role: Final[ContextVar[Literal["", "step", "undo"]]] = ContextVar("perdure_saga
 """What the code that runs is, in a saga."""
 
 
+_inside: Final[ContextVar[Saga | None]] = ContextVar("perdure_saga_block", default=None)
+"""The innermost saga in whose block the code runs, or was begun as a task."""
+
+
 class Saga:
     """The block of `workflow.saga`. Made by it."""
 
@@ -49,6 +54,7 @@ class Saga:
         self._running = Counter[asyncio.Task[Any]]()
         self._state: Literal["new", "entered", "left"] = "new"
         self._open: OpenSagas
+        self._outer: Saga | None = None
 
     @overload
     async def do(self, step: Awaitable[R], /, *, undo: PlainActivity[[R], object]) -> R: ...
@@ -107,7 +113,8 @@ class Saga:
         context = require("workflow.saga()")
         if self._state != "new":
             raise RuntimeError("a saga is for one block: make another, by workflow.saga()")
-        self._state, self._open = "entered", context.sagas
+        self._state, self._open, self._outer = "entered", context.sagas, _inside.get()
+        _inside.set(self)
         self._open[self] = asyncio.current_task()
         return self
 
@@ -127,6 +134,7 @@ class Saga:
     ) -> None:
         self._state = "left"
         self._open[self] = None
+        _inside.set(self._outer)
         try:
             await self._leave(error)
         finally:
@@ -156,9 +164,12 @@ class Saga:
 
     async def _undo(self, context: WorkflowContext, error: BaseException) -> None:
         _role.set("undo")
-        for task in list(self._running):
+        tasks = [*self._running, *(task for task in map(self._open.get, self._inner()) if task is not None)]
+        for saga in self._inner():
+            self._open[saga] = None
+        for task in dict.fromkeys(tasks):
             task.cancel()
-        await context.wait_until(lambda: not self._running, None)
+        await context.wait_until(lambda: not self._running and not self._inner(), None)
         while self._undos:
             name, undo = self._undos.pop()
             try:
@@ -170,6 +181,14 @@ class Saga:
                 # A person's decision, or a child's: the other undos don't depend on it.
                 context.logger.warning("the undo %s failed: %s: %s", name, type(failed).__name__, failed)
                 error.add_note(f"The undo {name} failed: {type(failed).__name__}: {failed}")
+
+    def _inner(self) -> list[Saga]:
+        """The sagas that other tasks have opened in this one's block, and not left."""
+        return [each for each in self._open if isinstance(each, Saga) and each.is_in(self)]
+
+    def is_in(self, other: Saga) -> bool:
+        """Whether it was opened in the block of another."""
+        return self._outer is not None and (self._outer is other or self._outer.is_in(other))
 
 
 def undoes() -> bool:
