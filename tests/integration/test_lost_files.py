@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -21,13 +22,16 @@ async def waits() -> str:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-async def test_nothing_is_acknowledged_without_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("which", ["", "-wal"])
+async def test_nothing_is_acknowledged_without_the_file(
+    which: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "perdure.db"
     async with embedded(path) as client:
         handle = await client.start(waits(), id="before")
         waiting = asyncio.ensure_future(handle.result())
         await handle.describe()
-        path.unlink()
+        os.unlink(f"{path}{which}")
         with pytest.raises(StoreLost, match="was removed or replaced"):
             await client.start(waits(), id="after")
         with pytest.raises(StoreLost):
@@ -35,6 +39,9 @@ async def test_nothing_is_acknowledged_without_the_file(tmp_path: Path, caplog: 
         with pytest.raises(StoreLost):
             await handle.cancel()
     assert "the engine has failed" in caplog.text
+    if which:  # what the log had is written into the file when that is closed
+        async with embedded(path) as client:
+            assert (await client.get("before").describe()).status == "Running"
 
 
 async def test_damage_that_a_commit_meets_is_told_to_everybody(

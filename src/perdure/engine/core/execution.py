@@ -17,10 +17,13 @@ class Execution:
     given: which giving of the task that is. An earlier one is not to be answered: its worker may know of less.
     beats: the last heartbeat of each running attempt (time, details), by scheduled event id. Journaled now
     and then, and when the attempt ends.
-    early: outbox entries that came to their receiver before its start did. After a restart they wait for their backoff.
+    starting: workflow ids of children whose start has no answer yet. early: outbox entries for those that were sent
+    before it had: their refusal means nothing. Neither is known after a restart, when all is sent again.
     """
 
-    __slots__ = ("beats", "build_id", "deadlines", "early", "given", "ref", "state", "taken", "taken_at", "taken_by")
+    __slots__ = (
+        "beats", "build_id", "deadlines", "early", "given", "ref", "starting", "state", "taken", "taken_at", "taken_by",
+    )  # fmt: skip
 
     def __init__(self, state: State, retention: int = DEFAULT_RETENTION) -> None:
         self.state = state
@@ -32,6 +35,7 @@ class Execution:
         self.taken_by = ""
         self.given = 0
         self.early: set[int] = set()
+        self.starting: set[str] = set()
         self.build_id = ""  # of the worker's code
 
     @property

@@ -148,10 +148,12 @@ class Live:
         return self.row
 
     def works(self) -> Iterator[Work]:
-        """The inputs of what is not on disk."""
+        """The inputs of what is not on disk, and the queries."""
         for row in (self.flight, self.row):
             if row is not None:
                 yield from row.works
+        yield from self.queries
+        yield from self.asked.values()
 
     def settled(self) -> bool:
         """Whether all of it is on disk, and nobody waits for it here."""

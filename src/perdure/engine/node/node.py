@@ -30,6 +30,7 @@ from perdure.engine.node.loader import Loader
 from perdure.engine.node.patience import patiently
 from perdure.engine.node.peers import Alone, Peers
 from perdure.engine.node.performing import Performing
+from perdure.engine.node.places import Locate
 from perdure.engine.node.reading import Reading
 from perdure.engine.node.resets import ResetRun, reset
 from perdure.engine.node.schedules import chain_of
@@ -331,11 +332,13 @@ class Node:
 
     def refuse_unless_repeated(self, live: Live, work: Work, error: PerdureError) -> None:
         """A request can't be carried out now. If it was before, that is the answer."""
-        self.spawn(self._refuse_unless_repeated(live, work, error))
+        self.spawn(self._refuse_unless_repeated(live, work, error, live.pending is None))
 
-    async def _refuse_unless_repeated(self, live: Live, work: Work, error: PerdureError) -> None:
+    async def _refuse_unless_repeated(self, live: Live, work: Work, error: PerdureError, on_disk: bool) -> None:
         if await self.reading.taken(live.chain, list(_remembered_by(work))):
             self.performing.answer_repeat(work)
+        elif live.gone and not on_disk:  # what it was refused for may have been refused itself meanwhile
+            self.serving.submit(live.chain, work)
         else:
             self.serving.reply(live, work, error)
 
@@ -369,9 +372,11 @@ def _remembered_by(work: Work) -> tuple[str, ...]:
 
 
 def _asked_for(work: Work) -> bool:
-    """Whether somebody outside waits for it to be carried out, rather than for a run to end."""
+    """Whether somebody outside waits for it, rather than for a run to end."""
     input = work.input
-    return work.answer is not None and isinstance(input, q.Request | ResetRun) and not isinstance(input, q.GetResult)
+    if work.answer is None or isinstance(input, q.GetResult):
+        return False
+    return isinstance(input, q.Request | ResetRun | Locate)
 
 
 class Link:

@@ -224,8 +224,8 @@ class SqliteStore:
             raise explained(self._path, error) from error
         if self._file is not None and not self._file.is_there():
             raise StoreLost(
-                f"{self._path} was removed or replaced while it was open: nothing more is acknowledged. Restore it, or "
-                "find out who did it, and open it again"
+                f"{self._path} was removed or replaced while it was open, or its log {self._path}-wal was: nothing "
+                "more is acknowledged. Restore it, or find out who did it, and open it again"
             )
 
     def _log_pages(self) -> int:

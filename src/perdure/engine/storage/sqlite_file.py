@@ -49,14 +49,20 @@ class SqliteFile:
         self.path = path
         self.writer = writer
         self._holder = holder
+        self._log: os.stat_result | None = None  # as it was at the first commit
 
     def reader(self) -> sqlite3.Connection:
         """A further connection, which sees what is committed and can't write."""
         return _connect(self.path, "ro")
 
     def is_there(self) -> bool:
-        """Whether what is written can be found again at the path."""
-        return self._holder.is_there()
+        """Whether what was committed can be found again at the path: the file, and the log beside it."""
+        try:
+            log = os.stat(f"{self.path}-wal")
+        except OSError:
+            return False
+        self._log = self._log or log
+        return log.st_size > 0 and os.path.samestat(log, self._log) and self._holder.is_there()
 
     def close(self) -> None:
         """Close the connection and let go of the file."""

@@ -80,6 +80,9 @@ def parent_of(state: State, initiated_event_id: int) -> e.ParentRef:
     return e.ParentRef(state.namespace, state.workflow_id, run_id, initiated_event_id)
 
 
+_FOR_CHILDREN: Final = (r.OutboxSignal, r.OutboxCancel, r.OutboxAsk)
+
+
 def send(tx: Transition, event_id: int, message: r.Outgoing, since: int = 0) -> None:
     """Put something for another execution into the outbox; its delivery begins after the commit.
 
@@ -88,6 +91,11 @@ def send(tx: Transition, event_id: int, message: r.Outgoing, since: int = 0) -> 
     entry_id = tx.state.next_entry_id
     tx.note(r.OutboxAdded(entry_id, event_id, message, since or tx.now))
     tx.effects.append(Send(entry_id, message))
+    starting = tx.execution.starting
+    if isinstance(message, r.OutboxStart):
+        starting.add(message.workflow_id)
+    elif isinstance(message, _FOR_CHILDREN) and message.workflow_id in starting:
+        tx.execution.early.add(entry_id)
 
 
 def failure_for_parent(state: State) -> Failure | None:

@@ -32,10 +32,17 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
     entry = tx.state.outbox.get(answer.entry_id)
     if entry is None:
         raise NotFound("that outbox entry was settled before")
-    if answer.error and _is_too_early(tx, entry):
-        undelivered(tx, OutboxUndelivered(answer.entry_id, answer.error))
-        tx.execution.early.add(answer.entry_id)
-        return
+    early = tx.execution.early
+    was_early = answer.entry_id in early
+    early.discard(answer.entry_id)
+    if answer.error and tx.now - entry.added.time <= OUTBOX_RETRY_LIFETIME:
+        if _is_too_early(tx, entry):
+            early.add(answer.entry_id)
+            undelivered(tx, OutboxUndelivered(answer.entry_id, answer.error))
+            return
+        if was_early:  # the start has been answered since
+            resend(tx, entry)
+            return
     tx.note(r.OutboxSettled(answer.entry_id))
     event_id = entry.added.event_id
     message = entry.added.message
@@ -43,8 +50,10 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
         inherited = message.parent.run_id, message.parent.initiated_event_id
         if inherited in tx.state.inherited:
             tx.note(r.InheritedChildOver(*inherited))
-    if tx.execution.early and isinstance(message, r.OutboxStart):
-        _send_what_was_too_early(tx, entry.added)
+    if isinstance(message, r.OutboxStart):
+        tx.execution.starting.discard(message.workflow_id)
+        if early:
+            _send_what_was_too_early(tx, entry.added)
     if tx.state.schedule is not None:
         if isinstance(message, r.OutboxScheduledStart):
             start_answered(tx, message, answer)
@@ -81,8 +90,6 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
 def _is_too_early(tx: Transition, entry: OutboxEntry) -> bool:
     """Whether it is meant for a child whose start is on its way yet: entries may overtake each other, and where another
     run had the child's id before, that one has refused it."""
-    if tx.now - entry.added.time > OUTBOX_RETRY_LIFETIME:
-        return False
     return any(_is_for_child_of(entry.added, each.added) for each in tx.state.outbox.values())
 
 
@@ -101,10 +108,11 @@ def _is_for_child_of(added: r.OutboxAdded, start: r.OutboxAdded) -> bool:
 
 def _send_what_was_too_early(tx: Transition, start: r.OutboxAdded) -> None:
     outbox, early = tx.state.outbox, tx.execution.early
-    early &= outbox.keys()
-    for entry in [outbox[id] for id in sorted(early) if _is_for_child_of(outbox[id].added, start)]:
-        early.discard(entry.added.entry_id)
-        resend(tx, entry)
+    early.intersection_update(outbox)
+    for entry in [outbox[id] for id in sorted(early)]:
+        if entry.failure and _is_for_child_of(entry.added, start):  # else its answer is yet to come
+            early.discard(entry.added.entry_id)
+            resend(tx, entry)
 
 
 def undelivered(tx: Transition, undelivered: OutboxUndelivered) -> None:
