@@ -425,7 +425,15 @@ class Shelf:
 
     @workflow.signal
     def put(self, name: str) -> None:
-        self.things[name] = Connection() if name == "connection" else name
+        self.things[name] = {"connection": Connection(), "pair": (1, 2)}.get(name, name)
+
+
+def test_what_would_come_back_as_something_else_is_refused() -> None:
+    scenario = Scenario(Shelf)
+    scenario.do()
+    scenario.signal("put", "pair")
+    with pytest.raises(AssertionError, match=r"attribute 'things' of entity.* come back .*\[1, 2\].*tuple\[str, ...\]"):
+        scenario.do()
 
 
 @pytest.mark.parametrize("before", [0, 5, 20])

@@ -14,12 +14,13 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr, computed_field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, Secret, SecretStr, computed_field, field_validator
 
 from perdure.errors import DecodeError, EncodeError
 from perdure.model.payloads import Payload
 from perdure.sdk.converter import codec, decode, encode
 from perdure.sdk.signatures import Signature
+from perdure.sdk.workflow.attributes import Attributes
 
 T = TypeVar("T")
 HERE = "argument 'x' of activity f"
@@ -190,6 +191,26 @@ def test_a_secret_is_refused_and_not_stored_as_asterisks() -> None:
             codec(hint).encode([login] if hint == list[Login] else login, HERE)
         assert "pa55" not in str(caught.value)
     assert codec(dict[str, str]).encode({"stars": "**********"}, HERE)
+
+
+def test_what_pydantic_calls_a_secret_is_one_whatever_it_holds() -> None:
+    class Login(BaseModel):
+        token: Secret[str]
+
+    with pytest.raises(EncodeError, match=r"holds a secret at `\$.token`"):
+        codec(Login).encode(Login(token=Secret("t0ken")), HERE)
+
+
+def test_models_are_attributes_of_entities() -> None:
+    class Place:
+        network: Network
+        spare: list[Subnet] | None
+
+    place = Place()
+    place.network, place.spare = NETWORK, [Subnet(cidr="/")]
+    kept = Attributes(Place)
+    kept.check(place)
+    assert vars(kept.restore(kept.encode(place))) == vars(place)
 
 
 def test_arguments_and_results_are_models() -> None:

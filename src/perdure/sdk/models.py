@@ -41,8 +41,11 @@ def is_model(cls: object) -> TypeGuard[type[Model]]:
 
 def is_secret(value: object) -> bool:
     """Whether a value is one of pydantic's secrets, which hide what they hold from logs, and from JSON."""
-    types: Any = sys.modules.get("pydantic.types")
-    return types is not None and isinstance(value, types.SecretStr | types.SecretBytes)
+    types = vars(sys.modules.get("pydantic.types", object))
+    kinds = [
+        types.get(name) for name in ("Secret", "SecretStr", "SecretBytes")
+    ]  # the first is of pydantic 2.7 and later
+    return isinstance(value, tuple([kind for kind in kinds if isinstance(kind, type)]))
 
 
 def mentions_model(hint: object) -> bool:

@@ -6,7 +6,8 @@ still be mended, at the run's first workflow task, and not years later at the fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar
 from pathlib import PurePath
 from typing import Any, ClassVar, Final, cast, get_args, get_origin, get_type_hints
@@ -14,8 +15,11 @@ from typing import Any, ClassVar, Final, cast, get_args, get_origin, get_type_hi
 import msgspec
 
 from perdure.model.payloads import Payload
+from perdure.sdk import models
 from perdure.sdk.converter import Codec, codec
 
+_logger: Final = logging.getLogger("perdure.workflow")
+_LOOSE: Final[Sequence[object]] = (Any, object, list, dict, tuple, set, frozenset)
 _SCALARS: Final = (PurePath, str, int, float)
 """Classes of which `converter` can store subclasses."""
 
@@ -30,12 +34,17 @@ class Attributes:
     def __init__(self, cls: type[object]) -> None:
         self._cls = cls
         self._read: dict[str, Codec] | None = None
+        self._loose: frozenset[str] = frozenset()  # those whose annotation does not say what they are
+        self._dropped: set[str] = set()  # those of earlier code, of which the log has told
 
     @property
     def codecs(self) -> dict[str, Codec]:
         """How each attribute is stored. Raises TypeError naming the one that can't be."""
         if self._read is None:
-            self._read = {name: self._codec(name, hint) for name, hint in self._hints().items()}
+            self._refuse_slots()
+            hints = self._hints()
+            self._loose = frozenset([name for name, hint in hints.items() if _is_loose(hint)])
+            self._read = {name: self._codec(name, hint) for name, hint in hints.items()}
         return self._read
 
     def check(self, instance: object) -> None:
@@ -57,21 +66,50 @@ class Attributes:
     def encode(self, instance: object) -> dict[str, Payload]:
         """The attributes that are set, by name."""
         values = vars(instance)
-        return {
+        payloads = {
             name: each.encode(values[name], self._where(name)) for name, each in self.codecs.items() if name in values
         }
+        for name in self._loose & payloads.keys():
+            self._check_loose(name, cast(object, values[name]), payloads[name])
+        return payloads
+
+    def _check_loose(self, name: str, value: object, payload: Payload) -> None:
+        back = self.codecs[name].decode(payload, self._where(name))
+        if type(back) is not type(value) or back != value:
+            raise TypeError(
+                f"{self._where(name)} would come back from a roll-over as {back!r:.60}, not {value!r:.60}: annotate "
+                "it, and what is in it, with their types, as `tuple[str, ...]` or `dict[int, Node]`"
+            )
 
     def restore(self, payloads: Mapping[str, Payload]) -> object:
-        """An object with these attributes. Those that the class has no more are dropped; new ones are not set.
+        """An object with these attributes. Those that the class has no more are dropped, which the log says once; new
+        ones are not set.
 
         Raises:
             DecodeError: one doesn't fit its annotation any more.
         """
         instance = object.__new__(self._cls)
+        gone = payloads.keys() - self.codecs.keys() - self._dropped
+        if gone:
+            self._dropped |= gone
+            _logger.warning(
+                "entity %s has no attribute %s any more: what earlier runs left there is dropped by those that follow",
+                self._cls.__qualname__, ", ".join(map(repr, sorted(gone))),
+            )  # fmt: skip
         for name, each in self.codecs.items():
             if name in payloads:
                 vars(instance)[name] = each.decode(payloads[name], self._where(name))
         return instance
+
+    def _refuse_slots(self) -> None:
+        for base in self._cls.__mro__:
+            slots = cast("str | Iterable[str]", vars(base).get("__slots__", ()))
+            names = sorted({slots} if isinstance(slots, str) else set(slots))
+            if kept := [name for name in names if name not in ("__dict__", "__weakref__")]:
+                raise TypeError(
+                    f"entity {self._cls.__qualname__}: what is in the __slots__ of {base.__qualname__} "
+                    f"({', '.join(kept)}) would not survive a roll-over: remove the __slots__"
+                )
 
     def _hints(self) -> dict[str, object]:
         try:
@@ -106,6 +144,11 @@ def _of_the_class(hint: object) -> bool:
     return hint is ClassVar or get_origin(hint) is ClassVar or isinstance(hint, InitVar)
 
 
+def _is_loose(hint: object) -> bool:
+    """Whether an annotation leaves open what the value, or a part of it, is: then it comes back as JSON has it."""
+    return any(hint is each for each in _LOOSE) or any(map(_is_loose, get_args(hint)))
+
+
 def _unstorable(hint: object) -> Iterator[type[object]]:
     """The classes in a hint whose values have no encoding."""
     seen: set[int] = set()
@@ -117,12 +160,17 @@ def _unstorable(hint: object) -> Iterator[type[object]]:
         seen.add(id(part))
         if isinstance(part, msgspec.inspect.CustomType):
             cls = part.cls
-            if cls is not object and not issubclass(cls, _SCALARS) and not get_args(part.cls):
+            storable = cls is object or issubclass(cls, _SCALARS) or get_args(cls) or _is_model(cast(object, cls))
+            if not storable:
                 yield cls
         elif isinstance(part, msgspec.inspect.Type | msgspec.inspect.Field):
             for name in part.__struct_fields__:
                 value = cast("object", getattr(part, name))
                 todo += cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
+
+
+def _is_model(cls: object) -> bool:
+    return models.is_model(cls)
 
 
 def _name(cls: type[object]) -> str:
