@@ -23,10 +23,12 @@ class RetryPolicy:
         initial_interval: duration until the second attempt.
         backoff_coefficient: by what each further interval is longer; at least 1.
         maximum_interval: the longest interval; by default a hundred initial intervals.
-        maximum_attempts: how many attempts there are, the first one included; 0: without end.
+        maximum_attempts: how many attempts there are, the first one included; 0: without end. One that is lost with its
+            worker counts. One that a worker lets go when it is stopped in good order doesn't, unless it is the only.
         non_retryable: exception classes that fail the activity at once. Subclasses count. A string is a class's
             full name ("app.errors.QuotaExceeded"), or the `type` of an ApplicationError.
-        hold_on: exception classes (or names) after which the activity waits for a person.
+        hold_on: exception classes (or names) after which the activity waits for a person; also those of
+            `non_retryable`.
         on_exhausted: what happens after the last attempt: "fail", or "hold" to wait for a person.
 
     Raises:
