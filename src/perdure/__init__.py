@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from perdure.sdk.codecs.offload import Offload
     from perdure.sdk.codecs.zstd import Zstd
     from perdure.sdk.interceptors import ActivityCall, ClientCall, InboundCall, Interceptor, OutboundCall
+    from perdure.sdk.worker.worker import Worker
 
     __version__: str
 
@@ -153,6 +154,7 @@ __all__ = [
     "Unavailable",
     "UnusedCallWarning",
     "WithStart",
+    "Worker",
     "WorkerLost",
     "WorkflowAlreadyStarted",
     "WorkflowCall",
@@ -193,6 +195,7 @@ _LAZY: Final = {
     "ScheduleRow": "perdure.sdk.client.schedules",
     "StartOptions": "perdure.sdk.client.starts",
     "WithStart": "perdure.sdk.client.starts",
+    "Worker": "perdure.sdk.worker.worker",
     "WorkflowDescription": "perdure.sdk.client.description",
     "WorkflowHandle": "perdure.sdk.client.handle",
     "WorkflowRow": "perdure.sdk.client.description",

@@ -74,6 +74,7 @@ PUBLIC = [
     "Unavailable",
     "UnusedCallWarning",
     "WithStart",
+    "Worker",
     "WorkerLost",
     "WorkflowAlreadyStarted",
     "WorkflowCall",

@@ -131,7 +131,7 @@ class Attributes:
         if unstorable is not None:
             raise TypeError(
                 f"{where} may hold a value of type {_name(unstorable)}, which can't be stored: use builtins, "
-                f"dataclasses or msgspec structs, and make the rest anew where it is needed"
+                f"dataclasses, structs or pydantic models, and make the rest anew where it is needed"
             )
         return made
 
