@@ -232,3 +232,12 @@ async def test_an_activity_result_that_cannot_be_encoded_fails_it_at_once(client
         return ""
 
     assert "object" in await client.run(catches_encoding())
+
+
+async def test_calls_that_can_never_run_are_told_of(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    @workflow
+    async def forgets() -> None:
+        double.start(1)
+
+    await client.run(forgets())
+    assert "calls activities, so they never run: calls.double" in caplog.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from perdure import activity, workflow
+from perdure import RetryPolicy, activity, workflow
 from perdure.sdk.client.client import Client
 from tests.integration.engines import Engine
 from tests.integration.work import echo
@@ -62,3 +62,27 @@ async def test_plain_handlers_across_a_restart(engine: Engine) -> None:
         office = client.get("office", Office)
         assert await office.update(Office.ask, "b") == "B"
         assert sorted(await office.result()) == ["A", "b"]
+
+
+@activity(name="plain.odd", retry_policy=RetryPolicy(maximum_attempts=1))
+def odd(n: int) -> int:
+    if n % 2 == 0:
+        raise ValueError(f"{n} is even")
+    return n
+
+
+@workflow(name="plain.counts")
+def counts() -> list[int]:
+    results, found = iter(odd.map([1, 2, 3, 5])), list[int]()
+    for _ in range(5):
+        try:
+            found.append(next(results))
+        except ValueError:
+            found.append(0)
+        except StopIteration:
+            found.append(-1)
+    return found
+
+
+async def test_a_map_ends_with_the_first_that_fails(client: Client) -> None:
+    assert await client.run(counts()) == [1, 0, -1, -1, -1]

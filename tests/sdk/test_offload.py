@@ -199,3 +199,8 @@ def test_it_is_the_last() -> None:
     for codecs in ([Offload(), Zstd()], [Offload(), Offload()]):
         with pytest.raises(ValueError, match="must be the last of the codecs"):
             Client(ScriptedService(), codecs=codecs)
+
+
+def test_an_empty_folder_is_refused() -> None:
+    with pytest.raises(ValueError, match="folder is empty"):
+        Offload("")

@@ -366,5 +366,8 @@ class _InOrder(Generic[R]):
         return self._ahead.popleft() if self._ahead else None
 
     def _give_up(self) -> None:
+        """One has failed: the others are cancelled, and no more follow."""
         for handle in self._ahead:
             handle.cancel()
+        self._ahead.clear()
+        self._handles = iter(())

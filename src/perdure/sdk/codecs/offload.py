@@ -45,6 +45,8 @@ class Offload:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, *, minimum: Size = OFFLOAD_MINIMUM) -> None:
+        if folder is not None and not os.fspath(folder):
+            raise ValueError("folder is empty: give the path of a folder, or leave it out")
         self._folder = None if folder is None else Path(os.fspath(folder)).absolute()
         self._minimum = size(minimum, "minimum")
 

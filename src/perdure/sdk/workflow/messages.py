@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Final, Protocol, cast
 
 from perdure.clock import SECOND
 from perdure.errors import DecodeError, NondeterminismError, NotFound, NotRunning
-from perdure.model.commands import AcceptUpdate, CarriedSignal, CompleteUpdate, RejectUpdate
+from perdure.model.commands import AcceptUpdate, CarriedSignal, CompleteUpdate, RejectUpdate, ScheduleActivity
 from perdure.model.events import WorkflowExecutionSignaled
 from perdure.model.payloads import NULL, Payload, Payloads
 from perdure.model.tasks import AdmittedUpdate
@@ -31,11 +31,15 @@ from perdure.sdk.workflow.definition import HandlerDefinition, HandlerKind, Work
 from perdure.sdk.workflow.interception import intercepted_handler, intercepted_query
 from perdure.sdk.workflow.ledger import Header, Ledger
 from perdure.sdk.workflow.logs import WorkflowLogger
+from perdure.sdk.workflow.matching import Issued
 from perdure.sdk.workflow.plain import run_plain
 
 UNFINISHED: Final = (
     "workflow %r ends while handlers still run: %s; to let them end, it can await "
     "workflow.wait_until(workflow.all_handlers_finished) before it returns"
+)
+UNAWAITED: Final = (
+    "workflow %r ends in the same step in which it calls activities, so they never run: %s; await what is to be done"
 )
 UNREAD: Final = (
     "workflow %r ends with signals that nobody has read: %s; its code has no handler for them, and has not come to a "
@@ -129,12 +133,17 @@ class Messages:
         unused.sort(key=lambda event: event.id)
         return tuple([CarriedSignal(event.signal_name, event.input, event.identity, event.header) for event in unused])
 
-    def warn(self, *, going_on: bool) -> None:
-        """The run ends: say what ends with it unfinished, and what nobody has looked at. going_on: the next run has
-        the signals."""
+    def warn(self, issued: Sequence[Issued], *, going_on: bool) -> None:
+        """The run ends: say what ends with it unfinished, and what nobody has looked at.
+
+        issued: what it has asked for in the same workflow task. going_on: the next run has the signals.
+        """
         workflow_id = (self._logger.extra or {})["workflow_id"]
         if self._running:
             self._logger.warning(UNFINISHED, workflow_id, ", ".join(self.unfinished))
+        calls = [command.activity_type for command, *_ in issued if type(command) is ScheduleActivity]
+        if calls:
+            self._logger.warning(UNAWAITED, workflow_id, ", ".join(calls))
         unread = [f"{name!r} ({mailbox.qsize()})" for name, mailbox in self._mailboxes.items() if mailbox.qsize()]
         if unread and not going_on:
             self._logger.warning(UNREAD, workflow_id, ", ".join(unread))

@@ -379,7 +379,7 @@ class WorkflowRun(Asking):
             self._end_entity_task(self._entity)
         issued = self._ledger.collect()
         if self._closing is not None:
-            self._listener().warn(going_on=self._successor is not None)
+            self._listener().warn(issued, going_on=self._successor is not None)
             if isinstance(self._closing, CompleteWorkflow) and self._main is not None:
                 self._closing = CompleteWorkflow(self._definition.signature.encode_result(self._main.result()))
             elif self._successor is not None:
