@@ -259,7 +259,8 @@ class CompleteLater(BaseException):
 
 
 class GuardError(PerdureError):
-    """Workflow code did, or would do, what can't be repeated when it is replayed, such as opening a file.
+    """Workflow code did, or would do, what can't be repeated when it is replayed, such as opening a file. Or it
+    computed or was blocked for too long.
 
     `line` is the line that does, as "file:line".
     """

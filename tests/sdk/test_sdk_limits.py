@@ -276,7 +276,7 @@ def is_struck(scenario: Scenario) -> bool:
     """Whether the next task fails since its code is taken for stuck."""
     outcome = scenario.step()
     if isinstance(outcome, WorkflowTaskFailure):
-        return outcome.failure.types[0].endswith("Stuck")
+        return outcome.failure.types[0].endswith(".GuardError")
     assert result(scenario) == "done"
     return False
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure import workflow
+from perdure import GuardError, workflow
 from perdure.limits import MILLISECOND
 from perdure.model.failures import Failure
 from perdure.sdk.worker.worker import Worker
@@ -39,7 +39,7 @@ def test_a_loop_that_never_yields_fails_its_task(impatient: stuck.Watcher, caplo
 
     scenario = Scenario(endless)
     failure = scenario.broken()
-    assert failure.types[0].endswith("Stuck")
+    assert failure.types[0].endswith(".GuardError")
     assert "did not come to its next await" in failure.message
     assert "while True:" in failure.traceback or "pass" in failure.traceback
     impatient.stop()  # the code may be struck before it is said
@@ -57,6 +57,29 @@ def waking() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("impatient")
+def test_it_is_an_error_with_a_public_name() -> None:
+    """As what else workflow code may not do; also where the program asks by a query."""
+
+    @workflow
+    class Asked:
+        async def run(self) -> None:
+            await asyncio.Event().wait()
+
+        @workflow.query
+        def forever(self) -> None:
+            while True:
+                pass
+
+    scenario = Scenario(Asked)
+    scenario.do()
+    failure = scenario.query("forever").failure
+    assert failure is not None
+    assert failure.types[0] == f"{GuardError.__module__}.GuardError"
+    assert failure.message.startswith(f"{__file__}:")
+    assert failure.location == failure.message.partition(": ")[0]
+
+
+@pytest.mark.usefixtures("impatient")
 def test_it_counts_also_where_the_code_swallows_it() -> None:
     @workflow
     async def stubborn() -> str:
@@ -67,7 +90,7 @@ def test_it_counts_also_where_the_code_swallows_it() -> None:
         await asyncio.gather(forever(), return_exceptions=True)
         return "nothing happened"
 
-    assert Scenario(stubborn).broken().types[0].endswith("Stuck")
+    assert Scenario(stubborn).broken().types[0].endswith(".GuardError")
 
 
 def test_a_loop_of_awaits_that_never_wait_fails_its_task(
@@ -79,7 +102,7 @@ def test_a_loop_of_awaits_that_never_wait_fails_its_task(
             await asyncio.sleep(0)
 
     failure = Scenario(restless).broken()
-    assert failure.types[0].endswith("Stuck")
+    assert failure.types[0].endswith(".GuardError")
     assert failure.message.startswith(f"{__file__}:")
     impatient.stop()
     lines = [line for line in caplog.text.splitlines() if line.startswith("  File ")]
@@ -101,7 +124,7 @@ class Pool:
 def is_told(failure: Failure) -> None:
     """Whether a failure names the line at which a pool's lock is taken."""
     file, line, _ = failure.message.split(":", 2)
-    assert failure.types[0].endswith("Stuck")
+    assert failure.types[0].endswith(".GuardError")
     assert "# this line" in Path(file).read_text().splitlines()[int(line) - 1]
     assert failure.location == f"{file}:{line}"
 
@@ -211,7 +234,7 @@ def test_a_step_that_is_struck_leaves_nothing_to_the_next_run() -> None:
             watcher.look()
 
     failure = Scenario(slow).broken()
-    assert failure.types[0].endswith("Stuck")
+    assert failure.types[0].endswith(".GuardError")
 
     @workflow
     async def quick() -> str:

@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, cast
 
 from msgspec.structs import replace
 
-from perdure.errors import ApplicationError, Evicted, NondeterminismError
+from perdure.errors import ApplicationError, Evicted, GuardError, NondeterminismError
 from perdure.limits import EVICTION_THROWS
 from perdure.model.commands import ContinueAsNew
 from perdure.model.failures import Failure
@@ -29,7 +29,6 @@ from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask
 from perdure.sdk.workflow.plain import run_plain
 from perdure.sdk.workflow.source import awaited_lines, place_of
-from perdure.sdk.workflow.stuck import Stuck
 
 Log = logging.LoggerAdapter[logging.Logger]
 
@@ -108,7 +107,7 @@ def located(failure: Failure, error: BaseException, definition: WorkflowDefiniti
     if failure.location or definition is None:
         return failure
     code = definition.code
-    line = error.line if isinstance(error, (NondeterminismError, Stuck)) and error.line else ""
+    line = error.line if isinstance(error, (NondeterminismError, GuardError)) and error.line else ""
     file, number = line.rsplit(":", 1) if line else (code.co_filename, str(code.co_firstlineno))
     return replace(failure, traceback=f'  File "{file}", line {number}, in {code.co_qualname}\n')
 

@@ -31,7 +31,7 @@ from typing import Any, ClassVar, Final, NoReturn, cast
 from msgspec.structs import replace
 
 from perdure.clock import SECOND, to_datetime
-from perdure.errors import NotFound
+from perdure.errors import GuardError, NotFound
 from perdure.model import events as e
 from perdure.model import flags
 from perdure.model.commands import (
@@ -85,7 +85,6 @@ from perdure.sdk.workflow.patches import Patches
 from perdure.sdk.workflow.queries import STACK_TRACE, stack_trace
 from perdure.sdk.workflow.replay import HistoryReader, RecordedTask
 from perdure.sdk.workflow.resolutions import RESOLVE
-from perdure.sdk.workflow.stuck import Stuck
 
 Answer = WorkflowTaskCompletion | WorkflowTaskFailure
 PYTHON: Final = ".".join(platform.python_version_tuple()[:2])
@@ -263,7 +262,7 @@ class WorkflowRun(Asking):
         try:
             if self._loop.live_tasks():  # else no code of it is left
                 with (
-                    suppress(Stuck),
+                    suppress(GuardError),
                     Activation(self, self._loop),
                 ):  # a `finally` that never waits was told of, and ended
                     tear_down(self._loop)

@@ -3,10 +3,11 @@
 A thread looks again and again at which step each thread is executing of which workflow. Where that is still the same
 one after `limits.BLOCKED_WORKFLOW`, or where the code has gone from step to step without ever waiting for
 `limits.RESTLESS_WORKFLOW`, it says so with the stack, and raises `Stuck` there, again and again until the code ends.
+What the activation raises in the end, and people see, is a GuardError.
 
 A thread that waits inside C, as for another thread's lock, runs no Python code in which anything could be raised. The
 main thread is woken by a signal, whose handler is such code; other threads can't be, nor can one long computation in C:
-then it is only said.
+then it is only said. Not even that where the computation keeps the interpreter's lock, since no other thread runs then.
 
 ::
 
@@ -24,6 +25,7 @@ import threading
 from types import FrameType
 from typing import Final, NamedTuple
 
+from perdure.errors import GuardError
 from perdure.limits import BLOCKED_WORKFLOW, RESTLESS_WORKFLOW, SECOND
 from perdure.sdk.workflow.loop import DeterministicLoop
 from perdure.sdk.workflow.source import Line, place_of, user_stack
@@ -42,18 +44,19 @@ _GOES_ON: Final = (
 )
 
 
+_TOO_LONG: Final = (
+    f"the workflow's code did not come to its next await within {BLOCKED_WORKFLOW // SECOND} s, or to one that waits "
+    f"within {RESTLESS_WORKFLOW // SECOND} s (limits.BLOCKED_WORKFLOW, RESTLESS_WORKFLOW); what computes this long, or "
+    "may wait for somebody, belongs in an activity"
+)
+
+
 class Stuck(BaseException):
     """Raised in workflow code that does not wait. No `Exception`, so that `except Exception` in an endless loop
-    doesn't swallow it. `line` is the line at which it was, as "file:line"."""
+    doesn't swallow it. Python makes it, without arguments."""
 
-    def __init__(self, line: str = "") -> None:
-        self.line = line
-        where = f"{line}: " if line else ""
-        super().__init__(
-            f"{where}the workflow's code did not come to its next await within {BLOCKED_WORKFLOW // SECOND} s, or to "
-            f"one that waits within {RESTLESS_WORKFLOW // SECOND} s (limits.BLOCKED_WORKFLOW, RESTLESS_WORKFLOW); what "
-            "computes this long, or may wait for somebody, belongs in an activity"
-        )
+    def __init__(self) -> None:
+        super().__init__(_TOO_LONG)
 
 
 class _Seen(NamedTuple):
@@ -93,7 +96,7 @@ def begin(loop: DeterministicLoop) -> None:
 
 
 def end(loop: DeterministicLoop, error: BaseException | None) -> None:
-    """It does so no more, and has raised an error, or none. Raises Stuck where it was struck, also if it hid it."""
+    """It does so no more, and has raised an error, or none. Raises GuardError where it was struck, even if hidden."""
     thread = threading.get_ident()
     try:
         _executing.pop(thread, None)  # from here on nothing strikes
@@ -105,10 +108,11 @@ def end(loop: DeterministicLoop, error: BaseException | None) -> None:
         _raise_in(thread, None)  # what has not been raised yet must not be raised elsewhere
     except Stuck as late:  # but here it was
         error = late
-    line, loop.struck = loop.struck, None
-    if isinstance(error, Stuck):  # Python has made it, without the line
-        raise Stuck(line or "").with_traceback(error.__traceback__) from None
-    raise Stuck(line or "")
+    line, loop.struck = loop.struck or "", None
+    seen = GuardError(f"{line}: {_TOO_LONG}" if line else _TOO_LONG, line)
+    if isinstance(error, Stuck):
+        raise seen.with_traceback(error.__traceback__) from None
+    raise seen
 
 
 class Watcher:
