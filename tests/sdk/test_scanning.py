@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from datetime import datetime as Moment
-from functools import partial
+from functools import cache, lru_cache, partial
 from os import urandom
 from pathlib import Path
 from time import sleep, time_ns
@@ -42,6 +42,11 @@ class Clock:
     def year(cls) -> int:
         return datetime.now().year  # by Clock.year
 
+    @staticmethod
+    @cache
+    def century() -> int:
+        return datetime.now().year // 100
+
     def hour(self) -> int:
         return datetime.now().hour
 
@@ -51,6 +56,7 @@ class Clock:
 
 
 CLOCK = Clock()
+NOW_HERE = partial(datetime.now, dt.UTC)
 aliases = ModuleType("aliases")
 vars(aliases).update(moment=datetime.now, Moment=datetime)
 
@@ -61,6 +67,19 @@ class Calendar(datetime):
     @classmethod
     def now(cls, tz: dt.tzinfo | None = None) -> Calendar:
         return cls(2000, 1, 1)
+
+
+@lru_cache(maxsize=1)
+def cached() -> object:
+    return datetime.now()  # once in each process
+
+
+@cache
+def cached_twice(_: int) -> object:
+    return cached()
+
+
+TWICE = partial(cached_twice, 1)
 
 
 def helper() -> object:
@@ -119,7 +138,18 @@ def test_it_is_refused(code: Callable[[], object], what: str, instead: str) -> N
     assert what.removesuffix("()").rpartition(".")[2] in HERE.read_text().splitlines()[int(line) - 1]
 
 
-@pytest.mark.parametrize("code", [lambda: aliases.moment(), lambda: Clock.now(), lambda: Clock.year()])
+@pytest.mark.parametrize(
+    "code",
+    [
+        lambda: aliases.moment(),
+        lambda: Clock.now(),
+        lambda: Clock.year(),
+        lambda: Clock.century(),
+        lambda: NOW_HERE(),
+        lambda: cached(),
+        lambda: TWICE(),
+    ],
+)
 def test_it_is_refused_by_another_name(code: Callable[[], object]) -> None:
     with pytest.raises(GuardError, match=r"datetime\.now\(\) can't be repeated"):
         scanning.check(definition_of(_of(code)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import dis
+import functools
 import logging
 import queue
 import sys
@@ -46,6 +47,8 @@ _LOCKS: Final[tuple[object, ...]] = (
 """What threads wait with. Locks made elsewhere are known by their types."""
 
 _LOCK_TYPES: Final = (type(threading.Lock()), type(threading.RLock()))
+
+_CACHED: Final = type(functools.cache(len))
 
 _FIELDS: Final = ("__dataclass_fields__", "__pydantic_fields__", "__struct_defaults__")
 
@@ -112,7 +115,7 @@ class _Scan:
         """The methods of a class whose names the functions use, or Python; and what makes its defaults."""
         for base in cls.__mro__:
             for name, member in vars(base).items():
-                function = getattr(member, "__func__", getattr(member, "fget", member))
+                function = _called(getattr(member, "__func__", getattr(member, "fget", member)))
                 if isinstance(function, FunctionType) and (name in self._attributes or name.startswith("__")):
                     generated = function.__code__.co_filename.startswith("<")  # by `dataclass`
                     yield from () if generated or not self._is_ours(function) else (function,)
@@ -127,13 +130,16 @@ class _Scan:
         self._attributes.update(code.co_names)
         free = free | _imported(code)
         for line, chain in _references(code, free):
-            value = self._follow(chain, function, free, f"{code.co_filename}:{line}")
-            value = value.__func__ if isinstance(value, MethodType) else value
+            place = f"{code.co_filename}:{line}"
+            value = self._follow(chain, function, free, place)
             cls = value if isinstance(value, type) else type(value)
-            if isinstance(value, FunctionType) and self._is_ours(value):
-                self.look_at(value)
-            elif cls not in self._classes and self._has(cls):
+            if cls not in self._classes and self._has(cls):
                 self._classes[cls] = None
+            called = _called(value)
+            if called is not value:
+                self._judge(called, None, ".".join(chain), place)
+            if isinstance(called, FunctionType) and self._is_ours(called):
+                self.look_at(called)
         for inner in code.co_consts:
             if isinstance(inner, CodeType):
                 self._look(inner, function, free)
@@ -182,6 +188,19 @@ class _Scan:
 
     def _belongs(self, module: str | None) -> bool:
         return (module or "").partition(".")[0] == self._package
+
+
+def _called(value: object) -> object:
+    """What is called in the end where a method, a partial or a cached function is."""
+    while True:
+        if isinstance(value, MethodType):
+            value = value.__func__
+        elif isinstance(value, functools.partial):
+            value = cast("functools.partial[object]", value).func
+        elif isinstance(value, _CACHED):
+            value = value.__wrapped__
+        else:
+            return value
 
 
 def _references(code: CodeType, local: Container[str]) -> Iterator[tuple[int, list[str]]]:
