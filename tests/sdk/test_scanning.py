@@ -7,7 +7,7 @@ import datetime as dt
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from datetime import datetime as Moment
@@ -21,7 +21,7 @@ from uuid import uuid1
 import msgspec
 import pytest
 
-from perdure import activity, workflow
+from perdure import ActivityCall, ClientCall, InboundCall, Interceptor, OutboundCall, activity, workflow
 from perdure.errors import GuardError
 from perdure.sdk.worker.worker import Worker
 from perdure.sdk.workflow import determinism, scanning
@@ -133,9 +133,14 @@ def test_it_is_refused(code: Callable[[], object], what: str, instead: str) -> N
         scanning.check(definition_of(_of(code)))
     assert what in str(refused.value)
     assert instead in str(refused.value)
-    file, line = refused.value.line.rsplit(":", 1)
+    assert what.removesuffix("()").rpartition(".")[2] in _source(refused.value)
+
+
+def _source(error: GuardError) -> str:
+    """The line that an error names, which is in this file."""
+    file, line = error.line.rsplit(":", 1)
     assert Path(file) == HERE
-    assert what.removesuffix("()").rpartition(".")[2] in HERE.read_text().splitlines()[int(line) - 1]
+    return HERE.read_text().splitlines()[int(line) - 1]
 
 
 @pytest.mark.parametrize(
@@ -287,6 +292,75 @@ async def test_a_worker_does_not_start_with_such_a_workflow() -> None:
     flow = _of(lambda: datetime.now())
     with pytest.raises(GuardError, match=r"test_scanning\.py:\d+: datetime\.now\(\)"):
         await Worker(ScriptedService(), workflows=[flow], activities=[]).start()
+
+
+class Stamping(Interceptor):
+    async def execute_workflow(self, call: InboundCall, next: Callable[[InboundCall], Awaitable[object]]) -> object:
+        call.headers["at"] = str(datetime.now())  # a hook's
+        return await next(call)
+
+
+class Locking(Interceptor):
+    def workflow_call(self, call: OutboundCall, next: Callable[[OutboundCall], object]) -> object:
+        with LOCK:  # a hook's
+            return next(call)
+
+
+class Inheriting(Locking):
+    """Has its hook from another."""
+
+
+@pytest.mark.parametrize("interceptor", [Stamping(), Locking(), Inheriting()])
+async def test_interceptors_hooks_of_workflows_are_looked_at(interceptor: Interceptor) -> None:
+    worker = Worker(ScriptedService(), workflows=[], activities=[], interceptors=[interceptor])
+    with pytest.raises(GuardError, match=r"datetime\.now\(\)|waiting with LOCK") as refused:
+        await worker.start()
+    assert "# a hook's" in _source(refused.value)
+
+
+class Metrics(Interceptor):
+    """What is run outside workflows may do anything."""
+
+    def __init__(self) -> None:
+        self.began = datetime.now()
+
+    async def client_call(self, call: ClientCall, next: Callable[[ClientCall], Awaitable[object]]) -> object:
+        with LOCK:
+            return await next(call)
+
+    async def execute_activity(self, call: ActivityCall, next: Callable[[ActivityCall], Awaitable[object]]) -> object:
+        call.headers["at"] = self.never_in_workflows()
+        return await next(call)
+
+    def workflow_call(self, call: OutboundCall, next: Callable[[OutboundCall], object]) -> object:
+        call.headers["at"] = str(workflow.now())
+        return next(call)
+
+    def never_in_workflows(self) -> str:
+        return str(datetime.now())
+
+
+class Helped(Metrics):
+    def handle_query(self, call: InboundCall, next: Callable[[InboundCall], object]) -> object:
+        call.headers["at"] = self._now()
+        return next(call)
+
+    def _now(self) -> str:
+        return str(datetime.now())
+
+
+@pytest.mark.parametrize(("interceptor", "told"), [(Metrics(), 0), (Helped(), 1)])
+async def test_other_methods_of_interceptors_are_looked_at_where_hooks_of_workflows_use_them(
+    interceptor: Interceptor, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker(ScriptedService(), workflows=[], activities=[], interceptors=[interceptor])
+    await worker.start()
+    await worker.stop()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == told
+    assert all(
+        "interceptor Helped uses Helped" in line and "datetime.now() can't be repeated" in line for line in lines
+    )
 
 
 def test_an_empty_cell_and_a_recursion_are_no_trouble() -> None:

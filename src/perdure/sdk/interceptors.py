@@ -134,6 +134,9 @@ HOOKS: Final = tuple(name for name in vars(Interceptor) if not name.startswith("
 _SYNCHRONOUS: Final = ("handle_query", "workflow_call")
 """Hooks whose calls are not awaited."""
 
+_OF_WORKFLOWS: Final = ("execute_workflow", "handle_message", "handle_query", "workflow_call")
+"""Hooks that run inside workflows."""
+
 _MEANT: Final = {
     "handle_signal": "handle_message",
     "handle_update": "handle_message",
@@ -191,9 +194,7 @@ def _check_names(cls: type[Interceptor]) -> None:
 
 def chain(interceptors: Sequence[Interceptor], hook: str) -> Chain | None:
     """Those of the interceptors that have a hook, as one function; None where none has."""
-    hooks = [
-        getattr(each, hook) for each in interceptors if getattr(type(each), hook) is not getattr(Interceptor, hook)
-    ]
+    hooks = [getattr(each, hook) for each in interceptors if _overrides(type(each), hook)]
     if not hooks:
         return None
     hooks.reverse()
@@ -205,6 +206,10 @@ def chain(interceptors: Sequence[Interceptor], hook: str) -> Chain | None:
         return next(call)
 
     return through
+
+
+def _overrides(cls: type[Interceptor], hook: str) -> bool:
+    return getattr(cls, hook) is not getattr(Interceptor, hook)
 
 
 def _around(hook: Callable[..., Any], next: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -220,8 +225,12 @@ def returned(value: object, hook: str, what: str) -> object:
 
 def workflow_chains(interceptors: Sequence[Interceptor]) -> WorkflowChains:
     """What interceptors have for workflows."""
-    hooks = ("execute_workflow", "handle_message", "handle_query", "workflow_call")
-    return WorkflowChains(*[chain(interceptors, hook) for hook in hooks])
+    return WorkflowChains(*[chain(interceptors, hook) for hook in _OF_WORKFLOWS])
+
+
+def workflow_hooks(cls: type[Interceptor]) -> list[object]:
+    """What a class has of its own for workflows."""
+    return [getattr(cls, hook) for hook in _OF_WORKFLOWS if _overrides(cls, hook)]
 
 
 # --- Headers --------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from perdure.sdk.activity.executor import ActivityExecutor
 from perdure.sdk.activity.spawned import refuse_while_importing
 from perdure.sdk.client.client import Client
 from perdure.sdk.identity import identity
-from perdure.sdk.interceptors import Interceptor, chain, checked, workflow_chains
+from perdure.sdk.interceptors import Interceptor, chain, checked, workflow_chains, workflow_hooks
 from perdure.sdk.options import name, several, whole_number
 from perdure.sdk.registry import REGISTRY, Registry
 from perdure.sdk.worker.local import LocalActivities
@@ -114,7 +114,8 @@ class Worker:
     async def start(self) -> None:
         """Attach to the Service. From now on work comes in.
 
-        Raises GuardError where a workflow's code has what can't be repeated in a replay; it names the line.
+        Raises GuardError where a workflow's code, or an interceptor's for workflows, has what can't be repeated in a
+        replay; it names the line.
         """
         if self._executor is not None:
             raise RuntimeError("this worker was started already; make another one")
@@ -123,6 +124,8 @@ class Worker:
         stuck.let_signals_wake()
         for definition in self._registry.workflows.values():
             scanning.check(definition)
+        for cls in map(type, self._interceptors):
+            scanning.check_interceptor(cls, workflow_hooks(cls))
         around = chain(self._interceptors, "execute_activity")
         activities, slots, processes = self._registry.activities, self._slots, self._processes
         self._executor = executor = ActivityExecutor(

@@ -1,4 +1,4 @@
-"""Looks at a workflow's code, before it runs, for what nothing could stop when it does.
+"""Looks at a workflow's code, and interceptors' around it, before it runs, for what nothing could stop when it does.
 
 `datetime.now()` is a method of a type that can't be changed; `from time import time` took the function itself, before
 there was a dispatcher in its place; and who waits for a thread's lock can be interrupted only late, and not in every
@@ -16,7 +16,7 @@ import logging
 import queue
 import sys
 import threading
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, cast
 from weakref import WeakSet
@@ -62,9 +62,22 @@ def check(definition: WorkflowDefinition) -> None:
     scan = _Scan(definition.target.__module__, plain=not definition.is_async)
     for function in _functions(definition):
         scan.look_at(function)
-    for cls, error in scan.look_at_classes():
-        _log.warning("workflow %s uses %s, in which is, if it is reached: %s", definition.name, cls.__qualname__, error)
+    scan.warn(f"workflow {definition.name}")
     _checked.add(definition.target)
+
+
+def check_interceptor(cls: type[object], hooks: Iterable[object]) -> None:
+    """The same for an interceptor's class, of which the hooks are run in workflows. What else it has may do anything,
+    unless they call it."""
+    if cls in _checked:
+        return
+    scan = _Scan(cls.__module__, plain=False)
+    for hook in map(_called, hooks):
+        if isinstance(hook, FunctionType):
+            scan.look_at(hook)
+    scan.has_object_of(cls)
+    scan.warn(f"interceptor {cls.__qualname__}")
+    _checked.add(cls)
 
 
 def _functions(definition: WorkflowDefinition) -> Iterator[FunctionType]:
@@ -89,7 +102,7 @@ class _Scan:
         self._package = root.partition(".")[0]
         self._plain = plain
         self._seen: set[CodeType] = set()
-        self._classes: dict[type[object], None] = {}
+        self._classes: dict[type[object], bool] = {}  # and whether it may make objects of them
         self._attributes: set[str] = set()
 
     def look_at(self, function: FunctionType) -> None:
@@ -97,7 +110,16 @@ class _Scan:
         names = dict(zip(function.__code__.co_freevars, _cells(function), strict=True))
         self._look(function.__code__, function, names)
 
-    def look_at_classes(self) -> Iterator[tuple[type[object], GuardError]]:
+    def has_object_of(self, cls: type[object]) -> None:
+        """The functions have an object of a class, which was made before."""
+        self._classes.setdefault(cls, False)
+
+    def warn(self, who: str) -> None:
+        """Look at the classes, and tell what is wrong in them."""
+        for cls, error in self._look_at_classes():
+            _log.warning("%s uses %s, in which is, if it is reached: %s", who, cls.__qualname__, error)
+
+    def _look_at_classes(self) -> Iterator[tuple[type[object], GuardError]]:
         """Look at what of the program's classes the functions may reach: the classes, and what is wrong in them."""
         looked: set[object] = set()
         while used := [(cls, each) for cls in [*self._classes] for each in self._used(cls) if each not in looked]:
@@ -113,13 +135,16 @@ class _Scan:
 
     def _used(self, cls: type[object]) -> Iterator[object]:
         """The methods of a class whose names the functions use, or Python; and what makes its defaults."""
+        made = self._classes[cls]
         for base in cls.__mro__:
             for name, member in vars(base).items():
                 function = _called(getattr(member, "__func__", getattr(member, "fget", member)))
-                if isinstance(function, FunctionType) and (name in self._attributes or name.startswith("__")):
+                if isinstance(function, FunctionType) and (
+                    name in self._attributes or (made and name.startswith("__"))
+                ):
                     generated = function.__code__.co_filename.startswith("<")  # by `dataclass`
                     yield from () if generated or not self._is_ours(function) else (function,)
-        for factory in _factories(cls):
+        for factory in _factories(cls) if made else ():
             if isinstance(factory, BuiltinMethodType) or (isinstance(factory, FunctionType) and self._is_ours(factory)):
                 yield factory
 
@@ -134,7 +159,7 @@ class _Scan:
             value = self._follow(chain, function, free, place)
             cls = value if isinstance(value, type) else type(value)
             if cls not in self._classes and self._has(cls):
-                self._classes[cls] = None
+                self._classes[cls] = True
             called = _called(value)
             if called is not value:
                 self._judge(called, None, ".".join(chain), place)
