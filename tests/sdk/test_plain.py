@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from greenlet import greenlet
@@ -362,6 +362,23 @@ def test_an_async_activity_has_no_plain_call() -> None:
 
     assert "write `sdk_fetch.start(" not in Scenario(flow).broken().message
     assert "write `fetch.start(…).result()`" in Scenario(flow).broken().message
+
+
+def test_an_undo_has_no_plain_call_either() -> None:
+    def remove(made: str) -> str:
+        return render(made)
+
+    @workflow(name="flow")
+    def flow() -> None:
+        with workflow.saga() as saga:
+            workflow.block(saga.do(fetch.start("a"), undo=cast("Any", remove)))  # type checkers refuse it, too
+            raise ApplicationError("x")
+
+    scenario = Scenario(flow)
+    scenario.do()
+    scenario.complete("A")
+    message = scenario.broken().message
+    assert "the undo of a saga is render itself, or a lambda that returns `render.start(…)`" in message
 
 
 def test_an_async_workflow_still_awaits() -> None:

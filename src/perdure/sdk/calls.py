@@ -213,9 +213,9 @@ class PlainActivity(Activity[P, R_co]):
     def _refuse_plain_call(self) -> NoReturn:
         name = self.__name__
         raise TypeError(
-            f"{name} is a plain function, and a call of it would block the workflow: write "
-            f"`await {name}.start(…)`, or make it an `async def`. (Queries, validators, predicates and __init__ can't "
-            f"call activities at all.)"
+            f"{name} is a plain function, and a call of it would block the workflow: in an `async def` write "
+            f"`await {name}.start(…)`, or make {name} one; the undo of a saga is {name} itself, or a lambda that "
+            f"returns `{name}.start(…)`. (Queries, validators, predicates and __init__ can't call activities at all.)"
         )
 
 
