@@ -5,6 +5,7 @@ Figures are of process trees, so that a system's helpers count as its own. They 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -50,6 +51,20 @@ def prioritise(pid: int) -> None:
     """
     if niceness := os.environ.get("BENCH_NICE"):
         Path(f"/proc/{pid}/autogroup").write_text(niceness)
+
+
+def pace() -> float:
+    """How fast the machine is just now: milliseconds for two million additions in Python, the best of three.
+
+    A shared machine is not the same from hour to hour; figures are comparable where this is the same.
+    """
+    best = math.inf
+    for _ in range(3):
+        begin, total = time.perf_counter(), 0
+        for number in range(2_000_000):
+            total += number
+        best = min(best, time.perf_counter() - begin)
+    return 1000 * best
 
 
 def _stat(pid: int | str) -> list[str]:
