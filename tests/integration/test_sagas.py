@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import ClassVar
 
@@ -351,3 +352,50 @@ async def test_sagas_in_the_block_of_another_are_undone_before_it(client: Client
         await client.run(nested())
     assert Cloud.undone == ["subnet", "vpc"]
     assert Cloud.made == []
+
+
+@workflow(name="sagas.generates")
+async def generates() -> None:
+    async def steps() -> AsyncGenerator[str]:
+        async with workflow.saga() as saga:
+            yield await saga.do(create("vpc"), undo=delete)
+
+    async for _ in steps():
+        raise ApplicationError("in the midst of it")
+
+
+async def test_a_block_that_nobody_leaves_does_not_keep_the_run_open(client: Client) -> None:
+    with pytest.raises(ApplicationError, match="in the midst of it"):
+        await client.run(generates())
+
+
+@workflow(name="sagas.undoes_with_a_saga")
+async def undoes_with_a_saga() -> None:
+    ready = asyncio.Event()
+
+    async def undo(name: str) -> None:
+        async with workflow.saga() as saga:
+            await saga.do(create("ticket"), undo=note)
+            ready.set()
+            await wait_at("undo")
+            await note("ticket")
+        await note(name)
+
+    async def other() -> None:
+        async with workflow.saga() as saga:
+            await saga.do(create("vpc"), undo=note)
+            await saga.do(create("subnet"), undo=undo)
+            await refuse()
+
+    tasks = [asyncio.create_task(other())]
+    await ready.wait()
+    assert tasks
+
+
+async def test_a_saga_in_an_undo_is_not_told_to_end(client: Client) -> None:
+    gate = Gate.named("undo")
+    handle = await client.start(undoes_with_a_saga())
+    await gate.reached.wait()
+    gate.open()
+    await handle.result()
+    assert Cloud.undone == ["ticket", "subnet", "vpc"]

@@ -243,6 +243,25 @@ def test_who_asks_for_something_hears_that_the_store_is_full_and_it_is_as_if_the
     simulate(body, store)
 
 
+def test_who_only_looks_while_the_store_is_full_takes_nothing_back() -> None:
+    store = Full()
+
+    async def body(node: Node) -> None:
+        hand = await Hand("hand").attach(node)
+        await node.call(start("w"))
+        store.full = True
+        hand.finish(hand.all(WorkflowTask)[0])
+        await settled()
+        for request in (DescribeWorkflow("default", "w", ""), GetHistory("default", "w", "")):
+            with pytest.raises(StoreFull):
+                await node.call(request)
+        store.full = False
+        assert (await node.call(GetResult("default", "w", ""))).status == "Completed"
+        assert len(hand.all(WorkflowTask)) == 1
+
+    simulate(body, store)
+
+
 def test_callers_hear_nothing_of_a_store_that_makes_room_at_once() -> None:
     store = Full()
 

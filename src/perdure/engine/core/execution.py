@@ -17,8 +17,9 @@ class Execution:
     given: which giving of the task that is. An earlier one is not to be answered: its worker may know of less.
     beats: the last heartbeat of each running attempt (time, details), by scheduled event id. Journaled now
     and then, and when the attempt ends.
-    starting: workflow ids of children whose start has no answer yet. early: outbox entries for those that were sent
-    before it had: their refusal means nothing. Neither is known after a restart, when all is sent again.
+    early: outbox entries for children that were sent before the child's start had an answer: their refusal means
+    nothing. starting: the workflow ids of those children, each with its entries. Neither is known after a restart, when
+    all is sent again.
     """
 
     __slots__ = (
@@ -35,7 +36,7 @@ class Execution:
         self.taken_by = ""
         self.given = 0
         self.early: set[int] = set()
-        self.starting: set[str] = set()
+        self.starting: dict[str, list[int]] = {}
         self.build_id = ""  # of the worker's code
 
     @property

@@ -244,8 +244,12 @@ class Committer:
     # --- Writing ----------------------------------------------------------------------------------------
     async def _write(self, group: Group) -> None:
         try:
-            while (verdicts := await self._commit(group)) is None:
-                group = [each for each in group if not each[0].gone]
+            verdicts = None
+            while verdicts is None:
+                group = [each for each in group if each[0].flight is each[1]]  # else it was discarded meanwhile
+                if not group:
+                    return
+                verdicts = await self._commit(group)
         except (StoreLost, StoreCorrupt):
             raise  # no other commit can help
         except Exception as error:

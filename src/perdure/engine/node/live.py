@@ -148,10 +148,11 @@ class Live:
         return self.row
 
     def works(self) -> Iterator[Work]:
-        """The inputs of what is not on disk, and the queries."""
+        """The inputs of what is not on disk, and what waits for it."""
         for row in (self.flight, self.row):
             if row is not None:
                 yield from row.works
+        yield from self.parked
         yield from self.queries
         yield from self.asked.values()
 

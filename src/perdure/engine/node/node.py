@@ -20,6 +20,7 @@ from perdure.clock import Clock
 from perdure.engine.core import inputs as i
 from perdure.engine.core.deduplication import dedup_ids
 from perdure.engine.node import blobs, updates
+from perdure.engine.node.answers import ANSWERS, AskAnswered
 from perdure.engine.node.committer import Committer
 from perdure.engine.node.dispatch import AttachedWorker, Dispatcher
 from perdure.engine.node.hearing import HEARD
@@ -309,13 +310,14 @@ class Node:
     def _full(self, lives: Sequence[Live], error: StoreFull) -> None:
         """The store has no space: whoever asks for something hears it, and it is as if they hadn't. What goes on by
         itself is tried again."""
-        asking = {live.chain for live in lives if any(map(_asked_for, live.works()))}
+        changed = {live.chain for live in lives if any(map(_asked_to_change, live.works()))}
         for live in lives:
-            if live.chain in asking:
-                works = self.serving.discard(live)
-                for work in works:
-                    if _asked_for(work):
-                        self.serving.fail(work, error)
+            # Who only looks changes nothing that would have to be taken back.
+            works = self.serving.discard(live) if live.chain in changed else list(live.works())
+            for work in works:
+                if _asked_for(work):
+                    self.serving.fail(work, error)
+            if live.chain in changed:
                 self.serving.decide_again(live.chain, works)
 
     async def _without_repeats(self, chain: ChainKey, request_ids: list[str], works: list[Work]) -> None:
@@ -372,11 +374,15 @@ def _remembered_by(work: Work) -> tuple[str, ...]:
 
 
 def _asked_for(work: Work) -> bool:
-    """Whether somebody outside waits for it, rather than for a run to end."""
+    """Whether somebody waits for it to be decided, rather than for a run to end."""
     input = work.input
-    if work.answer is None or isinstance(input, q.GetResult):
+    if work.answer is None or (isinstance(input, q.GetResult) and input.wait):
         return False
-    return isinstance(input, q.Request | ResetRun | Locate)
+    return isinstance(input, q.Request | ResetRun | Locate | AskAnswered)
+
+
+def _asked_to_change(work: Work) -> bool:
+    return type(work.input) not in ANSWERS and _asked_for(work)
 
 
 class Link:

@@ -69,7 +69,7 @@ class Attributes:
         payloads = {
             name: each.encode(values[name], self._where(name)) for name, each in self.codecs.items() if name in values
         }
-        for name in self._loose & payloads.keys():
+        for name in sorted(self._loose & payloads.keys()):
             self._check_loose(name, cast(object, values[name]), payloads[name])
         return payloads
 

@@ -71,8 +71,8 @@ class ChildOptions:
     cancellation_type: CancellationType = "wait"
 
 
-OpenSagas: TypeAlias = dict[object, asyncio.Task[Any] | None]
-"""The sagas whose block has not ended, and the tasks that are in it; None: it is ending."""
+OpenSagas: TypeAlias = dict[object, tuple[asyncio.Task[Any], bool]]
+"""The sagas whose block has not ended: the task that is in it, and whether it is ending, or was told to."""
 
 
 class WorkflowContext(Protocol):

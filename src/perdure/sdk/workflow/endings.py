@@ -112,18 +112,28 @@ def located(failure: Failure, error: BaseException, definition: WorkflowDefiniti
     return replace(failure, traceback=f'  File "{file}", line {number}, in {code.co_qualname}\n')
 
 
-def end_sagas(open: OpenSagas, log: Log, workflow_id: str, *, goes_on: bool) -> bool:
-    """The code has ended: what has a saga open yet is cancelled, once, so that it undoes what was done. Whether there
-    was something to cancel. goes_on: as a new run, which is to have what comes, so nothing may hold it up."""
-    tasks = dict.fromkeys(task for task in open.values() if task is not None)
-    for saga in open:
-        open[saga] = None
+def end_sagas(open: OpenSagas, main: LoopTask[object] | None, log: Log, workflow_id: str, *, goes_on: bool) -> bool:
+    """The code has ended: what has a saga open yet is cancelled, once, so that it undoes what was done; and `run`,
+    where it was a handler that ended it. Whether there was something to cancel.
+
+    goes_on: as a new run, which is to have what comes, so nothing may hold it up.
+    """
+    for saga, (task, _) in list(open.items()):
+        if task.done():  # its block was left without a word, such as that of an async generator that nobody has closed
+            del open[saga]
+    tasks = dict.fromkeys(task for task, ending in open.values() if not ending)
+    for saga, (task, _) in open.items():
+        open[saga] = task, True
     if tasks:
         lines = ", ".join([place_of(awaited_lines(task.get_coro())) or task.get_name() for task in tasks])
         log.warning(_SAGAS_LEFT if goes_on else _SAGAS_OPEN, workflow_id, lines)
-    for task in () if goes_on else tasks:
+    if not tasks or goes_on:
+        return False
+    if main is not None and not main.done():
+        tasks[main] = None
+    for task in tasks:
         task.cancel("the workflow has ended")
-    return bool(tasks) and not goes_on
+    return True
 
 
 def tear_down(loop: DeterministicLoop) -> None:

@@ -159,10 +159,9 @@ class LoopTask(asyncio.Task[T]):
     """A task that hashes by its number.
 
     origin: the user's line that made it, known in a replay only.
-    missed: it has ended without having waited again after a cancellation was requested.
     """
 
-    __slots__ = ("_number", "_owed", "missed", "origin")
+    __slots__ = ("_late", "_number", "_owed", "origin")
 
     def __init__(
         self,
@@ -177,7 +176,7 @@ class LoopTask(asyncio.Task[T]):
         self._number = number  # asyncio hashes the task while it is being made
         name = name or f"Task-{number - loop.salt}"
         self._owed = 0
-        self.missed = False
+        self._late = False
         super().__init__(coro, loop=loop, name=name, context=context, **cast("dict[str, Any]", options))
 
     def __hash__(self) -> int:
@@ -194,13 +193,19 @@ class LoopTask(asyncio.Task[T]):
             waited.add_done_callback(partial(self._cancel_again, self.cancelling(), msg))
         return asked
 
+    @property
+    def missed(self) -> bool:
+        """Whether a cancellation was requested that has not been raised: it waits yet for what must end by itself, or
+        it has ended without having waited again."""
+        return self._late or (self._owed > 0 and not self.done())
+
     def _cancel_again(self, level: int, msg: object, waited: asyncio.Future[Any]) -> None:
         self._owed -= 1
         # A lower level: whoever requested it, such as asyncio.timeout, has taken it back.
         if waited.cancelled() or self.cancelling() < level:
             return
-        self.missed = self.done()
-        if not self.missed:
+        self._late = self.done()
+        if not self._late:
             self.uncancel()
             self.cancel(msg)
 

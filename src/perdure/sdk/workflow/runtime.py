@@ -366,7 +366,7 @@ class WorkflowRun(Asking):
             self._main_done(main)
         if self._ending is not None and self._closing is None:
             goes_on = self._ending[1] is not None
-            if self.sagas and end_sagas(self.sagas, self.logger, self.ref.workflow_id, goes_on=goes_on):
+            if self.sagas and end_sagas(self.sagas, main, self.logger, self.ref.workflow_id, goes_on=goes_on):
                 self._settle()
             elif goes_on or not self.sagas:
                 self._closing, self._successor = self._ending

@@ -115,7 +115,7 @@ class Saga:
             raise RuntimeError("a saga is for one block: make another, by workflow.saga()")
         self._state, self._open, self._outer = "entered", context.sagas, _inside.get()
         _inside.set(self)
-        self._open[self] = asyncio.current_task()
+        self._open[self] = _current_task(), undoes()  # what undoes is not told to end
         return self
 
     def __enter__(self) -> Self:
@@ -133,12 +133,12 @@ class Saga:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._state = "left"
-        self._open[self] = None
+        self._open[self] = _current_task(), True
         _inside.set(self._outer)
         try:
             await self._leave(error)
         finally:
-            del self._open[self]
+            self._open.pop(self, None)
 
     async def _leave(self, error: BaseException | None) -> None:
         if error is None:
@@ -164,9 +164,12 @@ class Saga:
 
     async def _undo(self, context: WorkflowContext, error: BaseException) -> None:
         _role.set("undo")
-        tasks = [*self._running, *(task for task in map(self._open.get, self._inner()) if task is not None)]
+        tasks = list(self._running)
         for saga in self._inner():
-            self._open[saga] = None
+            task, ending = self._open[saga]
+            self._open[saga] = task, True
+            if not ending:
+                tasks.append(task)
         for task in dict.fromkeys(tasks):
             task.cancel()
         await context.wait_until(lambda: not self._running and not self._inner(), None)
@@ -184,11 +187,21 @@ class Saga:
 
     def _inner(self) -> list[Saga]:
         """The sagas that other tasks have opened in this one's block, and not left."""
-        return [each for each in self._open if isinstance(each, Saga) and each.is_in(self)]
+        return [
+            each
+            for each, (task, _) in self._open.items()
+            if isinstance(each, Saga) and each.is_in(self) and not task.done()
+        ]
 
     def is_in(self, other: Saga) -> bool:
         """Whether it was opened in the block of another."""
         return self._outer is not None and (self._outer is other or self._outer.is_in(other))
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None  # whoever can wait is in one
+    return task
 
 
 def undoes() -> bool:

@@ -93,8 +93,9 @@ def send(tx: Transition, event_id: int, message: r.Outgoing, since: int = 0) -> 
     tx.effects.append(Send(entry_id, message))
     starting = tx.execution.starting
     if isinstance(message, r.OutboxStart):
-        starting.add(message.workflow_id)
+        starting.setdefault(message.workflow_id, [])
     elif isinstance(message, _FOR_CHILDREN) and message.workflow_id in starting:
+        starting[message.workflow_id].append(entry_id)
         tx.execution.early.add(entry_id)
 
 

@@ -51,9 +51,11 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
         if inherited in tx.state.inherited:
             tx.note(r.InheritedChildOver(*inherited))
     if isinstance(message, r.OutboxStart):
-        tx.execution.starting.discard(message.workflow_id)
-        if early:
-            _send_what_was_too_early(tx, entry.added)
+        for id in tx.execution.starting.pop(message.workflow_id, ()):
+            sent = tx.state.outbox.get(id)
+            if sent is not None and sent.failure:  # else its answer is yet to come
+                early.discard(id)
+                resend(tx, sent)
     if tx.state.schedule is not None:
         if isinstance(message, r.OutboxScheduledStart):
             start_answered(tx, message, answer)
@@ -104,15 +106,6 @@ def _is_for_child_of(added: r.OutboxAdded, start: r.OutboxAdded) -> bool:
     if not isinstance(message, r.OutboxSignal | r.OutboxCancel) or message.run_id:
         return False
     return message.workflow_id == started.workflow_id and added.entry_id > start.entry_id
-
-
-def _send_what_was_too_early(tx: Transition, start: r.OutboxAdded) -> None:
-    outbox, early = tx.state.outbox, tx.execution.early
-    early.intersection_update(outbox)
-    for entry in [outbox[id] for id in sorted(early)]:
-        if entry.failure and _is_for_child_of(entry.added, start):  # else its answer is yet to come
-            early.discard(entry.added.entry_id)
-            resend(tx, entry)
 
 
 def undelivered(tx: Transition, undelivered: OutboxUndelivered) -> None:
