@@ -31,6 +31,18 @@ def impatient() -> Iterator[stuck.Watcher]:
     watcher.stop()
 
 
+def others_run() -> None:
+    """What was struck is no burden for the workflows that follow."""
+
+    @workflow
+    async def quick() -> str:
+        return "fine"
+
+    scenario = Scenario(quick)
+    scenario.do()
+    assert result(scenario) == "fine"
+
+
 def test_a_loop_that_never_yields_fails_its_task(impatient: stuck.Watcher, caplog: pytest.LogCaptureFixture) -> None:
     @workflow
     async def endless() -> None:
@@ -146,13 +158,7 @@ def test_what_waits_for_a_threads_lock_is_interrupted(plain: bool) -> None:
     is_told(Scenario(waits_plainly if plain else waits).broken())
     assert pool.lock.locked()
 
-    @workflow
-    async def quick() -> str:
-        return "fine"
-
-    scenario = Scenario(quick)
-    scenario.do()
-    assert result(scenario) == "fine"
+    others_run()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no signals that wake a thread")
@@ -236,13 +242,7 @@ def test_a_step_that_is_struck_leaves_nothing_to_the_next_run() -> None:
     failure = Scenario(slow).broken()
     assert failure.types[0].endswith(".GuardError")
 
-    @workflow
-    async def quick() -> str:
-        return "fine"
-
-    scenario = Scenario(quick)
-    scenario.do()
-    assert result(scenario) == "fine"
+    others_run()
 
 
 def test_nothing_is_raised_when_the_activation_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,3 +25,9 @@ async def store(place: Place) -> AsyncIterator[Store]:
     await opened.open(NOW)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a SQLite file may be."""
+    return tmp_path / "perdure.db"

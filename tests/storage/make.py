@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
+from pathlib import Path
 
 from perdure.clock import SECOND
 from perdure.engine.storage.api import BacklogItem, QueueKey, RunKey, Store, TaskKind, Verdict, Visibility, Write
+from perdure.engine.storage.sqlite import SqliteStore
 from perdure.model.events import SearchValue
 
 NOW = 1_800_000_000 * SECOND
@@ -98,3 +100,11 @@ async def ids(store: Store, query: str = "", namespace: str = NAMESPACE) -> list
     rows, following = await store.list(namespace, query, "", 1_000)
     assert following == ""
     return [row.workflow_id for row in rows]
+
+
+async def fill(path: Path, runs: int = 500) -> None:
+    """A SQLite file with some runs."""
+    store = SqliteStore(path)
+    await store.open(NOW)
+    await put(store, *(seen(start(f"w-{number}")) for number in range(runs)))
+    await store.close()

@@ -15,23 +15,11 @@ import pytest
 from perdure.engine.storage.sqlite import SqliteStore
 from perdure.errors import StoreCorrupt
 from tests.storage import processes
-from tests.storage.make import NOW, follow, ids, put, seen, start
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "perdure.db"
-
-
-async def _fill(path: Path, runs: int = 500) -> None:
-    store = SqliteStore(path)
-    await store.open(NOW)
-    await put(store, *(seen(start(f"w-{number}")) for number in range(runs)))
-    await store.close()
+from tests.storage.make import NOW, fill, follow, ids, put, start
 
 
 async def test_a_damaged_page(path: Path) -> None:
-    await _fill(path)
+    await fill(path)
     content = bytearray(path.read_bytes())
     for page in range(2, len(content) // 4096):
         content[page * 4096 : page * 4096 + 64] = os.urandom(64)
@@ -43,7 +31,7 @@ async def test_a_damaged_page(path: Path) -> None:
 
 
 async def test_a_file_that_was_cut(path: Path) -> None:
-    await _fill(path)
+    await fill(path)
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(StoreCorrupt, match="is damaged"):
         await SqliteStore(path).open(NOW)
@@ -51,7 +39,7 @@ async def test_a_file_that_was_cut(path: Path) -> None:
 
 async def test_a_file_that_was_cut_a_little(path: Path) -> None:
     """SQLite takes zeros for what is missing of the last page, and finds nothing wrong with many."""
-    await _fill(path)
+    await fill(path)
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(StoreCorrupt, match="its end is missing"):
         await SqliteStore(path).open(NOW)
@@ -83,7 +71,7 @@ async def test_a_log_without_its_file_is_kept(path: Path, how: str) -> None:
         await SqliteStore(path).open(NOW)
     assert log.read_bytes() == before
     log.unlink()
-    await _fill(path)
+    await fill(path)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +84,7 @@ async def test_a_log_without_its_file_is_kept(path: Path, how: str) -> None:
     ],
 )
 async def test_a_file_with_something_missing(path: Path, damage: str, told: str) -> None:
-    await _fill(path)
+    await fill(path)
     with closing(sqlite3.connect(path)) as other:
         other.execute(damage)
         other.commit()
@@ -106,7 +94,7 @@ async def test_a_file_with_something_missing(path: Path, damage: str, told: str)
 
 
 async def test_a_damaged_header(path: Path) -> None:
-    await _fill(path)
+    await fill(path)
     content = bytearray(path.read_bytes())
     content[47] = 9  # the format of the schema
     path.write_bytes(content)
@@ -116,7 +104,7 @@ async def test_a_damaged_header(path: Path) -> None:
 
 async def test_a_damaged_name_in_the_schema(path: Path) -> None:
     """SQLite's error has it in it, and can't be read itself."""
-    await _fill(path)
+    await fill(path)
     path.write_bytes(path.read_bytes().replace(b"CREATE TABLE dedup", b"CREATE\xffTABLE dedup"))
     with pytest.raises(StoreCorrupt, match=f"{path} is damaged"):
         await SqliteStore(path).open(NOW)
@@ -133,7 +121,7 @@ async def test_a_damaged_name_in_the_schema(path: Path) -> None:
     ],
 )
 async def test_a_damaged_value(path: Path, damage: str) -> None:
-    await _fill(path, 1)
+    await fill(path, 1)
     with closing(sqlite3.connect(path)) as other:
         other.execute(f"UPDATE execution SET wake_at = 1, running = 1, {damage}")
         if damage.startswith("status"):
@@ -154,7 +142,7 @@ async def test_a_damaged_value(path: Path, damage: str) -> None:
 
 
 async def test_damage_that_is_found_while_writing(path: Path) -> None:
-    await _fill(path, 1)
+    await fill(path, 1)
     with closing(sqlite3.connect(path)) as other:
         other.execute("UPDATE execution SET version = 'one'")
         other.commit()

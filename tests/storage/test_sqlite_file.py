@@ -37,21 +37,9 @@ from perdure.errors import (
 )
 from perdure.ids import shard_of
 from tests.storage import processes
-from tests.storage.make import NAMESPACE, NOW, follow, ids, put, seen, start
+from tests.storage.make import NAMESPACE, NOW, fill, follow, ids, put, seen, start
 
 NOBODY = 65534
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "perdure.db"
-
-
-async def _fill(path: Path, runs: int = 500) -> None:
-    store = SqliteStore(path)
-    await store.open(NOW)
-    await put(store, *(seen(start(f"w-{number}")) for number in range(runs)))
-    await store.close()
 
 
 # --- One holder -----------------------------------------------------------------------------------------
@@ -102,7 +90,7 @@ async def test_a_second_store_in_one_process_is_refused(path: Path, tmp_path: Pa
         assert caught.value.pid == os.getpid()
     assert processes.run(processes.try_to_open, path, 0)["error"] == "StoreLocked", "the first hold is unharmed"
     await store.close()
-    await _fill(path)
+    await fill(path)
 
 
 async def test_a_lock_that_its_holder_removes_meanwhile_is_not_taken(
@@ -132,11 +120,11 @@ async def test_a_held_file_is_held_without_its_lock_file(path: Path) -> None:
     assert await store.commit([start("w")], NOW) == ["taken"]
     assert processes.run(processes.try_to_open, path, 0)["error"] == "StoreLocked"
     await store.close()
-    await _fill(path)
+    await fill(path)
 
 
 async def test_a_file_with_two_names_is_refused(path: Path) -> None:
-    await _fill(path)
+    await fill(path)
     other = path.with_name("other.db")
     other.hardlink_to(path)
     for name in (path, other):
@@ -186,7 +174,7 @@ async def test_a_device_or_a_pipe_is_no_file(tmp_path: Path) -> None:
 
 
 async def test_a_closed_file_leaves_nothing_beside_it(path: Path) -> None:
-    await _fill(path)
+    await fill(path)
     assert [file.name for file in path.parent.iterdir()] == ["perdure.db"]
 
 
@@ -245,18 +233,18 @@ async def test_an_empty_database_of_another_program(path: Path, marks: tuple[int
 
 async def test_an_empty_file_becomes_a_store(path: Path) -> None:
     path.touch()
-    await _fill(path)
+    await fill(path)
     assert path.stat().st_size > 0
 
 
 async def test_a_file_whose_making_was_cut_short_becomes_a_store(path: Path) -> None:
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA journal_mode = WAL")
-    await _fill(path)
+    await fill(path)
 
 
 async def test_a_file_of_a_later_version(path: Path) -> None:
-    await _fill(path)
+    await fill(path)
     with closing(sqlite3.connect(path)) as other:
         other.execute(f"PRAGMA user_version = {VERSION + 1}")
     with pytest.raises(StoreTooNew, match=f"of version {VERSION + 1}; .* up to {VERSION}: upgrade Perdure"):
@@ -285,7 +273,7 @@ async def test_a_file_of_an_earlier_version_is_brought_up_to_date(path: Path, ve
 
 
 async def test_a_file_without_its_version(path: Path) -> None:
-    await _fill(path)
+    await fill(path)
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA user_version = 0")
     with pytest.raises(StoreCorrupt, match="its version is 0"):
@@ -321,7 +309,7 @@ async def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
     [("lock", "perdure.db.lock can't be opened: Is a directory"), ("-wal", "its log .*-wal .* can't be opened")],
 )
 async def test_a_folder_beside_the_file(path: Path, beside: str, told: str) -> None:
-    await _fill(path)
+    await fill(path)
     path.with_name(f"perdure.db{'.' if beside == 'lock' else ''}{beside}").mkdir()
     with pytest.raises(StoreError, match=told):
         await SqliteStore(path).open(NOW)
@@ -350,7 +338,7 @@ async def test_a_folder_that_can_only_be_read(open_folder: Path) -> None:
 
 async def test_a_file_that_can_only_be_read(open_folder: Path) -> None:
     file = open_folder / "perdure.db"
-    await _fill(file)
+    await fill(file)
     file.chmod(0o444)
     open_folder.chmod(0o777)
     told = processes.run(processes.try_to_open, file, _other_user())
@@ -448,7 +436,7 @@ async def test_a_lock_that_can_not_be_written_is_not_kept(path: Path, monkeypatc
         patch.setattr(os, "pwrite", full)
         await SqliteStore(path).open(NOW)
     assert not list(path.parent.iterdir())
-    await _fill(path)
+    await fill(path)
 
 
 def test_a_write_that_the_system_refuses(path: Path) -> None:

@@ -29,11 +29,6 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "perdure.db"
-
-
-@pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
     opened = SqliteStore(path, flush=False)
     await opened.open(NOW)

@@ -276,28 +276,30 @@ class Course:
         self._disturb("reaches the store again")
 
     def _outage(self, seconds: float) -> None:
-        self._ledger.process = OUTSIDE
-        self._disturb(f"the store is away for {seconds:.1f} s")
         self._around.down = True
-        self._timeline.after(seconds, self._outage_over)
+        self._store_is("away", seconds, self._outage_over)
 
     def _outage_over(self) -> None:
         self._around.down = False
-        self._ledger.process = OUTSIDE
-        self._ledger.attempts.losses += 1
-        self._disturb("the store is back")
+        self._store_works("is back")
 
     def _fill(self, seconds: float) -> None:
-        self._ledger.process = OUTSIDE
-        self._disturb(f"the store is full for {seconds:.1f} s")
         self._around.full = True
-        self._timeline.after(seconds, self._emptied)
+        self._store_is("full", seconds, self._emptied)
 
     def _emptied(self) -> None:
         self._around.full = False
+        self._store_works("has space")
+
+    def _store_is(self, how: str, seconds: float, over: Callable[[], None]) -> None:
+        self._ledger.process = OUTSIDE
+        self._disturb(f"the store is {how} for {seconds:.1f} s")
+        self._timeline.after(seconds, over)
+
+    def _store_works(self, how: str) -> None:
         self._ledger.process = OUTSIDE
         self._ledger.attempts.losses += 1
-        self._disturb("the store has space")
+        self._disturb(f"the store {how}")
 
     def _disturb(self, what: str) -> None:
         self._ledger.say(what.upper())
