@@ -118,6 +118,8 @@ def test_children_go_on_where_the_code_says_so() -> None:
     last.complete()
     last.decide(ChildReported("another", kept, None, None, "child-run"))
     assert set(last.state.inherited) == {(RUN, kept), (RUN, left)}
+    for entry_id in list(last.state.outbox):
+        last.decide(OutboxAnswered(entry_id, run_id="child-run"))
     last.signal()
     tx = last.complete(c.CompleteWorkflow(payload(None)))
     cancels = [effect.message for effect in effects(tx, fx.Send)]
@@ -141,7 +143,7 @@ def test_an_inherited_child_that_has_ended_is_forgotten() -> None:
 def test_without_it_children_end_with_their_run_as_before() -> None:
     run = Run.begin()
     run.complete(c.StartChildWorkflow("child", "Type", "", ()))
-    run.signal()
+    run.decide(OutboxAnswered(1, run_id="child-run"))
     assert len(effects(run.complete(NEXT), fx.Send)) == 1
     assert not run.continued().state.inherited
 

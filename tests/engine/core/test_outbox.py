@@ -7,6 +7,7 @@ import pytest
 from perdure.clock import HOUR
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
+from perdure.engine.core.starting import Starting
 from perdure.errors import NotFound, NotRunning
 from perdure.limits import OUTBOX_RETRY_INITIAL, OUTBOX_RETRY_LIFETIME, OUTBOX_RETRY_MAXIMUM
 from perdure.model import commands as c
@@ -131,6 +132,19 @@ def test_what_overtakes_the_start_of_its_child_is_sent_again(closes: bool) -> No
     run.decide(i.OutboxAnswered(1, "", "child-run"))
     run.decide(i.OutboxAnswered(2, "", ""))
     assert not run.state.outbox
+
+
+def test_what_is_for_a_child_waits_until_that_has_begun() -> None:
+    run = with_child(started=False)
+    run.signal()
+    told = [c.SignalExternalWorkflow(id, "", "s", ()) for id in ("child", "child", "other")]
+    assert [effect.entry_id for effect in effects(run.complete(*told), fx.Send)] == [4]
+    outbox = run.state.outbox
+    for starting in (run.execution.starting, Starting(outbox)):  # as it is, and as it is after a restart
+        assert [id for id, entry in outbox.items() if starting.waits(id, entry.added.message)] == [2, 3]
+    tx = run.decide(i.OutboxAnswered(1, "", "child-run"))
+    assert [effect.entry_id for effect in effects(tx, fx.Send)] == [2, 3]
+    assert not any(run.execution.starting.waits(id, entry.added.message) for id, entry in run.state.outbox.items())
 
 
 def test_what_is_meant_for_a_child_is_given_up_with_its_start() -> None:

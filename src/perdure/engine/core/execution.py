@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perdure.engine.core.deadlines import Beat, Deadlines
+from perdure.engine.core.starting import Starting
 from perdure.limits import DEFAULT_RETENTION
 from perdure.model.state import State
 from perdure.model.tasks import Position, RunRef
@@ -17,14 +18,10 @@ class Execution:
     given: which giving of the task that is. An earlier one is not to be answered: its worker may know of less.
     beats: the last heartbeat of each running attempt (time, details), by scheduled event id. Journaled now
     and then, and when the attempt ends.
-    early: outbox entries for children that were sent before the child's start had an answer: their refusal means
-    nothing. starting: the workflow ids of those children, each with its entries. Neither is known after a restart, when
-    all is sent again.
+    starting: what of the outbox waits for the start of a child.
     """
 
-    __slots__ = (
-        "beats", "build_id", "deadlines", "early", "given", "ref", "starting", "state", "taken", "taken_at", "taken_by",
-    )  # fmt: skip
+    __slots__ = ("beats", "build_id", "deadlines", "given", "ref", "starting", "state", "taken", "taken_at", "taken_by")
 
     def __init__(self, state: State, retention: int = DEFAULT_RETENTION) -> None:
         self.state = state
@@ -35,8 +32,7 @@ class Execution:
         self.taken_at = 0
         self.taken_by = ""
         self.given = 0
-        self.early: set[int] = set()
-        self.starting: dict[str, list[int]] = {}
+        self.starting = Starting(state.outbox)
         self.build_id = ""  # of the worker's code
 
     @property

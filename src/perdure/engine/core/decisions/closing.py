@@ -80,23 +80,16 @@ def parent_of(state: State, initiated_event_id: int) -> e.ParentRef:
     return e.ParentRef(state.namespace, state.workflow_id, run_id, initiated_event_id)
 
 
-_FOR_CHILDREN: Final = (r.OutboxSignal, r.OutboxCancel, r.OutboxAsk)
-
-
 def send(tx: Transition, event_id: int, message: r.Outgoing, since: int = 0) -> None:
-    """Put something for another execution into the outbox; its delivery begins after the commit.
+    """Put something for another execution into the outbox; its delivery begins after the commit, or when the child that
+    it is for has begun.
 
     since: when it was sent first, where another run may have done so: it is given up as that is.
     """
     entry_id = tx.state.next_entry_id
     tx.note(r.OutboxAdded(entry_id, event_id, message, since or tx.now))
-    tx.effects.append(Send(entry_id, message))
-    starting = tx.execution.starting
-    if isinstance(message, r.OutboxStart):
-        starting.setdefault(message.workflow_id, [])
-    elif isinstance(message, _FOR_CHILDREN) and message.workflow_id in starting:
-        starting[message.workflow_id].append(entry_id)
-        tx.execution.early.add(entry_id)
+    if tx.execution.starting.add(entry_id, message):
+        tx.effects.append(Send(entry_id, message))
 
 
 def failure_for_parent(state: State) -> Failure | None:

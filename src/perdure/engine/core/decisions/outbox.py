@@ -32,17 +32,9 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
     entry = tx.state.outbox.get(answer.entry_id)
     if entry is None:
         raise NotFound("that outbox entry was settled before")
-    early = tx.execution.early
-    was_early = answer.entry_id in early
-    early.discard(answer.entry_id)
-    if answer.error and tx.now - entry.added.time <= OUTBOX_RETRY_LIFETIME:
-        if _is_too_early(tx, entry):
-            early.add(answer.entry_id)
-            undelivered(tx, OutboxUndelivered(answer.entry_id, answer.error))
-            return
-        if was_early:  # the start has been answered since
-            resend(tx, entry)
-            return
+    if answer.error and not _is_old(tx, entry) and tx.execution.starting.waits(answer.entry_id, entry.added.message):
+        undelivered(tx, OutboxUndelivered(answer.entry_id, answer.error))  # whoever refused it is not who it is for
+        return
     tx.note(r.OutboxSettled(answer.entry_id))
     event_id = entry.added.event_id
     message = entry.added.message
@@ -51,11 +43,9 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
         if inherited in tx.state.inherited:
             tx.note(r.InheritedChildOver(*inherited))
     if isinstance(message, r.OutboxStart):
-        for id in tx.execution.starting.pop(message.workflow_id, ()):
-            sent = tx.state.outbox.get(id)
-            if sent is not None and sent.failure:  # else its answer is yet to come
-                early.discard(id)
-                resend(tx, sent)
+        for id in tx.execution.starting.answered(answer.entry_id, message):
+            if (waits := tx.state.outbox.get(id)) is not None:
+                resend(tx, waits)
     if tx.state.schedule is not None:
         if isinstance(message, r.OutboxScheduledStart):
             start_answered(tx, message, answer)
@@ -89,40 +79,27 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
     tx.schedule_task()
 
 
-def _is_too_early(tx: Transition, entry: OutboxEntry) -> bool:
-    """Whether it is meant for a child whose start is on its way yet: entries may overtake each other, and where another
-    run had the child's id before, that one has refused it."""
-    return any(_is_for_child_of(entry.added, each.added) for each in tx.state.outbox.values())
-
-
-def _is_for_child_of(added: r.OutboxAdded, start: r.OutboxAdded) -> bool:
-    message, started = added.message, start.message
-    if not isinstance(started, r.OutboxStart):
-        return False
-    if isinstance(message, r.OutboxAsk):
-        return message.parent == started.parent
-    if isinstance(message, r.OutboxCancel) and message.child_of is not None:
-        return message.child_of == started.parent
-    if not isinstance(message, r.OutboxSignal | r.OutboxCancel) or message.run_id:
-        return False
-    return message.workflow_id == started.workflow_id and added.entry_id > start.entry_id
-
-
 def undelivered(tx: Transition, undelivered: OutboxUndelivered) -> None:
     """An entry could not be delivered now: it is tried again, until it is given up."""
     entry = tx.state.outbox.get(undelivered.entry_id)
     if entry is None:
         raise NotFound("that outbox entry was settled before")
-    if tx.now - entry.added.time > OUTBOX_RETRY_LIFETIME:
+    if _is_old(tx, entry):
         answered(tx, OutboxAnswered(undelivered.entry_id, f"given up: {undelivered.error}"))
         return
     tx.note(r.OutboxDelayed(entry.added.entry_id, entry.attempt, tx.now + _backoff(entry), undelivered.error))
 
 
+def _is_old(tx: Transition, entry: OutboxEntry) -> bool:
+    return tx.now - entry.added.time > OUTBOX_RETRY_LIFETIME
+
+
 def resend(tx: Transition, entry: OutboxEntry) -> None:
-    """It is due (again): after a crash nobody knows whether it was delivered."""
+    """It is due (again): after a crash nobody knows whether it was delivered. What is for a child that has not begun
+    goes on waiting."""
     tx.note(r.OutboxDelayed(entry.added.entry_id, entry.attempt + 1, tx.now + _backoff(entry), entry.failure))
-    tx.effects.append(Send(entry.added.entry_id, entry.added.message))
+    if not tx.execution.starting.waits(entry.added.entry_id, entry.added.message):
+        tx.effects.append(Send(entry.added.entry_id, entry.added.message))
 
 
 def _backoff(entry: OutboxEntry) -> int:
