@@ -49,7 +49,10 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Worker:
-    """Serves workflows and activities of one task queue, from `start` to `stop`, or in an `async with`.
+    """Serves workflows and activities of one task queue, from `start` to `stop`, or in an `async with`. ::
+
+        async with embedded("work.db") as client, Worker(client, task_queue="cpu", activities=[render]):
+            ...
 
     Args:
         client: whose Service and namespace it serves; or a Service.
