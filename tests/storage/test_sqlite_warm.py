@@ -104,6 +104,23 @@ async def test_after_a_commit_that_nobody_waited_for_the_run_is_read(store: Sqli
     assert reads() == 1
 
 
+async def test_what_runs_is_written_when_it_changes_and_only_then(store: SqliteStore) -> None:
+    assert store._file is not None
+    updates: list[str] = []
+    store._file.writer.set_trace_callback(lambda said: updates.append(said) if "UPDATE execution" in said else None)
+    write = start("a")
+    await put(store, write)
+    for running, written in ((1, True), (1, False), (2, True), (2, False), (0, True), (0, False)):
+        updates.clear()
+        write = follow(write)._replace(running=running)
+        await put(store, write)
+        assert [("running =" in said) for said in updates] == [written]
+        [stored] = await store.load([write.key.chain])
+        assert stored is not None
+        assert (stored.running, stored.version) == (running, write.version)
+        assert await store.running(None, 10) == ([write.key] if running else [])
+
+
 async def test_so_many_runs_are_warm(store: SqliteStore, reads: Reads, monkeypatch: pytest.MonkeyPatch) -> None:
     assert WARM_RUNS > 1_000
     monkeypatch.setattr(sqlite_writing, "WARM_RUNS", 2)

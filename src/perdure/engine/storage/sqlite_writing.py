@@ -34,16 +34,18 @@ class Warm:
     """
 
     def __init__(self) -> None:
-        self._runs: dict[RunKey, tuple[int, int]] = {}  # number and version
+        self._runs: dict[RunKey, tuple[int, int, int]] = {}  # number, version and `running`
 
-    def take(self, group: Sequence[Write]) -> tuple[dict[RunKey, int], list[int]]:
+    def take(self, group: Sequence[Write]) -> tuple[dict[RunKey, int], set[RunKey], list[int]]:
         """Take the group's runs out.
 
         Returns:
             The numbers of those whose writes are taken without a look at anything else: the version is right, no
-            other write has their workflow id, and no request id may be taken. And the positions of the other writes.
+            other write has their workflow id, and no request id may be taken. Those among them whose `running` stays
+            as it is. And the positions of the other writes.
         """
         runs: dict[RunKey, int] = {}
+        steady: set[RunKey] = set()
         others: list[int] = []
         often: set[ChainTuple] = set()
         if len({write.key[:2] for write in group}) < len(group):
@@ -53,16 +55,18 @@ class Warm:
             known = self._runs.pop(key, None)
             if known is not None and known[1] == write.expected and not write.dedup and key[:2] not in often:
                 runs[key] = known[0]
+                if known[2] == write.running:
+                    steady.add(key)
             else:
                 others.append(position)
-        return runs, others
+        return runs, steady, others
 
     def committed(self, group: Sequence[Write], verdicts: Sequence[Verdict], numbers: Mapping[RunKey, int]) -> None:
         """A group is on disk."""
         runs = self._runs
         for write, verdict in zip(group, verdicts, strict=True):
             if verdict == "taken" and write.status == "Running" and not write.delete:
-                runs[write.key] = numbers[write.key], write.version
+                runs[write.key] = numbers[write.key], write.version, write.running
         while len(runs) > WARM_RUNS:
             del runs[next(iter(runs))]
 
@@ -83,14 +87,14 @@ def write(
         A verdict for each write, the numbers of their runs, and the next number.
     """
     verdicts: list[Verdict] = ["taken"] * len(group)
-    runs, others = warm.take(group)
+    runs, steady, others = warm.take(group)
     if others:
         judged = [group[position] for position in others]
         views = admission.views_of(judged)
         runs |= _read(connection, judged, now, views)
         for position, verdict in zip(others, admission.verdicts(judged, views), strict=True):
             verdicts[position] = verdict
-    batch = Batch(runs, next_run)
+    batch = Batch(runs, steady, next_run)
     for one, verdict in zip(group, verdicts, strict=True):
         if verdict == "taken":
             if one.key in batch.keys:
@@ -149,14 +153,15 @@ class Batch:
     next_run: the number that the next new run gets.
     """
 
-    def __init__(self, runs: dict[RunKey, int], next_run: int) -> None:
-        self._runs = runs
+    def __init__(self, runs: dict[RunKey, int], steady: set[RunKey], next_run: int) -> None:
+        self._runs, self._steady = runs, steady
         self.next_run = next_run
         self._clear()
 
     def _clear(self) -> None:
         self.keys: set[RunKey] = set()
         self._inserts: list[tuple[object, ...]] = []
+        self._steps: list[tuple[object, ...]] = []
         self._updates: list[tuple[object, ...]] = []
         self._wakes: list[tuple[object, ...]] = []
         self._journal: list[tuple[object, ...]] = []
@@ -191,10 +196,12 @@ class Batch:
             self.next_run += 1
             ids = (run, shard_of(*chain), *key, write.run_id)
             self._inserts.append((*ids, write.version, write.commit_id, status, write.wake_at or 0, write.running))
-        elif write.wake_at is None:
-            self._updates.append((run, write.version, write.commit_id, status, write.running))
-        else:
+        elif write.wake_at is not None:
             self._wakes.append((run, write.version, write.commit_id, status, write.running, write.wake_at))
+        elif key in self._steady:
+            self._steps.append((run, write.version, write.commit_id, status))
+        else:
+            self._updates.append((run, write.version, write.commit_id, status, write.running))
         if write.snapshot is None:
             self._journal.append((run, write.version, _blob(write.history), _blob(write.private)))
         else:
@@ -218,6 +225,7 @@ class Batch:
     def flush(self, connection: sqlite3.Connection) -> None:
         """Write the rows, and start anew."""
         statements.INSERT_EXECUTION.run(connection, self._inserts)
+        statements.ADVANCE_EXECUTION.run(connection, self._steps)
         statements.UPDATE_EXECUTION.run(connection, self._updates)
         statements.UPDATE_EXECUTION_AND_WAKE.run(connection, self._wakes)
         statements.INSERT_JOURNAL.run(connection, self._journal)
