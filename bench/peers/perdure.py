@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -125,4 +126,5 @@ async def open_peer(folder: Path, chosen: Options) -> AsyncGenerator[Peer]:
 
 
 if __name__ == "__main__":
+    logging.getLogger("perdure").setLevel(logging.ERROR)  # W7 loses attempts on purpose, and counts them itself
     library.main("bench.peers.perdure", Peer.name, ["sqlite", database.POSTGRESQL], open_peer)

@@ -23,8 +23,9 @@ async def waits() -> str:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("which", ["", "-wal"])
+@pytest.mark.parametrize("replaced", [False, True])
 async def test_nothing_is_acknowledged_without_the_file(
-    which: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    which: str, replaced: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "perdure.db"
     async with embedded(path) as client:
@@ -32,6 +33,8 @@ async def test_nothing_is_acknowledged_without_the_file(
         waiting = asyncio.ensure_future(handle.result())
         await handle.describe()
         os.unlink(f"{path}{which}")
+        if replaced:
+            Path(f"{path}{which}").touch()
         with pytest.raises(StoreLost, match="was removed or replaced"):
             await client.start(waits(), id="after")
         with pytest.raises(StoreLost):

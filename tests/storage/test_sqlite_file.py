@@ -134,13 +134,17 @@ async def test_a_file_with_two_names_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
-async def test_a_file_that_is_gone_takes_nothing_more(path: Path, how: str) -> None:
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("which", ["", "-wal"])
+async def test_a_file_that_is_gone_takes_nothing_more(path: Path, how: str, before: int, which: str) -> None:
     store = SqliteStore(path)
     await store.open(NOW)
-    assert await store.commit([start("w")], NOW) == ["taken"]
-    path.unlink()
+    if before:
+        assert await store.commit([start("w")], NOW) == ["taken"]
+    file = Path(f"{path}{which}")
+    file.unlink()
     if how == "replaced":
-        path.touch()
+        file.touch()
     with pytest.raises(StoreLost, match="was removed or replaced while it was open"):
         await store.commit([start("v")], NOW)
     await store.close()
@@ -156,6 +160,23 @@ async def test_a_file_whose_folder_is_gone_takes_nothing_more(tmp_path: Path) ->
     with pytest.raises(StoreLost, match="was removed or replaced while it was open"):
         await store.commit([start("w")], NOW)
     await store.close()
+
+
+async def test_a_copy_that_sqlite_makes_of_an_open_file_is_a_store(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    store = SqliteStore(path)
+    await store.open(NOW)
+    await put(store, seen(start("a")))
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("VACUUM INTO ?", (str(copy),))
+    await put(store, seen(start("b")))
+    await store.close()
+    for unclean in (True, False):  # there is no log yet beside it, and nothing to write
+        copied = SqliteStore(copy)
+        assert await copied.open(NOW) is unclean
+        assert await copied.forget(NOW, 10) == 0
+        assert await ids(copied) == ["a"]
+        await copied.close()
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])

@@ -45,11 +45,10 @@ _NO_TEXT: Final = ("Could not decode to UTF-8", "JSON cannot hold BLOB")
 class SqliteFile:
     """An open file: the hold on it, and the connection that writes."""
 
-    def __init__(self, path: str, holder: Holder, writer: sqlite3.Connection) -> None:
+    def __init__(self, path: str, holder: Holder, writer: sqlite3.Connection, log: os.stat_result) -> None:
         self.path = path
         self.writer = writer
-        self._holder = holder
-        self._log: os.stat_result | None = None  # as it was at the first commit
+        self._holder, self._log = holder, log
 
     def reader(self) -> sqlite3.Connection:
         """A further connection, which sees what is committed and can't write."""
@@ -61,8 +60,7 @@ class SqliteFile:
             log = os.stat(f"{self.path}-wal")
         except OSError:
             return False
-        self._log = self._log or log
-        return log.st_size > 0 and os.path.samestat(log, self._log) and self._holder.is_there()
+        return os.path.samestat(log, self._log) and self._holder.is_there()
 
     def close(self) -> None:
         """Close the connection and let go of the file."""
@@ -97,6 +95,7 @@ def open_file(path: str, now: int, *, flush: bool) -> SqliteFile:
             _check(path, writer)
             _configure(path, writer, flush)
             _migrate(writer)
+            log = os.stat(f"{path}-wal")
             holder.hold_file()
         except BaseException:
             writer.close()
@@ -110,7 +109,7 @@ def open_file(path: str, now: int, *, flush: bool) -> SqliteFile:
     except BaseException:
         holder.release()
         raise
-    return SqliteFile(path, holder, writer)
+    return SqliteFile(path, holder, writer, log)
 
 
 def _connect(path: str, mode: str) -> sqlite3.Connection:
