@@ -372,9 +372,15 @@ async def test_an_exit_ends_no_engine(client: Client) -> None:
     def exits_in_a_thread() -> None:
         sys.exit(4)
 
+    @activity(name="failures.ends_as_a_generator", retry_policy=RetryPolicy(maximum_attempts=1))
+    async def ends_as_a_generator() -> None:
+        await asyncio.sleep(0)
+        raise GeneratorExit("no more")
+
     @workflow(name="failures.meets_exits")
     async def meets_exits() -> list[str]:
-        outcomes = await asyncio.gather(exits(), exits_in_a_thread.start(), return_exceptions=True)
+        calls = exits(), exits_in_a_thread.start(), ends_as_a_generator()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
         return [str(outcome) for outcome in outcomes]
 
     @workflow(name="failures.exits_itself")
@@ -382,7 +388,11 @@ async def test_an_exit_ends_no_engine(client: Client) -> None:
         await asyncio.sleep(0)
         sys.exit(5)
 
-    assert await client.run(meets_exits()) == ["builtins.SystemExit: 3", "builtins.SystemExit: 4"]
+    assert await client.run(meets_exits()) == [
+        "builtins.SystemExit: 3",
+        "builtins.SystemExit: 4",
+        "builtins.GeneratorExit: no more",
+    ]
     failure, location, _ = await failing_task(await client.start(exits_itself()))
     assert failure.endswith("SystemExit: 5")
     assert location.startswith(__file__)

@@ -248,12 +248,12 @@ class ActivityExecutor:
         function: Callable[..., Any] = attempt.definition.function
         try:
             outcome = attempt.returned(await function(*args, **kwargs))
-        except GeneratorExit:  # the loop was closed and the task thrown away: nobody is there to be told
-            raise
         except KeyboardInterrupt:
             self._end(attempt, ActivityEvicted(attempt.task.token))
             raise
         except BaseException as error:
+            if self._thrown_away(attempt, error):
+                raise
             outcome = attempt.raised(error)
         self._end(attempt, outcome)
 
@@ -262,9 +262,9 @@ class ActivityExecutor:
         current_context.set(attempt)
         try:
             outcome = await self._process_pool().run(attempt, attempt.definition)
-        except GeneratorExit:
-            raise
         except BaseException as error:
+            if self._thrown_away(attempt, error):
+                raise
             outcome = attempt.raised(error)
         self._end(attempt, outcome)
 
@@ -277,12 +277,12 @@ class ActivityExecutor:
         call = ActivityCall(task.activity_type, args, kwargs, decode_headers(task.header))
         try:
             outcome = attempt.returned(await around(call, partial(self._called, attempt)))
-        except GeneratorExit:
-            raise
         except KeyboardInterrupt:
             self._end(attempt, ActivityEvicted(task.token))
             raise
         except BaseException as error:
+            if self._thrown_away(attempt, error):
+                raise
             outcome = attempt.raised(error)
         self._end(attempt, outcome)
 
@@ -296,6 +296,11 @@ class ActivityExecutor:
             return await self._threads.call(partial(function, *call.args, **call.kwargs))
         attempt.task = replace(attempt.task, input=definition.signature.encode(call.args, call.kwargs))
         return value_of(definition, await self._process_pool().run(attempt, definition))
+
+    def _thrown_away(self, attempt: Attempt, error: BaseException) -> bool:
+        """Whether the loop was closed, and the task thrown away with it: nobody is there to be told. What raises this
+        in a step of the task is the activity's code."""
+        return isinstance(error, GeneratorExit) and asyncio.current_task(self.loop) is not attempt.running
 
     def _process_pool(self) -> ProcessPool:
         if self._pool is None:
