@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -185,6 +188,43 @@ async def test_an_interrupt_in_an_activity_is_no_outcome(tmp_path: Path) -> None
     async with embedded(path) as client:
         handle: WorkflowHandle[int] = client.get("i", interrupting)
         assert await handle.result() == 2
+
+
+async def test_what_an_unclean_end_has_cut_off_is_told_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A copy of a file in use is as a killed process would leave it."""
+    path, copy = tmp_path / "used.db", tmp_path / "copy.db"
+    gate = Gate.named("cut off")
+
+    @workflow(name="restarts.cut_off")
+    async def cut_off() -> str:
+        return await wait_at("cut off")
+
+    async with embedded(path) as client:
+        handles = [await client.start(cut_off(), id=f"w-{number}") for number in range(3)]
+        while gate.arrived < len(handles):
+            gate.reached.clear()
+            await gate.reached.wait()
+        with closing(sqlite3.connect(path)) as file:
+            file.execute("VACUUM INTO ?", (str(copy),))
+        gate.open()
+        await asyncio.gather(*(handle.result() for handle in handles))
+    assert not caplog.records
+    caplog.set_level(logging.INFO, "perdure")
+    async with embedded(copy) as client:
+        for handle in handles:
+            assert await client.get(handle.id, cut_off).result() == "cut off"
+    said = [(record.levelname, record.message) for record in caplog.records]
+    (warning,) = [message for level, message in said if level == "WARNING"]
+    assert warning.startswith(
+        "the last process ended without leaving in order; what was at work goes on (workflows: 3)"
+    )
+    assert sum("WorkerLost" in message and "tried again in 0 s" in message for _, message in said) == 3
+    caplog.clear()
+    async with embedded(path) as client:
+        await client.get("w-0").describe()
+    assert not caplog.records
 
 
 def _hold(path: Path, opened: object, end: object) -> None:

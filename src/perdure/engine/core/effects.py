@@ -82,11 +82,15 @@ class RunClosed(Struct, frozen=True, gc=False):
 
 
 class Tell(Struct, frozen=True, gc=False):
-    """Something failed in another way than before: a person may want to know."""
+    """Something failed in another way than before: a person may want to know.
+
+    usual: nothing is wrong with it; it is what happens where a process ends.
+    """
 
     what: str
     failure: Failure
     then: str
+    usual: bool = False
 
 
 class Send(Struct, frozen=True, gc=False):

@@ -122,18 +122,26 @@ class Node:
     async def serve(self) -> None:
         """Take up what an earlier process left: attempts whose worker is gone, workflow tasks, timers."""
         await self.peers.serve()
-        await self.take_up()
+        count = await self.take_up()
+        if self.unclean and count:
+            logger.warning(
+                "the last process ended without leaving in order; what was at work goes on (workflows: %d), and what "
+                "its activities had begun is begun again",
+                count,
+            )
         self.spawn(self.wakeups.run(), vital=True)
         self.spawn(tidy_up(self.store, self.clock), vital=True)
 
-    async def take_up(self) -> None:
-        """Go on with what ran on workers and nodes that are gone."""
-        after = None
+    async def take_up(self) -> int:
+        """Go on with what ran on workers and nodes that are gone; how many runs may be concerned."""
+        after, count = None, 0
         while runs := await patiently("what ran", partial(self.peers.running, after, BACKLOG_PAGE)):
+            count += len(runs)
             for run in runs:
                 self.serving.look_for_lost(run.chain, "")
                 self.serving.submit(run.chain, Work(i.RetryWorkflowTask()))
             after = runs[-1]
+        return count
 
     def ends_soon(self) -> None:
         """It is about to be stopped: that its workers leave before is nothing to warn of."""

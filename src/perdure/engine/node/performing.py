@@ -64,7 +64,8 @@ class Performing:
         self._node.spawn(self._send(live, effect))
 
     def tell(self, live: Live, effect: fx.Tell) -> None:
-        logger.warning("%s: %s failed: %s; %s", live.chain, effect.what, effect.failure.located, effect.then)
+        level = logging.INFO if effect.usual else logging.WARNING
+        logger.log(level, "%s: %s failed: %s; %s", live.chain, effect.what, effect.failure.located, effect.then)
 
     async def _send(self, live: Live, effect: fx.Send) -> None:
         try:

@@ -152,7 +152,8 @@ def attempt_failed(tx: Transition, activity: PendingActivity, failure: Failure) 
     verdict = after_failure(tx.execution.ref.run_id, activity, failure, tx.now)
     if not isinstance(verdict, Retry) or failure.is_news(activity.last_failure, activity.attempt):
         what = f"attempt {activity.attempt} of activity {activity.event.activity_type} ({activity.event.activity_id})"
-        tx.effects.append(Tell(what, failure, told(verdict, tx.now)))
+        usual = failure.kind == "worker_lost" and isinstance(verdict, Retry)
+        tx.effects.append(Tell(what, failure, told(verdict, tx.now), usual))
     if isinstance(verdict, Retry):
         counts = failure.kind != "unread"
         tx.note(r.ActivityAttemptFailed(scheduled, activity.attempt, failure, verdict.at, tx.now, counts))
