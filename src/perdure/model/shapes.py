@@ -14,7 +14,8 @@ from operator import is_not
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
-from msgspec import Struct
+from msgspec import Struct, ValidationError
+from msgspec.msgpack import Decoder, Encoder
 from msgspec.structs import astuple, fields
 
 from perdure.errors import InvalidRequest
@@ -28,6 +29,11 @@ _Types = dict[type[Any], Check | None]
 _SMALLEST: Final = -(2**63)
 _LARGEST: Final = 2**63 - 1
 """Whole numbers beyond these can't be stored."""
+
+_UINT64: Final = 0xCF
+"""What begins a whole number from 2**32 on in MessagePack; any other byte may be the same."""
+
+_encode: Final = Encoder().encode
 
 _WORDS: Final[Mapping[type[Any], str]] = {
     str: "text",
@@ -77,6 +83,23 @@ class Shape:
 def shape_of(cls: type[Struct]) -> Shape:
     """The shape of a class."""
     return Shape(cls)
+
+
+@cache
+def _decoder(cls: type[Struct]) -> Callable[[bytes], Struct]:
+    return Decoder(cls).decode
+
+
+def check_quickly(struct: Struct) -> None:
+    """The check of a struct's shape, in less than half the time where nothing is wrong: what comes back the same from a
+    way through bytes holds what its class declares, but for whole numbers that are too large."""
+    try:
+        encoded = _encode(struct)
+        if _UINT64 not in encoded and _decoder(type(struct))(encoded) == struct:
+            return
+    except (ValidationError, TypeError, ValueError, OverflowError, RecursionError):
+        pass
+    shape_of(type(struct)).check(struct)
 
 
 def _types(hint: Any) -> _Types:

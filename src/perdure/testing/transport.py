@@ -18,7 +18,7 @@ import perdure.errors
 from perdure.errors import PerdureError
 from perdure.model.requests import AnyRequest, Reply, Request, Service, WorkerLink
 from perdure.model.schedules import ScheduleRequest
-from perdure.model.shapes import shape_of
+from perdure.model.shapes import check_quickly
 from perdure.model.tasks import FromWorker, ToWorker, WorkerHello
 
 Message = TypeVar("Message")
@@ -77,7 +77,7 @@ class InProcessTransport:
         self._service = service
 
     async def call(self, request: Request[Reply], /) -> Reply:
-        shape_of(type(request)).check(request)  # or the other side could not even read it
+        check_quickly(request)  # or the other side could not even read it
         arrived = cast("Request[Reply]", _request.decode(_encode(request)))
         try:
             reply = await self._service.call(arrived)

@@ -21,7 +21,7 @@ from perdure.limits import (
 )
 from perdure.model import commands as c
 from perdure.model.failures import Failure
-from perdure.model.shapes import shape_of
+from perdure.model.shapes import check_quickly
 from perdure.model.state import State
 
 CLOSING: Final[frozenset[type[Any]]] = frozenset(
@@ -76,7 +76,7 @@ def _first_wrong(state: State, commands: Sequence[c.Command]) -> str:
     ahead = Ahead(state)
     for index, command in enumerate(commands, 1):
         try:
-            shape_of(type(command)).check(command)
+            check_quickly(command)
         except InvalidRequest as error:
             wrong = str(error)
         else:
