@@ -1,6 +1,6 @@
 """Notices that the event loop does not run, says which line blocks it, and sees that nothing times out by it.
 
-A thread asks the loop for a sign of life a few times a second. A process that was suspended looks the same from
+A thread asks the loop for a sign of life twice a second. A process that was suspended looks the same from
 inside, and is treated the same.
 """
 
@@ -59,7 +59,7 @@ class Watchdog:
     def _watch(self) -> None:
         """In a thread of its own."""
         tolerated = self._tolerated / SECOND
-        while not self._stopped.wait(tolerated / 4):
+        while not self._stopped.wait(tolerated / 2):
             self._alive.clear()
             try:
                 self._loop.call_soon_threadsafe(self._sign_of_life)

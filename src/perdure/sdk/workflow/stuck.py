@@ -140,7 +140,10 @@ class Watcher:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._tolerated / SECOND / LOOKS):
+        # Where nothing was being executed, it is enough to see once in a while whether something is: a process that
+        # only waits should cost nothing.
+        tolerated = self._tolerated / SECOND
+        while not self._stopped.wait(tolerated / (LOOKS if self._seen else 2)):
             self.look()
 
     def look(self) -> None:
