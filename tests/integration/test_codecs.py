@@ -322,3 +322,37 @@ async def test_an_option_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"codecs must be a list: \[Failing\(…\)\]"):
         async with Engine("memory", tmp_path).open(codecs=Failing()):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
             pass
+
+
+async def test_the_size_of_a_history_is_the_same_in_a_replay(engine: Engine) -> None:
+    """What is stored is not what the code sees, so only the engine knows it."""
+
+    done = asyncio.Event()
+
+    @activity(name="codecs.page")
+    async def page() -> str:
+        return "x" * 50_000
+
+    @activity(name="codecs.turned")
+    async def turned() -> None:
+        done.set()
+
+    @workflow(name="codecs.measured")
+    async def measured() -> list[int]:
+        sizes: list[int] = []
+        for _ in range(3):
+            await page()
+            sizes.append(workflow.info().history_bytes)
+        await turned()
+        await workflow.receive("go", int)
+        return sizes
+
+    async with engine.open(codecs=codecs()) as client:
+        handle = await client.start(measured(), id="m")
+        await done.wait()
+    async with engine.open(codecs=codecs()) as client:
+        handle = client.get("m", measured)
+        await handle.signal("go", 1)
+        sizes = await handle.result()
+    assert sizes == sorted(sizes)
+    assert 0 < sizes[-1] < 10_000

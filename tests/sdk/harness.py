@@ -256,7 +256,7 @@ class Scenario:
 
     def record_failure(self, task: WorkflowTask, failure: Failure) -> None:
         if self.attempt == 1:
-            self.add(e.WorkflowTaskStarted(self.next_id, task.time, self.scheduled))
+            self.add(e.WorkflowTaskStarted(self.next_id, task.time, self.scheduled, history_bytes=task.history_bytes))
             self.add(e.WorkflowTaskFailed(self.next_id, self.now, self.scheduled, self.next_id - 1, failure))
         self.scheduled = 0
         self.attempt += 1
@@ -265,7 +265,7 @@ class Scenario:
         if self.attempt > 1:
             self.add(e.WorkflowTaskScheduled(self.next_id, task.time, "default", self.attempt))
             self.scheduled = self.next_id - 1
-        self.add(e.WorkflowTaskStarted(self.next_id, task.time, self.scheduled))
+        self.add(e.WorkflowTaskStarted(self.next_id, task.time, self.scheduled, history_bytes=task.history_bytes))
         self.add(
             e.WorkflowTaskCompleted(
                 self.next_id,

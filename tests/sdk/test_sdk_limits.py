@@ -40,6 +40,7 @@ from perdure.sdk.worker.worker import Worker
 from perdure.sdk.worker.workflows import WorkflowTasks
 from perdure.sdk.workflow import facts, stuck
 from perdure.sdk.workflow.calls import definition_of
+from perdure.sdk.workflow.loop import DeterministicLoop
 from perdure.testing.simulation.loop import SimulatedLoop
 from tests.sdk.attempts import Bench, context
 from tests.sdk.fake_service import ScriptedService
@@ -228,8 +229,9 @@ def test_when_it_is_time_to_continue_as_new(monkeypatch: pytest.MonkeyPatch, nam
 
 @pytest.mark.parametrize(("looks", "is_stuck"), [(stuck.LOOKS, False), (stuck.LOOKS + 1, True)])
 def test_how_long_one_step_of_workflow_code_may_take(looks: int, is_stuck: bool) -> None:
+    assert time_of(stuck.Watcher(), looks=stuck.LOOKS) == pytest.approx(BLOCKED_WORKFLOW / SECOND)
     watcher = stuck.Watcher()
-    assert time_of(watcher, looks=stuck.LOOKS) == pytest.approx(BLOCKED_WORKFLOW / SECOND)
+    assert time_of(watcher, looks=2, at_work=False) == pytest.approx(BLOCKED_WORKFLOW / SECOND)
 
     @workflow
     async def computes() -> str:
@@ -246,7 +248,7 @@ LOOKS_OF_A_RESTLESS_ONE = stuck.LOOKS * RESTLESS_WORKFLOW // BLOCKED_WORKFLOW
 @pytest.mark.parametrize(("looks", "is_stuck"), [(LOOKS_OF_A_RESTLESS_ONE, False), (LOOKS_OF_A_RESTLESS_ONE + 1, True)])
 def test_how_long_workflow_code_may_go_on_without_waiting(looks: int, is_stuck: bool) -> None:
     watcher = stuck.Watcher()
-    assert time_of(watcher, looks=LOOKS_OF_A_RESTLESS_ONE) == pytest.approx(RESTLESS_WORKFLOW / SECOND)
+    assert time_of(stuck.Watcher(), looks=LOOKS_OF_A_RESTLESS_ONE) == pytest.approx(RESTLESS_WORKFLOW / SECOND)
 
     @workflow
     async def restless() -> str:
@@ -258,9 +260,14 @@ def test_how_long_workflow_code_may_go_on_without_waiting(looks: int, is_stuck: 
     assert is_struck(Scenario(restless)) is is_stuck
 
 
-def time_of(watcher: stuck.Watcher, looks: int) -> float:
-    """The seconds that a watcher lets pass in so many looks."""
+def time_of(watcher: stuck.Watcher, looks: int, *, at_work: bool = True) -> float:
+    """The seconds that a watcher lets pass in so many looks, at a thread that is at work or at none."""
     waits: list[float] = []
+    if at_work:
+        loop = DeterministicLoop.__new__(DeterministicLoop)
+        loop.steps = loop.rounds = 0
+        watcher._seen = {0: stuck._Seen(loop, 0, 0)}
+        watcher.look = lambda: None
 
     class Stopped(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:

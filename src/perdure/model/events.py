@@ -164,10 +164,14 @@ class WorkflowTaskScheduled(Event, frozen=True, array_like=True, gc=False, tag=1
 
 
 class WorkflowTaskStarted(Event, frozen=True, array_like=True, gc=False, tag=11):
-    """A worker took the news. `time` is the workflow's time during this task."""
+    """A worker took the news. `time` is the workflow's time during this task.
+
+    history_bytes: the history's size that the code was told: it can't be seen from outside, where payloads are decoded.
+    """
 
     scheduled_event_id: int
     identity: str = ""
+    history_bytes: int = 0
 
 
 class WorkflowTaskCompleted(Event, frozen=True, array_like=True, gc=False, tag=12):

@@ -47,6 +47,8 @@ _SCALARS: Final[dict[type[object], Callable[..., object]]] = {
 }
 """Builtins that users derive classes from, each with what makes a plain one of such a value."""
 
+_LIST: Final = b"["
+_plain: Final = msgspec.msgpack.Encoder(order="sorted").encode
 _length: Final = cast("Callable[[object], int]", len)
 _UNIONS: Final = (Union, UnionType)
 _Order = tuple[tuple[object, "_Order"], ...]
@@ -267,6 +269,24 @@ def encode_all(values: Iterable[object], where: str) -> Payloads:
 def decode(payload: Payload, hint: object, where: str) -> object:
     """A payload as a value of a type. Raises DecodeError, or TypeError where the type can't be stored."""
     return codec(hint).decode(payload, where)
+
+
+def unordered(payload: Payload) -> bytes:
+    """What a payload holds, whatever order lists have in it: that of a set is another one in each process."""
+    if payload.data.find(_LIST) < 0 or (payload.metadata is not None and ENCODING in payload.metadata):
+        return payload.data
+    try:
+        return _plain(_sorted(msgspec.json.decode(payload.data)))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return payload.data
+
+
+def _sorted(value: object) -> object:
+    if isinstance(value, list):
+        return sorted(map(_sorted, cast("list[object]", value)), key=_plain)
+    if isinstance(value, dict):
+        return {key: _sorted(item) for key, item in cast("dict[object, object]", value).items()}
+    return value
 
 
 def _children(value: object) -> Iterator[tuple[str, object]]:

@@ -15,6 +15,7 @@ from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model import tasks as t
+from perdure.model.journal import encode_event
 from perdure.model.tasks import START, Position
 from tests.engine.core.harness import FAILURE, NOW, Run, effects, payload, schedule
 
@@ -32,7 +33,8 @@ def test_a_completed_task_is_three_events_then_one_for_each_command_in_order() -
         "TimerStarted",
         "ActivityTaskScheduled",
     ]
-    assert run.history[2] == e.WorkflowTaskStarted(3, NOW + SECOND, 2, "worker-7")
+    told = sum(len(encode_event(event)) for event in run.history[:2])
+    assert run.history[2] == e.WorkflowTaskStarted(3, NOW + SECOND, 2, "worker-7", told)
     assert run.history[3] == e.WorkflowTaskCompleted(4, NOW + 2 * SECOND, 2, 3, "worker-7", "", "3.11")
     # A timer runs from the workflow's time, which stood still during the task.
     assert run.history[5] == e.TimerStarted(6, NOW + 2 * SECOND, "t", NOW + SECOND + MINUTE, 4)

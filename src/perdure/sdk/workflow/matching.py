@@ -18,6 +18,7 @@ from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload, Payloads
+from perdure.sdk.converter import unordered
 from perdure.sdk.workflow.child_ids import child_number
 from perdure.sdk.workflow.displaced import WAY_OUT, Change
 from perdure.sdk.workflow.patches import PATCH, is_optional, patch_of
@@ -57,6 +58,10 @@ class Key(NamedTuple):
     detail: str = ""
 
 
+Asked = tuple[Key, Issued]
+Recorded = tuple[Key, e.HistoryEvent]
+
+
 class Match(NamedTuple):
     """Which command each event records, and which inputs have changed."""
 
@@ -90,11 +95,11 @@ def match(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent], scene: S
         return Match(list(zip(issued, recorded, strict=True)), [])
     asked = [item[0] for item in issued]
     theirs = [x for x in theirs if type(x[1]) is not e.MarkerRecorded or not is_optional(x[1], asked)]
-    waiting: defaultdict[tuple[str, str, Hashable], deque[tuple[Key, Issued]]] = defaultdict(deque)
+    waiting: defaultdict[tuple[str, str, Hashable], deque[Asked]] = defaultdict(deque)
     for key, item in ours:
         waiting[key[:3]].append((key, item))
     pairs: list[Pair] = []
-    unmatched: list[tuple[Key, e.HistoryEvent]] = []
+    unmatched: list[Recorded] = []
     for key, event in theirs:
         same = waiting[key[:3]]
         if same:
@@ -102,20 +107,42 @@ def match(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent], scene: S
         else:
             unmatched.append((key, event))
     left = [entry for same in waiting.values() for entry in same]
+    left, unmatched = _match_unordered(pairs, left, unmatched)
     return Match(pairs, _match_changed(pairs, left, unmatched, scene))
 
 
-def _match_changed(
-    pairs: list[Pair], left: list[tuple[Key, Issued]], unmatched: list[tuple[Key, e.HistoryEvent]], scene: Scene
-) -> list[Change]:
+def _match_unordered(
+    pairs: list[Pair], left: list[Asked], unmatched: list[Recorded]
+) -> tuple[list[Asked], list[Recorded]]:
+    """Match what is the same but for the order in lists: each process writes a set in an order of its own."""
+    waiting: defaultdict[Hashable, deque[Asked]] = defaultdict(deque)
+    if unmatched:
+        for entry in left:
+            waiting[_unordered(entry[0])].append(entry)
+    others: list[Recorded] = []
+    for key, event in unmatched:
+        same = waiting[_unordered(key)]
+        if same:
+            pairs.append((same.popleft()[1], event))
+        else:
+            others.append((key, event))
+    return ([entry for same in waiting.values() for entry in same] if unmatched else left), others
+
+
+def _unordered(key: Key) -> Hashable:
+    content = key.content if not key.payloads else tuple(map(unordered, key.payloads))
+    return key.kind, key.name, key.detail, content
+
+
+def _match_changed(pairs: list[Pair], left: list[Asked], unmatched: list[Recorded], scene: Scene) -> list[Change]:
     """Match what is the only one of its kind and name on both sides; its input has changed."""
-    ours: defaultdict[tuple[str, str], list[tuple[Key, Issued]]] = defaultdict(list)
+    ours: defaultdict[tuple[str, str], list[Asked]] = defaultdict(list)
     for key, item in left:
         # Which activity had just ended when it was cancelled isn't recorded: any of those cancelled here.
         ours[key.kind, "" if key.kind == _CANCEL_ACTIVITY else key.name].append((key, item))
     theirs = Counter((key.kind, key.name) for key, _ in unmatched)
     changed: list[Change] = []
-    missing: list[tuple[Key, e.HistoryEvent]] = []
+    missing: list[Recorded] = []
     for key, event in unmatched:
         alike = ours[key.kind, key.name]
         just_ended = key.kind == _CANCEL_ACTIVITY and alike
@@ -139,7 +166,7 @@ def _identity(key: Key) -> Hashable:
     return None if key.kind == _TIMER else key[:3]
 
 
-def _complaint(left: list[tuple[Key, Issued]], missing: list[tuple[Key, e.HistoryEvent]], local: Sequence[str]) -> str:
+def _complaint(left: list[Asked], missing: list[Recorded], local: Sequence[str]) -> str:
     lines = ["the workflow's code does something else than its history says"]
     if missing:
         lines.append("recorded, but the code doesn't ask for it:")

@@ -79,6 +79,8 @@ class as_completed(Generic[T]):  # it stands for a function
             self._timer = asyncio.get_running_loop().call_later(timeout, self._on_timeout)
 
     def _on_done(self, future: Future[T]) -> None:
+        if future not in self._pending:
+            return  # the time was over first, but this was on its way already
         del self._pending[future]
         self._done.put_nowait(future)
         if not self._pending and self._timer is not None:

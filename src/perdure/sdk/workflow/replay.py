@@ -12,14 +12,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from perdure.model import events as e
-from perdure.model.journal import encode_event
 
 
 class RecordedTask(NamedTuple):
     """A workflow task that was completed.
 
     news: the events that it was told of. asked: the events of its commands. time: the workflow's time.
-    history_length: the id of the last event before it.
+    history_length, history_bytes: the id of the last event before it, and their size, as the code was told.
     """
 
     news: list[e.HistoryEvent]
@@ -27,6 +26,7 @@ class RecordedTask(NamedTuple):
     asked: Sequence[e.HistoryEvent]
     time: int
     history_length: int
+    history_bytes: int
 
 
 NEWS: Final[frozenset[type[Any]]] = frozenset(
@@ -63,15 +63,13 @@ class HistoryReader:
     news: what no completed workflow task was told yet.
     """
 
-    __slots__ = ("_bytes", "_counted", "_events", "_last", "_late", "_started", "news")
+    __slots__ = ("_last", "_late", "_started", "news")
 
     def __init__(self) -> None:
         self.news: list[e.HistoryEvent] = []
         self._last = 0
         self._late = False
         self._started: e.WorkflowTaskStarted | None = None
-        self._events: Sequence[e.HistoryEvent] = ()
-        self._counted = self._bytes = 0
 
     def read(self, events: Sequence[e.HistoryEvent]) -> Iterator[RecordedTask]:
         """The completed workflow tasks among these events; those that were read before are skipped.
@@ -84,7 +82,6 @@ class HistoryReader:
         seen = self._last + 1 - first
         if seen < 0:
             raise ValueError(f"the events begin at {first}, but the last that were seen end at {self._last}")
-        self._events = events
         for event in events[seen:] if seen else events:
             kind = type(event)
             if kind in NEWS:
@@ -103,25 +100,17 @@ class HistoryReader:
                 self.news[0 : int(again)] = [event]
         if (last := events[-1].id) > self._last:
             self._last = last
-        self._events = ()
 
     def _task(self, completed: e.WorkflowTaskCompleted, asked: Sequence[e.HistoryEvent]) -> RecordedTask:
         assert self._started is not None  # they are written together
         news, self.news = self.news, []
         length = self._started.id - (2 if self._late else 1)
-        return RecordedTask(news, completed, asked, self._started.time, length)
+        return RecordedTask(news, completed, asked, self._started.time, length, self._started.history_bytes)
 
     def take_news(self) -> list[e.HistoryEvent]:
         """The news, for the task that is open."""
         news, self.news = self.news, []
         return news
-
-    def bytes_until(self, event_id: int) -> int:
-        """The size of a history that is being read, up to an event: what the engine said at that time."""
-        for event in self._events[self._counted : event_id]:
-            self._bytes += len(encode_event(event))
-        self._counted = max(self._counted, event_id)
-        return self._bytes
 
 
 def _asked(

@@ -151,7 +151,7 @@ class WorkflowRun(Asking):
         self.flags: tuple[int, ...] = ()
         self._open_task: WorkflowTask | None = None
         self._time = self._history_length = 0
-        self._history_bytes: int | None = None
+        self._history_bytes = 0
         # Set by the first event.
         self._started: e.WorkflowExecutionStarted
         self._definition: WorkflowDefinition
@@ -299,7 +299,7 @@ class WorkflowRun(Asking):
         # As it was then, whatever is suggested today.
         self._rolls_over = bool(recorded.asked) and type(recorded.asked[-1]) is e.WorkflowExecutionContinuedAsNew
         self._resolver.replay(recorded.completed.exceptions)
-        self._history_length, self._history_bytes = recorded.history_length, None
+        self._history_length, self._history_bytes = recorded.history_length, recorded.history_bytes
         self._begin(recorded.news, recorded.time, replaying=True)
         self._tell(recorded.news)
         for event in recorded.asked:
@@ -553,8 +553,7 @@ class WorkflowRun(Asking):
         return await self._listener().receive(name, type, timeout)
 
     def info(self) -> WorkflowInfo:
-        length = self._history_length
-        size = self._history_bytes if self._history_bytes is not None else self._reader.bytes_until(length)
+        length, size = self._history_length, self._history_bytes
         return info_of(self.ref, self._run_id, self._started, length, size, is_replaying=self._loop.replaying)
 
     def last_result(self) -> Payload | None:

@@ -145,12 +145,12 @@ def start_event(tx: Transition, task: OpenTask) -> int:
     execution = tx.execution
     if execution.taken_at > tx.now:  # the clock was set back since
         tx.now = execution.taken_at
-    scheduled = task.scheduled_event_id
+    scheduled, size = task.scheduled_event_id, tx.state.history_bytes
     if task.attempt > 1:
         scheduled = tx.next_id
         queue = tx.state.started.task_queue
         tx.add(e.WorkflowTaskScheduled(scheduled, execution.taken_at, queue, task.attempt))
-    tx.add(e.WorkflowTaskStarted(tx.next_id, execution.taken_at, scheduled, execution.taken_by))
+    tx.add(e.WorkflowTaskStarted(tx.next_id, execution.taken_at, scheduled, execution.taken_by, size))
     return tx.state.last_event_id
 
 
