@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -180,6 +181,36 @@ async def test_a_failing_map_cancels_the_rest(client: Client) -> None:
     assert await client.run(failing_map()) == "the first fails"
     await ended.wait()
     assert stopped == [1]
+
+
+async def test_a_map_whose_items_end_in_an_error_cancels_what_it_has_begun(client: Client) -> None:
+    begun, stopped = asyncio.Event(), asyncio.Event()
+
+    @activity(name="calls.waits")
+    async def waits(n: int) -> int:
+        if n == 0:
+            await begun.wait()
+            return n
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return n
+
+    @workflow(name="calls.failing_items")
+    async def failing_items() -> str:
+        def items() -> Iterator[int]:
+            yield from (0, 1)
+            raise LookupError("no more")
+
+        try:
+            return str([number async for number in waits.map(items(), concurrency=2)])
+        except LookupError as error:
+            return str(error)
+
+    assert await client.run(failing_items()) == "no more"
+    await stopped.wait()
 
 
 async def test_wrong_arguments_are_refused_at_the_call(client: Client) -> None:

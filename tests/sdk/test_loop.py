@@ -354,11 +354,28 @@ def test_call_later_and_call_soon() -> None:
     check_replay(scenario)
 
 
+@pytest.mark.parametrize("forever", [float("inf"), 1e12])
+def test_a_time_that_never_comes_needs_no_timer(forever: float) -> None:
+    @workflow
+    async def waits() -> str:
+        async with asyncio.timeout(forever):
+            await asyncio.wait(
+                [asyncio.ensure_future(fetch("a")), asyncio.ensure_future(asyncio.sleep(forever))],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        asyncio.get_running_loop().call_later(forever, print).cancel()
+        return "done"
+
+    scenario = Scenario(waits)
+    assert kinds(scenario.do()) == ["ScheduleActivity"]
+    scenario.complete()
+    assert kinds(scenario.do()) == ["CompleteWorkflow"]
+    check_replay(scenario)
+
+
 UNSUPPORTED: list[tuple[Callable[[asyncio.AbstractEventLoop], object], str]] = [
     (lambda loop: loop.run_forever(), "await"),
     (lambda loop: loop.set_debug(True), "can't be configured"),
-    (lambda loop: loop.call_later(float("inf"), print), "finite"),
-    (lambda loop: loop.call_later(1e12, print), "limit"),
 ]
 
 

@@ -12,8 +12,10 @@ import pytest
 
 from perdure import ApplicationError, activity, workflow
 from perdure.model.commands import CompleteWorkflow, ScheduleActivity
-from perdure.model.events import ActivityTaskCancelRequested
+from perdure.model.events import ActivityTaskCancelRequested, WorkflowExecutionCompleted
+from perdure.model.payloads import Payload
 from perdure.model.tasks import WorkflowTaskCompletion, WorkflowTaskFailure
+from perdure.sdk.workflow.matching import Scene, match
 from tests.sdk.harness import (
     Scenario,
     definition_of,
@@ -71,6 +73,13 @@ def test_sets_are_the_same_in_whatever_order_a_process_writes_them(caplog: pytes
     scenario.do()
     assert result(scenario) == [2, 3, 20]
     assert not caplog.records
+
+
+def test_the_order_in_a_result_counts() -> None:
+    ours = CompleteWorkflow(Payload(b'["b","a"]')), None, ""
+    theirs = WorkflowExecutionCompleted(5, 0, Payload(b'["a","b"]'), 4)
+    (change,) = match([ours], [theirs], Scene("w", 0)).changed
+    assert change.told.endswith('is now completion of the workflow(["b","a"])')
 
 
 def test_other_contents_are_another_call_however_they_are_ordered() -> None:

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextvars import ContextVar
 from typing import Any, cast
 
 import pytest
@@ -125,6 +126,21 @@ def test_a_map_that_fails_cancels_the_others() -> None:
         scenario.fail(Refused("no"))
         assert kinds(scenario.do()) == ["RequestCancelActivity"] * 2 + ["CompleteWorkflow"]
         check_replay(scenario)
+
+
+def test_a_map_that_is_cancelled_waits_for_what_goes_on() -> None:
+    @workflow(name="flow")
+    def flow() -> list[str]:
+        return render.options(cancellation_type="wait").map("ab").result()
+
+    scenario = Scenario(flow)
+    scenario.do()
+    scenario.cancel()
+    assert len(scenario.do()) == 2
+    scenario.complete("a!")
+    assert scenario.do() == []
+    scenario.cancel_activity()
+    assert kinds(scenario.do()) == ["CancelWorkflow"]
 
 
 def test_a_map_in_an_async_workflow_is_awaited() -> None:
@@ -537,6 +553,25 @@ def test_chance_and_context_are_those_of_the_run() -> None:
     scenario.fire()
     scenario.do()
     check_replay(scenario)
+
+
+def test_context_variables_are_shared_with_what_is_waited_for() -> None:
+    variable = ContextVar("variable", default="unset")
+
+    async def told() -> str:
+        before = variable.get()
+        variable.set("told")
+        return before
+
+    @workflow(name="flow")
+    def flow() -> list[str]:
+        variable.set("set")
+        return [workflow.block(told()), *workflow.block(asyncio.gather(told())), variable.get()]
+
+    scenario = Scenario(flow)
+    scenario.do()
+    assert result(scenario) == ["set", "told", "told"]
+    assert variable.get() == "unset"
 
 
 def test_an_entity_may_be_plain() -> None:

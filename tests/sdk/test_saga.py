@@ -181,6 +181,55 @@ def test_a_step_that_is_cancelled_is_waited_for_and_undone_if_it_was_done() -> N
     check_replay(scenario)
 
 
+def test_a_cancellation_is_raised_once_also_around_a_saga_whose_step_was_done() -> None:
+    @workflow
+    async def flow() -> str:
+        try:
+            async with workflow.saga() as saga:
+                await saga.do(make("a"), undo=undo)
+        except asyncio.CancelledError:
+            return await fetch("cleaned up")
+        return "not cancelled"
+
+    scenario = Scenario(flow)
+    scenario.do()
+    scenario.cancel()
+    scenario.do()
+    scenario.complete("A")
+    scenario.do()
+    assert scheduled(scenario) == [("sdk_saga_undo", ["A"])]
+    scenario.complete(None)
+    assert kinds(scenario.do()) == ["ScheduleActivity"]
+    scenario.complete("clean")
+    scenario.do()
+    assert result(scenario) == "clean"
+    check_replay(scenario)
+
+
+def test_a_map_is_a_step_that_is_waited_for() -> None:
+    @workflow
+    async def flow() -> None:
+        async def both() -> list[str]:
+            return await make.map(["b", "c"])
+
+        async with workflow.saga() as saga:
+            await saga.do(make("a"), undo=undo)
+            await saga.do(both(), undo=lambda made: undo(made[0]))
+
+    scenario = Scenario(flow)
+    scenario.do()
+    scenario.complete("A")
+    scenario.do()
+    scenario.cancel()
+    assert kinds(scenario.do()) == ["RequestCancelActivity"] * 2
+    scenario.complete("B")
+    assert scenario.do() == []
+    scenario.complete("C")
+    scenario.do()
+    assert scheduled(scenario) == [("sdk_saga_undo", ["A"])]
+    check_replay(scenario)
+
+
 def test_a_step_that_stops_is_not_undone() -> None:
     @workflow
     async def flow() -> None:

@@ -261,8 +261,8 @@ class ActivityMap(Generic[R]):
                 block(running.add(handle))
             block(running.finish())
         finally:
-            for handle in started:
-                handle.cancel()
+            if going_on := _cancelled(started):
+                block(asyncio.wait(going_on))
         return [handle.result() for handle in started]
 
     def __iter__(self) -> Iterator[R]:
@@ -279,9 +279,16 @@ class ActivityMap(Generic[R]):
                 await running.add(handle)
             await running.finish()
         finally:
-            for handle in started:
-                handle.cancel()  # of those that are done already, this changes nothing
+            if going_on := _cancelled(started):
+                await asyncio.wait(going_on)
         return [handle.result() for handle in started]
+
+
+def _cancelled(handles: Sequence[ActivityHandle[R]]) -> list[ActivityHandle[R]]:
+    """Cancel them; those that go on until their own end, since that is what was asked for."""
+    for handle in handles:
+        handle.cancel()  # of those that are done already, this changes nothing
+    return [handle for handle in handles if not handle.done()]
 
 
 class _Running:
@@ -334,27 +341,27 @@ class _InOrder(Generic[R]):
         return self
 
     async def __anext__(self) -> R:
-        handle = self._next()
-        if handle is None:
-            raise StopAsyncIteration
         try:
-            return await handle
+            handle = self._next()
+            if handle is not None:
+                return await handle
         except BaseException:
             self._give_up()
             raise
+        raise StopAsyncIteration
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> R:
-        handle = self._next()
-        if handle is None:
-            raise StopIteration
         try:
-            return block(handle)
+            handle = self._next()
+            if handle is not None:
+                return block(handle)
         except BaseException:
             self._give_up()
             raise
+        raise StopIteration
 
     def _next(self) -> ActivityHandle[R] | None:
         """Start as many as may run; the one whose result comes next."""

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 import msgspec
 
 from perdure.clock import SECOND
+from perdure.durations import microseconds
 from perdure.model.commands import ContinueAsNew
 from perdure.model.payloads import Payload
 from perdure.sdk.converter import codec
@@ -108,8 +109,9 @@ class Entity:
         if name not in self._alarm_names:
             known = ", ".join(sorted(self._alarm_names)) or "none"
             raise ValueError(f"there is no alarm {name!r}: decorate a method with @workflow.on_alarm; known: {known}")
+        delay = max(due - self._host.microseconds(), 0) / SECOND
+        microseconds(delay, f"the time until alarm {name!r}")
         self.cancel_alarm(name)
-        delay = (due - self._host.microseconds()) / SECOND
         self._alarms[name] = due, self._ledger.loop.call_later(delay, self._ring, name)
 
     def after(self, duration: int) -> int:

@@ -25,6 +25,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar, cast
 
 from perdure.clock import SECOND
 from perdure.durations import microseconds
+from perdure.limits import MAX_DURATION
 from perdure.sdk.workflow.context import thread
 from perdure.sdk.workflow.guard import ACTIVITY, PROCESS, THREAD, refusal
 from perdure.sdk.workflow.source import Line, awaited_lines, place_of, user_line, user_stack
@@ -59,6 +60,7 @@ class _NoHost:
         """Nothing is left to be cancelled."""
 
 
+_FOREVER: Final = MAX_DURATION / SECOND
 _NO_HOST: Final = _NoHost()
 
 
@@ -338,6 +340,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.TimerHandle:
         if context is None:
             context = contextvars.copy_context()
+        if delay > _FOREVER:
+            return LoopTimer(self.clock + delay, 0, callback, args, context, None)  # as asyncio: it never fires
         if delay > 0:
             duration = microseconds(delay, "the delay of a timer")
             timer = LoopTimer(self.clock + delay, duration, callback, args, context, self._host)

@@ -114,7 +114,7 @@ def match(issued: Sequence[Issued], recorded: Sequence[e.HistoryEvent], scene: S
 def _match_unordered(
     pairs: list[Pair], left: list[Asked], unmatched: list[Recorded]
 ) -> tuple[list[Asked], list[Recorded]]:
-    """Match what is the same but for the order in lists: each process writes a set in an order of its own."""
+    """Match calls whose input is the same but for the order in lists: each process writes a set in its own order."""
     waiting: defaultdict[Hashable, deque[Asked]] = defaultdict(deque)
     if unmatched:
         for entry in left:
@@ -130,7 +130,7 @@ def _match_unordered(
 
 
 def _unordered(key: Key) -> Hashable:
-    content = key.content if not key.payloads else tuple(map(unordered, key.payloads))
+    content = tuple(map(unordered, key.payloads)) if key.kind in _CALLS else key.content
     return key.kind, key.name, key.detail, content
 
 
@@ -226,6 +226,10 @@ def issued_text(issued: Sequence[Issued], workflow_id: str) -> list[str]:
 
 # --- Keys -----------------------------------------------------------------------------------------------
 _CANCEL_ACTIVITY: Final = "cancellation of the activity of event"
+_ACTIVITY: Final = "activity"
+_CHILD: Final = "child workflow"
+_SIGNAL: Final = "signal"
+_CALLS: Final = frozenset({_ACTIVITY, _CHILD, _SIGNAL})
 _TIMER: Final = "timer"
 _PATCH: Final = "patch"
 
@@ -241,12 +245,12 @@ def _call(kind: str, name: str, payloads: Payloads, detail: str = "") -> Key:
 def _child(x: c.StartChildWorkflow | e.StartChildWorkflowExecutionInitiated, scene: Scene) -> Key:
     # An id that was made up has a number in the order of the calls, which may have changed.
     own = "" if child_number(scene.workflow_id, x.workflow_id) else f"with the id {x.workflow_id!r}"
-    return _call("child workflow", x.workflow_type, x.input, own)
+    return _call(_CHILD, x.workflow_type, x.input, own)
 
 
 def _signal(x: c.SignalExternalWorkflow | e.SignalExternalWorkflowExecutionInitiated) -> Key:
     run = f"in its run {x.run_id}" if x.run_id else ""
-    return _call("signal", f"{x.signal_name} to workflow {x.workflow_id}", x.input, run)
+    return _call(_SIGNAL, f"{x.signal_name} to workflow {x.workflow_id}", x.input, run)
 
 
 def _result(kind: str, name: str, result: Payload | None, failure: Failure | None) -> Key:
@@ -264,7 +268,7 @@ def _marker(marker: c.RecordMarker | e.MarkerRecorded) -> Key:
 
 
 _COMMANDS: Final[dict[type[Any], Callable[[Any, Any, Scene], Key]]] = {
-    c.ScheduleActivity: lambda x, _, __: _call("activity", x.activity_type, x.input),
+    c.ScheduleActivity: lambda x, _, __: _call(_ACTIVITY, x.activity_type, x.input),
     c.RequestCancelActivity: lambda _, subject, __: Key(_CANCEL_ACTIVITY, str(subject.event_id)),
     c.StartTimer: lambda x, _, __: Key(_TIMER, "", x.duration),
     c.CancelTimer: lambda x, _, __: Key("cancellation of timer", x.timer_id),
@@ -281,7 +285,7 @@ _COMMANDS: Final[dict[type[Any], Callable[[Any, Any, Scene], Key]]] = {
 }
 
 _EVENTS: Final[dict[type[Any], Callable[[Any, Scene], Key]]] = {
-    e.ActivityTaskScheduled: lambda x, _: _call("activity", x.activity_type, x.input),
+    e.ActivityTaskScheduled: lambda x, _: _call(_ACTIVITY, x.activity_type, x.input),
     e.ActivityTaskCancelRequested: lambda x, _: Key(
         _CANCEL_ACTIVITY, str(x.scheduled_event_id) if x.scheduled_event_id else ""
     ),

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from contextvars import copy_context
 from types import FrameType
 from typing import Any, Final, TypeVar, cast
 
@@ -36,7 +35,7 @@ class _Code(greenlet):
 async def run_plain(function: Callable[..., R], *args: object, **kwargs: object) -> R:
     """Run a function that may wait by `block`; its result. Raises what it raises."""
     code = _Code(function)
-    code.gr_context = copy_context()
+    code.gr_context = getcurrent().gr_context  # the task's own: what one sets, the other sees, as in async code
     wanted = _enter(code, code.switch, *args, **kwargs)
     while not code.dead:
         try:

@@ -102,8 +102,9 @@ class Saga:
         try:
             result = await step
             self._undos.append((_name(undo), lambda: _carry_out(undo, result)))
-            if task.cancelling() > cancels:
-                raise asyncio.CancelledError  # asked for while it was waited for, and done all the same
+            if task.cancelling() > cancels:  # asked for while it was waited for, and done all the same
+                await asyncio.sleep(0)  # where the task is owed a CancelledError yet, this is it
+                raise asyncio.CancelledError
             return result
         finally:
             _role.set(before)  # not by a token: an eviction runs this in another context
