@@ -14,7 +14,18 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, RootModel, Secret, SecretStr, computed_field, field_validator
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    Secret,
+    SecretStr,
+    computed_field,
+    field_validator,
+)
 
 from perdure.errors import DecodeError, EncodeError
 from perdure.model.payloads import Payload
@@ -199,6 +210,44 @@ def test_what_pydantic_calls_a_secret_is_one_whatever_it_holds() -> None:
 
     with pytest.raises(EncodeError, match=r"holds a secret at `\$.token`"):
         codec(Login).encode(Login(token=Secret("t0ken")), HERE)
+
+
+class Renamed(BaseModel):
+    size: int = Field(8, validation_alias="CidrBlock", serialization_alias="cidrBlock")
+
+
+class WrittenOnly(BaseModel):
+    size: int = Field(8, serialization_alias="cidrBlock")
+    inner: WrittenOnly | None = None
+
+
+class Around(BaseModel):
+    renamed: dict[str, list[Renamed]]
+
+
+@pytest.mark.parametrize("hint", [Renamed, list[Renamed], Renamed | None, WrittenOnly, Around])
+def test_a_field_that_is_not_read_by_the_name_that_it_is_written_by_is_refused(hint: object) -> None:
+    with pytest.raises(TypeError, match=r"writes its field 'size' as 'cidrBlock' and reads it as '(CidrBlock|size)'"):
+        codec(hint)
+
+
+def test_fields_that_are_read_by_the_name_that_they_are_written_by() -> None:
+    class Aliased(BaseModel):
+        one: int = Field(1, alias="One")
+        chosen: int = Field(2, validation_alias=AliasChoices("old", "new"), serialization_alias="new")
+        read_only: int = Field(3, validation_alias=AliasPath("nested", 0))
+
+    class ByName(BaseModel):
+        model_config = ConfigDict(populate_by_name=True)
+        size: int = Field(8, validation_alias="CidrBlock")
+
+    class Generated(BaseModel):
+        model_config = ConfigDict(alias_generator=str.upper)
+        size: int = 8
+
+    values = Aliased.model_validate({"One": 5, "new": 6}), ByName(size=24), Generated.model_validate({"SIZE": 24})
+    for value in values:
+        assert decode(encode(value, "x"), type(value), "x") == value
 
 
 def test_models_are_attributes_of_entities() -> None:

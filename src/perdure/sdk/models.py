@@ -81,6 +81,7 @@ def decoder(hint: object) -> Callable[[bytes], object] | None:
     adapter = _adapter(hint)
     if adapter is None:
         return None
+    _check_aliases(hint, set())
     validate: Callable[[bytes], object] = adapter.validate_json
     mismatch = _pydantic().ValidationError
 
@@ -91,6 +92,29 @@ def decoder(hint: object) -> Callable[[bytes], object] | None:
             raise msgspec.ValidationError(_told(error)) from None
 
     return decode
+
+
+def _check_aliases(hint: object, seen: set[object]) -> None:
+    """Raises TypeError where a model writes a field under a name by which it doesn't read it: it would get its default,
+    without a word."""
+    for part in parts(hint):
+        _check_aliases(part, seen)
+    if not is_model(hint) or hint in seen:
+        return
+    seen.add(hint)
+    config: dict[str, Any] = getattr(hint, "model_config", {})
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    declared: dict[str, Any] = getattr(hint, "model_fields", {})
+    for name, field in declared.items():
+        written = field.serialization_alias or name
+        read: Any = field.validation_alias
+        names = [name] if read is None else [read] if isinstance(read, str) else getattr(read, "choices", None)
+        if names is not None and written not in names and not (by_name and written == name):
+            raise TypeError(
+                f"{hint.__name__} writes its field {name!r} as {written!r} and reads it as {names[0]!r}: "
+                "give it one `alias`, or `AliasChoices` that have both"
+            )
+        _check_aliases(field.annotation, seen)
 
 
 def _adapter(hint: object) -> Any:
