@@ -16,7 +16,7 @@ from perdure.sdk.client.client import Client
 from perdure.sdk.worker import local, workflows
 from perdure.sdk.workflow.calls import WorkflowFunction
 from tests.integration.engines import Engine, Simulation, described, event_names, failing_task
-from tests.integration.work import Gate, wait_at
+from tests.integration.work import Gate, echo, wait_at
 
 SOON = RetryPolicy(initial_interval="1ms", maximum_attempts=3)
 
@@ -223,6 +223,29 @@ async def test_they_are_cancelled(client: Client, how: CancellationType) -> None
     assert await handle.result() == "cancelled 2"
     if how != "abandon":
         await gate.cancelled.wait()
+
+
+async def test_a_saga_that_has_stopped_one_goes_on_after_a_restart(engine: Engine) -> None:
+    Gate.named("local.stopped")
+
+    @workflow(name="local.undone")
+    async def undone() -> str:
+        try:
+            async with workflow.saga() as saga:
+                stopped = saga.do(wait_at.local("local.stopped"), undo=echo)
+                await asyncio.gather(stopped, saga.do(fails.local(9), undo=name_of))
+        except Unlucky:
+            pass
+        await workflow.receive("go", bool)
+        return "undone"
+
+    async with engine.open() as client:
+        handle = await client.start(undone(), id="u")
+        await described(handle, lambda d: d.history_length >= 6)
+    async with engine.open() as client:
+        handle = client.get("u", undone)
+        await handle.signal("go", True)
+        assert await handle.result() == "undone"
 
 
 async def test_a_long_backoff_is_a_timer_of_the_workflow(simulation: Simulation) -> None:

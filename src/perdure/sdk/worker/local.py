@@ -81,7 +81,10 @@ class LocalActivities:
         """Begin one."""
         local = _Local(ref, call, workflow_type, call.attempt, self._loop.time(), call.last_failure)
         self._locals[ref.run_id, call.seq] = local
-        self._begin(local)
+        if call.cancelled:  # told soon, as any other outcome is: not while its run is being looked after
+            local.timer = self._loop.call_later(0, self._end, local, LocalOutcome(attempt=local.attempt))
+        else:
+            self._begin(local)
 
     def cancel(self, run_id: str, seq: int) -> None:
         """One is not wanted any more."""

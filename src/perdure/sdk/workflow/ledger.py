@@ -64,7 +64,7 @@ class Ledger:
 
     __slots__ = (
         "_activities", "_activity", "_child", "_children", "_dropped", "_issued", "_news", "_open", "_ref",
-        "_refusals", "_resolved", "_timers", "displaced", "elapsed", "loop", "refusal",
+        "_refusals", "_resolved", "_timers", "displaced", "elapsed", "loop", "refusal", "step",
     )  # fmt: skip
 
     def __init__(self, ref: RunRef) -> None:
@@ -74,6 +74,8 @@ class Ledger:
         """Why nothing may be asked for at present; "" where it may."""
         self.elapsed = 0
         """Microseconds by which the workflow's time is ahead of that of its task, since local activities took them."""
+        self.step = 0
+        """Which step of the code runs: one begins with each task, and with each outcome of a local activity."""
         self.displaced = Displaced(ref)
         self._ref = ref
         self._issued: list[Issued] = []
@@ -95,6 +97,7 @@ class Ledger:
         self._news = news
         self._resolved = None
         self.elapsed = 0
+        self.step += 1
         self.loop.replaying = replaying
 
     # --- Asking -----------------------------------------------------------------------------------------

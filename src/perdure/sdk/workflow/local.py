@@ -19,6 +19,7 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 from msgspec import DecodeError, Struct, json
+from msgspec.structs import replace
 
 from perdure.clock import SECOND
 from perdure.errors import NondeterminismError
@@ -44,7 +45,7 @@ _DATA, _RESULT, _FAILURE = "data", "result", "failure"
 
 class LocalCall(Struct, frozen=True):
     """A local activity that is to be begun, or begun again after so many attempts. seq: which one it is, in this
-    run."""
+    run. cancelled: its end was asked for before the worker has begun it; it is to end at once, as cancelled."""
 
     seq: int
     activity_type: str
@@ -53,6 +54,7 @@ class LocalCall(Struct, frozen=True):
     header: Header
     attempt: int = 1
     last_failure: Failure | None = None
+    cancelled: bool = False
 
 
 class LocalOutcome(Struct, frozen=True):
@@ -78,9 +80,9 @@ class _Data(Struct, frozen=True):
 
 
 class LocalFuture(Cancellable):
-    """The outcome of a local activity."""
+    """The outcome of a local activity. step: of the code, that asked for it, or for its next attempt."""
 
-    __slots__ = ("_locals", "asked", "begun", "call", "decode", "digest", "line", "timer")
+    __slots__ = ("_locals", "asked", "begun", "call", "decode", "digest", "line", "step", "timer")
 
     def __init__(self, locals: Locals, call: LocalCall, decode: Callable[[Payload], object], line: str) -> None:
         super().__init__(locals.ledger.loop)
@@ -91,6 +93,7 @@ class LocalFuture(Cancellable):
         self.line = line
         self.cancellation = call.options.cancellation_type
         self.begun = self.asked = False
+        self.step = locals.ledger.step
         self.timer: asyncio.TimerHandle | None = None
 
     @property
@@ -166,7 +169,8 @@ class Locals:
         how = future.cancellation
         if how != "abandon" and future.begun:
             self.unwanted.append(future.call.seq)
-        if how == "wait" and future.begun:
+        # Whether the worker has begun it, no history tells: in which step it was asked for, each replay finds again.
+        if how == "wait" and future.step < self.ledger.step:
             return False
         del self.pending[future.call.seq]
         return True
@@ -182,7 +186,7 @@ class Locals:
         taken = [future for future in self.pending.values() if not future.begun]
         for future in taken:
             future.begun = True
-        return [future.call for future in taken]
+        return [replace(future.call, cancelled=True) if future.asked else future.call for future in taken]
 
     def give_up(self) -> None:
         """The run ends: nobody waits for them any more."""
@@ -261,13 +265,14 @@ class Locals:
     def _resolve(
         self, future: LocalFuture, data: _Data, details: dict[str, Payload], resolver: ExceptionResolver
     ) -> None:
+        self.ledger.step += 1
         self._move_time(data.time)
         self.ledger.issue(RecordMarker(LOCAL, details))
         self._count = max(self._count, data.seq)
         del self.pending[future.call.seq]
         encoded = details.get(_FAILURE)
         failure = None if encoded is None else json.decode(encoded.data, type=Failure)
-        if data.backoff:
+        if data.backoff and not future.asked:
             self._try_later(future, data, failure)
         elif data.cancelled:
             future.stopped()
@@ -283,7 +288,7 @@ class Locals:
 
     def _try_later(self, future: LocalFuture, data: _Data, failure: Failure | None) -> None:
         def again() -> None:
-            future.timer, future.begun = None, False
+            future.timer, future.begun, future.step = None, False, self.ledger.step
             self.pending[future.call.seq] = future
 
         call = future.call

@@ -1,0 +1,173 @@
+"""Local activities as a run and its worker see them; their outcomes are what a test says."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from perdure import activity, workflow
+from perdure.model import commands as c
+from perdure.model import events as e
+from perdure.model.failures import Failure
+from perdure.model.tasks import (
+    WorkflowTaskCompletion,
+)
+from perdure.sdk.activity.api import definition_of as activity_definition
+from perdure.sdk.converter import encode
+from perdure.sdk.worker.local import LocalActivities
+from perdure.sdk.workflow.local import LocalCall, LocalOutcome
+from tests.sdk.harness import REF, Scenario, fresh_registry, value
+
+__all__ = ["fresh_registry"]
+
+CANCELLED = LocalOutcome()
+
+
+def of(result: object) -> LocalOutcome:
+    """It has returned."""
+    return LocalOutcome(encode(result, "a result"))
+
+
+@activity(name="sdk_slow", cancellation_type="wait")
+async def slow() -> str:
+    return ""
+
+
+@activity(name="sdk_brief")
+async def brief() -> str:
+    return ""
+
+
+class Task:
+    """A workflow task of a scenario that its local activities hold open.
+
+    begun: what the worker has begun, by number: whether it is cancelled already.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.task = scenario.next_task()
+        self.begun: dict[int, bool] = {}
+        assert scenario.run.activate(self.task) is None
+        self.take()
+
+    def take(self) -> None:
+        """The worker begins what it has not begun."""
+        self.begun.update({call.seq: call.cancelled for call in self.scenario.run.locals.take()})
+
+    def end(self, *outcomes: tuple[int, LocalOutcome]) -> WorkflowTaskCompletion:
+        """Local activities have outcomes, in this order; the last one completes the task."""
+        answer = None
+        for number, outcome in outcomes:
+            assert answer is None
+            answer = self.scenario.run.resume(number, outcome, 0)
+            if answer is None:
+                self.take()
+        assert isinstance(answer, WorkflowTaskCompletion), answer
+        self.scenario.record(self.task, answer)
+        return answer
+
+
+@workflow(name="sdk_local_stops")
+async def stops() -> str:
+    handle = slow.local()
+    await brief.local()
+    handle.cancel()
+    try:
+        result = await handle
+    except asyncio.CancelledError:
+        result = "cancelled"
+    await workflow.receive("go", int)
+    return result
+
+
+@pytest.mark.parametrize(("outcome", "result"), [(CANCELLED, "cancelled"), (of("done"), "done")])
+def test_one_that_was_cancelled_and_waited_for_is_waited_for_again_by_a_replay(
+    outcome: LocalOutcome, result: str
+) -> None:
+    s = Scenario(stops, live=False)
+    Task(s).end((2, of("")), (1, outcome))
+    s.signal("go", 1)
+    (end,) = s.do()
+    assert isinstance(end, c.CompleteWorkflow) and value(end.result) == result
+
+
+def test_one_that_is_cancelled_in_the_step_that_asks_for_it_is_never_made() -> None:
+    @workflow(name="sdk_local_never")
+    async def never() -> str:
+        slow.local().cancel()
+        return await brief.local()
+
+    s = Scenario(never)
+    task = Task(s)
+    assert task.begun == {2: False}
+    marker, end = task.end((2, of("quick"))).commands
+    assert isinstance(marker, c.RecordMarker) and isinstance(end, c.CompleteWorkflow)
+
+
+def test_one_whose_end_was_asked_for_before_a_restart_is_not_run_again() -> None:
+    """Its end is waited for; what the next worker has of it is that it is not wanted."""
+    s = Scenario(stops, live=False)
+    task = Task(s)
+    assert task.begun == {1: False, 2: False}
+    assert s.run.resume(2, of(""), 0) is None and s.run.locals.unwanted == [1]
+    reported = s.run.report()
+    assert isinstance(reported, WorkflowTaskCompletion) and reported.more
+    s.record(task.task, reported)
+    again = Task(s)
+    assert again.begun == {1: True} and s.run.locals.unwanted == []
+    again.end((1, CANCELLED))
+    s.signal("go", 1)
+    (end,) = s.do()
+    assert isinstance(end, c.CompleteWorkflow) and value(end.result) == "cancelled"
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_one_that_is_not_wanted_any_more_is_not_tried_again(live: bool) -> None:
+    """Its attempt may have failed before it hears of that."""
+    failure, s = Failure("no luck", ("builtins.LookupError",)), Scenario(fails_late, live=live)
+    Task(s).end((2, of("")), (1, LocalOutcome(None, failure, 1, 3_600_000_000)))
+    assert s.open(e.TimerStarted) == []
+    s.signal("go", 1)
+    (end,) = s.do()
+    assert isinstance(end, c.CompleteWorkflow) and value(end.result) == "no luck"
+
+
+@workflow(name="sdk_local_fails_late")
+async def fails_late() -> str:
+    handle, told = slow.local(), ""
+    await brief.local()
+    handle.cancel()
+    try:
+        await handle
+    except LookupError as error:
+        told = str(error)
+    await workflow.receive("go", int)
+    return told
+
+
+# --- The worker -----------------------------------------------------------------------------------------
+async def test_one_that_is_not_wanted_before_it_is_begun_ends_at_once() -> None:
+    ran: list[str] = []
+    told: list[tuple[str, int, LocalOutcome]] = []
+    ended = asyncio.Event()
+
+    @activity(name="sdk_told")
+    async def runs() -> None:
+        ran.append("begun")
+
+    def tell(run_id: str, seq: int, outcome: LocalOutcome) -> None:
+        told.append((run_id, seq, outcome))
+        ended.set()
+
+    definition = activity_definition(runs)
+    locals = LocalActivities({definition.name: definition}, tell, slots=1)
+    locals.start(REF, "flow", LocalCall(1, definition.name, (), definition.options, None, cancelled=True))
+    assert told == []
+    await ended.wait()
+    assert told == [(REF.run_id, 1, LocalOutcome())] and ran == []
+    locals.start(REF, "flow", LocalCall(2, definition.name, (), definition.options, None, cancelled=True))
+    locals.drop(REF.run_id)
+    await locals.stop()
+    assert len(told) == 1
