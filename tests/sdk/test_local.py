@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from typing import ClassVar
 
 import pytest
 
@@ -11,11 +13,17 @@ from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model.failures import Failure
 from perdure.model.tasks import (
+    FromWorker,
+    InputStored,
+    InputWanted,
+    RunRef,
     WorkflowTaskCompletion,
+    WorkflowTaskFailure,
 )
 from perdure.sdk.activity.api import definition_of as activity_definition
 from perdure.sdk.converter import encode
 from perdure.sdk.worker.local import LocalActivities
+from perdure.sdk.worker.workflows import WorkflowTasks
 from perdure.sdk.workflow.local import LocalCall, LocalOutcome
 from tests.sdk.harness import REF, Scenario, fresh_registry, value
 
@@ -148,6 +156,73 @@ async def fails_late() -> str:
 
 
 # --- The worker -----------------------------------------------------------------------------------------
+class Begun(LocalActivities):
+    """Keeps the inputs of what it has begun."""
+
+    inputs: ClassVar[list[object]] = []
+
+    def start(self, ref: RunRef, workflow_type: str, call: LocalCall) -> None:
+        self.inputs.append(value(call.input[0]))
+        super().start(ref, workflow_type, call)
+
+
+class Worker:
+    """The workflow side of a worker, with a node that keeps what it is sent and stores what it is asked to."""
+
+    def __init__(self, target: object, **activities: object) -> None:
+        self.scenario = Scenario(target)
+        self.sent: list[FromWorker] = []
+        definitions = {f"sdk_{name}": activity_definition(each) for name, each in activities.items()}
+        self.tasks = WorkflowTasks(self.scenario.definitions, self._send, locals=partial(Begun, definitions, slots=10))
+        self._answered = asyncio.Event()
+
+    def _send(self, message: FromWorker) -> None:
+        if isinstance(message, InputWanted):
+            self.tasks.stored(InputStored(message.run, message.given))
+        else:
+            self.sent.append(message)
+            self._answered.set()
+
+    async def answer(self) -> FromWorker:
+        """That of the next task."""
+        Begun.inputs.clear()
+        self.tasks.activate(self.scenario.next_task())
+        await self._answered.wait()
+        await self.tasks.stop_locals()
+        (message,) = self.sent
+        return message
+
+
+async def test_one_that_is_asked_for_just_before_a_bug_is_not_begun() -> None:
+    @activity(name="sdk_told")
+    async def told(text: str) -> None: ...
+
+    @workflow(name="sdk_local_bug")
+    async def bug() -> None:
+        await told.local("before")
+        told.local("just before")
+        raise LookupError("a bug")
+
+    assert isinstance(await Worker(bug, told=told).answer(), WorkflowTaskFailure)
+    assert Begun.inputs == ["before"]
+
+
+async def test_nothing_is_begun_after_what_could_not_begin_and_so_ended_the_run() -> None:
+    @activity(name="sdk_asked")
+    async def asked(number: object) -> None: ...
+
+    @activity(name="sdk_told")
+    async def told(number: int) -> None: ...
+
+    @workflow(name="sdk_local_unread")
+    async def unread() -> None:
+        await asyncio.gather(asked.local("no number"), told.local(2))
+
+    message = await Worker(unread, asked=told, told=told).answer()  # it has another version of the one
+    assert isinstance(message, WorkflowTaskCompletion) and isinstance(message.commands[-1], c.FailWorkflow)
+    assert Begun.inputs == ["no number"]
+
+
 async def test_one_that_is_not_wanted_before_it_is_begun_ends_at_once() -> None:
     ran: list[str] = []
     told: list[tuple[str, int, LocalOutcome]] = []

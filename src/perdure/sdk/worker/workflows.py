@@ -200,7 +200,8 @@ class WorkflowTasks:
         if waits.stored:
             locals = self._local_activities()
             for call in run.locals.take():
-                locals.start(run.ref, run.started.workflow_type, call)
+                if not (run.closed or run.broken):  # as the end of one that could not begin may have left it
+                    locals.start(run.ref, run.started.workflow_type, call)
 
     def _cancel_locals(self, run: WorkflowRun) -> None:
         unwanted, run.locals.unwanted = run.locals.unwanted, []
@@ -226,11 +227,12 @@ class WorkflowTasks:
         self._go_on(waits, waits.run.report())
 
     def _go_on(self, waits: OpenTask, answer: Answer | None) -> None:
-        self._begin_locals(waits)
-        if answer is not None:
+        if answer is not None:  # then nothing is begun: the run may have a bug, or have ended
             self._close(waits)
             self._send(self._answered(waits.run, waits.task, answer))
-        elif waits.run.locals.waiting:  # for what is not on disk yet
+            return
+        self._begin_locals(waits)
+        if waits.run.locals.waiting:  # for what is not on disk yet
             self._send(InputWanted(waits.task.run, waits.task.given))
 
     def _close(self, waits: OpenTask) -> None:
