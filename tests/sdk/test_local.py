@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -24,10 +25,15 @@ from perdure.sdk.activity.api import definition_of as activity_definition
 from perdure.sdk.converter import encode
 from perdure.sdk.worker.local import LocalActivities
 from perdure.sdk.worker.workflows import WorkflowTasks
-from perdure.sdk.workflow.local import LocalCall, LocalOutcome
+from perdure.sdk.workflow import asking
+from perdure.sdk.workflow.ledger import Ledger
+from perdure.sdk.workflow.local import LocalCall, LocalFuture, LocalOutcome, Locals
 from tests.sdk.harness import REF, Scenario, fresh_registry, value
 
 __all__ = ["fresh_registry"]
+
+if TYPE_CHECKING:
+    from _collections_abc import dict_values
 
 CANCELLED = LocalOutcome()
 
@@ -35,6 +41,11 @@ CANCELLED = LocalOutcome()
 def of(result: object) -> LocalOutcome:
     """It has returned."""
     return LocalOutcome(encode(result, "a result"))
+
+
+@activity(name="sdk_draw")
+async def draw() -> int:
+    return 0
 
 
 @activity(name="sdk_slow", cancellation_type="wait")
@@ -75,6 +86,13 @@ class Task:
         assert isinstance(answer, WorkflowTaskCompletion), answer
         self.scenario.record(self.task, answer)
         return answer
+
+
+@workflow(name="sdk_local_draws")
+async def draws(count: int) -> list[int]:
+    drawn = list(await asyncio.gather(*[draw.local() for _ in range(count)]))
+    await workflow.receive("go", int)
+    return drawn
 
 
 @workflow(name="sdk_local_stops")
@@ -153,6 +171,43 @@ async def fails_late() -> str:
         told = str(error)
     await workflow.receive("go", int)
     return told
+
+
+def test_the_outcomes_of_calls_that_are_the_same_are_not_mixed_up_by_a_replay() -> None:
+    s = Scenario(draws, 3, live=False)
+    Task(s).end((3, of(30)), (1, of(10)), (2, of(20)))
+    s.signal("go", 1)
+    (end,) = s.do()
+    assert isinstance(end, c.CompleteWorkflow) and value(end.result) == [10, 20, 30]
+
+
+class Looked(dict[int, LocalFuture]):
+    """Counts how often all that are in it are looked at."""
+
+    times = 0
+
+    def values(self) -> dict_values[int, LocalFuture]:
+        Looked.times += 1
+        return super().values()
+
+
+def test_an_outcome_is_not_looked_for_among_all_that_are_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or many at once would cost the square of their number, live and in a replay."""
+
+    class Watched(Locals):
+        __slots__ = ()
+
+        def __init__(self, ledger: Ledger, move_time: Callable[[int], None]) -> None:
+            super().__init__(ledger, move_time)
+            self.pending = Looked()
+
+    monkeypatch.setattr(asking, "Locals", Watched)
+    monkeypatch.setattr(Looked, "times", 0)
+    s = Scenario(draws, 50, live=False)
+    Task(s).end(*[(number, of(number)) for number in range(50, 0, -1)])
+    s.signal("go", 1)
+    s.do()
+    assert Looked.times == 0
 
 
 # --- The worker -----------------------------------------------------------------------------------------

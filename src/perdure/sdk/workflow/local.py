@@ -82,7 +82,7 @@ class _Data(Struct, frozen=True):
 class LocalFuture(Cancellable):
     """The outcome of a local activity. step: of the code, that asked for it, or for its next attempt."""
 
-    __slots__ = ("_locals", "asked", "begun", "call", "decode", "digest", "line", "step", "timer")
+    __slots__ = ("_locals", "asked", "call", "decode", "digest", "line", "step", "timer")
 
     def __init__(self, locals: Locals, call: LocalCall, decode: Callable[[Payload], object], line: str) -> None:
         super().__init__(locals.ledger.loop)
@@ -92,7 +92,7 @@ class LocalFuture(Cancellable):
         self.digest = _digest(call.input)
         self.line = line
         self.cancellation = call.options.cancellation_type
-        self.begun = self.asked = False
+        self.asked = False
         self.step = locals.ledger.step
         self.timer: asyncio.TimerHandle | None = None
 
@@ -125,18 +125,20 @@ class LocalFuture(Cancellable):
 
 
 class Locals:
-    """The local activities of one run. pending: those that have no outcome and don't wait for a timer.
+    """The local activities of one run. pending: those that have no outcome and don't wait for a timer. waiting: those
+    of them that the worker has not begun.
 
     Args:
         move_time: sets the workflow's time to that of an outcome, before anybody hears of it: timers count from there.
     """
 
-    __slots__ = ("_count", "_move_time", "ledger", "pending", "unwanted")
+    __slots__ = ("_count", "_move_time", "ledger", "pending", "unwanted", "waiting")
 
     def __init__(self, ledger: Ledger, move_time: Callable[[int], None]) -> None:
         self.ledger = ledger
         self._move_time = move_time
         self.pending: dict[int, LocalFuture] = {}
+        self.waiting: dict[int, LocalFuture] = {}
         self.unwanted: list[int] = []  # those that the worker is to tell to stop
         self._count = 0
 
@@ -153,7 +155,7 @@ class Locals:
         self._count += 1
         call = LocalCall(self._count, definition.name, payloads, options, header)
         future = LocalFuture(self, call, definition.signature.decode_result, user_line())
-        self.pending[call.seq] = future
+        self.pending[call.seq] = self.waiting[call.seq] = future
         return future
 
     def cancel(self, future: LocalFuture) -> bool:
@@ -166,37 +168,38 @@ class Locals:
         if future.timer is not None:
             future.timer.cancel()
             return True
-        how = future.cancellation
-        if how != "abandon" and future.begun:
-            self.unwanted.append(future.call.seq)
+        how, seq = future.cancellation, future.call.seq
+        if how != "abandon" and seq not in self.waiting:
+            self.unwanted.append(seq)
         # Whether the worker has begun it, no history tells: in which step it was asked for, each replay finds again.
         if how == "wait" and future.step < self.ledger.step:
             return False
-        del self.pending[future.call.seq]
+        self._forget(seq)
         return True
 
     # --- The worker -------------------------------------------------------------------------------------
-    @property
-    def waiting(self) -> bool:
-        """Whether there are some that the worker has not begun."""
-        return any(not future.begun for future in self.pending.values())
-
     def take(self) -> list[LocalCall]:
         """Those that are to be begun."""
-        taken = [future for future in self.pending.values() if not future.begun]
-        for future in taken:
-            future.begun = True
+        taken, self.waiting = self.waiting.values(), {}
         return [replace(future.call, cancelled=True) if future.asked else future.call for future in taken]
 
     def give_up(self) -> None:
         """The run ends: nobody waits for them any more."""
         self.unwanted += self.pending
-        self.pending.clear()
+        self._clear()
 
     def release(self) -> None:
         """Let go of what leads back to the run, which is out of memory."""
-        self.pending.clear()
+        self._clear()
         self._move_time = _too_late
+
+    def _forget(self, seq: int) -> None:
+        del self.pending[seq]
+        self.waiting.pop(seq, None)
+
+    def _clear(self) -> None:
+        self.pending.clear()
+        self.waiting.clear()
 
     # --- Outcomes ---------------------------------------------------------------------------------------
     def happened(self, seq: int, outcome: LocalOutcome, time: int, resolver: ExceptionResolver) -> bool:
@@ -227,8 +230,11 @@ class Locals:
         self._resolve(self._recorded(data), data, details, resolver)
 
     def _recorded(self, data: _Data) -> LocalFuture:
-        """The one whose outcome is recorded: of the same type and input; or, its input has changed, the only one of its
-        type."""
+        """The one whose outcome is recorded: that of its number; where the code has changed, another one of the same
+        type and input; or, its input has changed, too, the only one of its type."""
+        numbered = self.pending.get(data.seq)
+        if numbered is not None and numbered.identity == (LOCAL, data.activity_type, data.digest):
+            return numbered
         alike = [future for future in self.pending.values() if future.call.activity_type == data.activity_type]
         same = [future for future in alike if future.digest == data.digest]
         if same:
@@ -269,7 +275,7 @@ class Locals:
         self._move_time(data.time)
         self.ledger.issue(RecordMarker(LOCAL, details))
         self._count = max(self._count, data.seq)
-        del self.pending[future.call.seq]
+        self._forget(future.call.seq)
         encoded = details.get(_FAILURE)
         failure = None if encoded is None else json.decode(encoded.data, type=Failure)
         if data.backoff and not future.asked:
@@ -288,8 +294,8 @@ class Locals:
 
     def _try_later(self, future: LocalFuture, data: _Data, failure: Failure | None) -> None:
         def again() -> None:
-            future.timer, future.begun, future.step = None, False, self.ledger.step
-            self.pending[future.call.seq] = future
+            future.timer, future.step = None, self.ledger.step
+            self.pending[future.call.seq] = self.waiting[future.call.seq] = future
 
         call = future.call
         future.call = LocalCall(
