@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -195,6 +196,62 @@ async def test_one_that_has_not_begun_is_cancelled_at_once(bench: PoolBench) -> 
     token = bench.run(crunching.square, 1)
     bench.executor.cancel(CancelActivity(token, "cancel_requested"))
     assert bench.node.messages == [ActivityCancellation(token)]
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Those of the processes that are started."""
+    groups: list[int] = []
+
+    def watch(script: str, argument: str) -> subprocess.Popen[bytes]:
+        watcher = watched(script, argument)
+        groups.append(watcher.pid)
+        return watcher
+
+    watched = pool.watch
+    monkeypatch.setattr(pool, "watch", watch)
+    return groups
+
+
+@pytest.fixture
+def connecting(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """A process is being connected."""
+    connecting = asyncio.Event()
+
+    async def open_connection(*, sock: socket.socket) -> object:
+        connecting.set()
+        return await connected(sock=sock)
+
+    connected = asyncio.open_connection
+    monkeypatch.setattr(asyncio, "open_connection", open_connection)
+    return connecting
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_one_that_is_not_wanted_while_its_process_is_connected_leaves_nothing(
+    bench: PoolBench, groups: list[int], connecting: asyncio.Event, stops: bool
+) -> None:
+    token = bench.run(crunching.square, 1)
+    await connecting.wait()
+    if not stops:
+        bench.executor.cancel(CancelActivity(token, "cancel_requested"))
+        assert await bench.node.message(ActivityCancellation) == ActivityCancellation(token)
+    await bench.executor.stop(grace=0)
+    (group,) = groups
+    assert_gone(group)
+
+
+async def test_a_process_that_could_not_be_told_of_its_attempt_is_ended(
+    bench: PoolBench, groups: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def frame(message: object) -> bytes:
+        raise OverflowError("too large")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pool, "frame", frame)
+        bench.run(crunching.square, 1)
+        assert (await bench.node.message(ActivityFailure)).failure.message == "too large"
+    assert_gone(*groups)
 
 
 async def test_it_may_be_completed_later(bench: PoolBench) -> None:

@@ -64,12 +64,17 @@ class ProcessPool:
         """Run an attempt in a process. Cancelled, it asks the attempt to stop, and ends the process after a grace; then
         raises CancelledError, unless the attempt has an outcome all the same."""
         async with self._places:
-            child = await self._free()
+            child = self._free()
             try:
+                await child.connect()
                 outcome = await child.run(attempt, definition)
                 if outcome is None:
                     error = await child.how_it_ended(definition.name)
                     return ActivityFailure(attempt.task.token, failure_of(error))
+            except (Exception, asyncio.CancelledError):
+                if not child.gone:  # nobody knows what it is at
+                    child.kill()
+                raise
             finally:
                 if child.gone:
                     self._all.discard(child)
@@ -85,7 +90,7 @@ class ProcessPool:
         self._all.clear()
         self._idle.clear()
 
-    async def _free(self) -> _Child:
+    def _free(self) -> _Child:
         while self._idle:
             child = self._idle.pop()
             if child.alive():
@@ -94,7 +99,6 @@ class ProcessPool:
             child.ended()
         child = _Child()
         self._all.add(child)
-        await child.connect()
         return child
 
 
@@ -121,13 +125,14 @@ class _Child:
                 raise
         self._socket = ours
         self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
+        self._writer: asyncio.StreamWriter | None = None
         self._end: asyncio.Future[int] | None = None
         self.gone = False
 
     async def connect(self) -> None:
-        """Be able to talk to it."""
-        self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
+        """Be able to talk to it. Cancelled, it closes the socket, and `ended` is to be called."""
+        if self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
 
     async def run(self, attempt: RunningAttempt, definition: ActivityDefinition) -> Outcome | None:
         """The outcome of an attempt; None where the process has ended without one."""
@@ -166,7 +171,8 @@ class _Child:
     def ended(self) -> asyncio.Future[int]:
         """See that nothing is left of it. Its exit code; negative: the signal that ended it."""
         if self._end is None:
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
             self._end = asyncio.get_running_loop().run_in_executor(None, self._reap)
         return self._end
 
@@ -177,7 +183,7 @@ class _Child:
         return self._process.wait()
 
     def _send(self, message: ToProcess) -> None:
-        if not self._writer.is_closing():
+        if self._writer is not None and not self._writer.is_closing():
             self._writer.write(frame(message))
 
     async def _listen(self, attempt: RunningAttempt) -> Outcome | None:
