@@ -293,7 +293,7 @@ class ActivityExecutor:
         if definition.is_async:
             return await function(*call.args, **call.kwargs)
         if definition.executor == "thread":
-            return await self._threads.call(partial(function, *call.args, **call.kwargs))
+            return await self._threads.call(partial(function, *call.args, **call.kwargs), lambda: attempt.ended)
         attempt.task = replace(attempt.task, input=definition.signature.encode(call.args, call.kwargs))
         return value_of(definition, await self._process_pool().run(attempt, definition))
 

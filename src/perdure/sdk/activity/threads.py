@@ -56,9 +56,9 @@ class ThreadPool(Generic[Result]):
             threading.Thread(target=self._work, name=f"perdure-activity-{self._threads}", daemon=True).start()
         return job
 
-    async def call(self, function: Callable[[], object]) -> object:
-        """Call a function in a thread, in a copy of this context, and wait for its end, also when this is cancelled.
-        Gives what it returns, raises what it raises."""
+    async def call(self, function: Callable[[], object], let_go: Callable[[], bool]) -> object:
+        """Call a function in a thread, in a copy of this context, and wait for its end, also when this is cancelled;
+        not so once it was let go. Gives what it returns, raises what it raises."""
         ended: asyncio.Future[tuple[object, BaseException | None]] = self._loop.create_future()
         context = contextvars.copy_context()
 
@@ -78,7 +78,7 @@ class ThreadPool(Generic[Result]):
             try:
                 await asyncio.wait([ended])
             except asyncio.CancelledError:
-                if self.cancel(job):
+                if self.cancel(job) or let_go():
                     raise
         value, error = ended.result()
         if error is not None:
