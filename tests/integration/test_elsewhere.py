@@ -96,6 +96,7 @@ async def test_it_survives_its_worker(engine: Engine) -> None:
         assert await client.activity(token).heartbeat("half", 2) == AttemptState()
     async with engine.open() as client:
         handle = client.get("o", order)
+        assert await client.activity(token).heartbeat() == AttemptState()  # alive, and no further
         pending = (await handle.describe()).activities[0]
         assert (pending.attempt, pending.status, pending.heartbeat_details) == (1, "started", ("half", 2))
         await client.activity(token).complete("bob")

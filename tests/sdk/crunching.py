@@ -37,6 +37,7 @@ def tells(value: str) -> str:
 def fails() -> None:
     activity.heartbeat("first")
     activity.heartbeat("last")
+    activity.heartbeat()
     raise LookupError("no luck")
 
 

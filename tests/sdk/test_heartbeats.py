@@ -81,6 +81,33 @@ async def test_heartbeats_from_a_thread_arrive_before_its_failure(bench: Bench) 
     assert isinstance(bench.node.messages[-1], ActivityFailure)
 
 
+@pytest.mark.parametrize(("told", "last"), [((), b"5"), ((7,), b"7")])
+async def test_a_heartbeat_without_details_keeps_those_that_were_told_last(
+    bench: Bench, told: tuple[int, ...], last: bytes
+) -> None:
+    """By this attempt, or one before it: a helper that tells that it is alive knows nothing of them."""
+
+    def beat() -> None:
+        for each in told:
+            context().heartbeat(each)
+        context().heartbeat()
+        raise LookupError
+
+    bench.executor.start(bench.task(beat, heartbeat_details=(Payload(b"5"),)))
+    await bench.node.message(ActivityFailure)
+    *_, beat_before, _ = bench.node.messages
+    assert beat_before == ActivityHeartbeat(ActivityToken(RUN, 1, 1), (Payload(last),))
+
+
+async def test_a_heartbeat_without_details_may_be_the_first(bench: Bench) -> None:
+    async def beat() -> None:
+        context().heartbeat()
+
+    token = bench.start(beat)
+    await bench.node.message(ActivityCompletion)
+    assert bench.node.messages[0] == ActivityHeartbeat(token, ())
+
+
 async def test_the_next_attempt_finds_the_details(bench: Bench) -> None:
     seen: list[object] = []
 

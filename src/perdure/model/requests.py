@@ -388,7 +388,8 @@ class SettleAttempt(Request[Done], frozen=True, gc=False, tag="settle_attempt"):
 
 
 class HeartbeatAttempt(Request[AttemptState], frozen=True, gc=False, tag="heartbeat_attempt"):
-    """An attempt that is completed from elsewhere is alive, and this is how far it came. Named as by SettleAttempt."""
+    """An attempt that is completed from elsewhere is alive, and this is how far it came; without details, as far as was
+    told last. Named as by SettleAttempt."""
 
     run_id: str
     details: Payloads

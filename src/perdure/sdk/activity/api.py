@@ -136,7 +136,8 @@ class ActivityNamespace:
         """Say that the attempt is alive, and how far it came.
 
         Args:
-            details: what the next attempt needs to go on from here (see `heartbeat_details`).
+            details: what the next attempt needs to go on from here (see `heartbeat_details`). Without any, the attempt
+                is alive, and what was told last is kept.
 
         Raises:
             RuntimeError: outside an activity.

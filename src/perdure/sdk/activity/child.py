@@ -98,7 +98,8 @@ class _Attempt(ActivityContext):
         self._next = 0.0
 
     def alive(self) -> None:
-        self.report(self._latest)
+        with self._lock:
+            self._send_soon()
 
     def in_thread(self, thread: int) -> bool:
         return True
@@ -106,13 +107,16 @@ class _Attempt(ActivityContext):
     def report(self, details: Payloads) -> None:
         with self._lock:
             self._latest = details
-            wait = self._next - time.monotonic()
-            if self._timer is None and wait > 0:
-                self._timer = threading.Timer(wait, self.flush)
-                self._timer.daemon = True
-                self._timer.start()
-            elif wait <= 0:
-                self._send()
+            self._send_soon()
+
+    def _send_soon(self) -> None:
+        wait = self._next - time.monotonic()
+        if self._timer is None and wait > 0:
+            self._timer = threading.Timer(wait, self.flush)
+            self._timer.daemon = True
+            self._timer.start()
+        elif wait <= 0:
+            self._send()
 
     def flush(self) -> None:
         """Send the latest details, if they wait."""

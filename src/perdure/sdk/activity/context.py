@@ -74,7 +74,8 @@ class ActivityContext(ABC):
         as one likes: what is sent is throttled, and the latest details win.
 
         Args:
-            details: values that the next attempt finds in `heartbeat_details`, encoded like arguments.
+            details: values that the next attempt finds in `heartbeat_details`, encoded like arguments. Without any, it
+                finds those that were told last.
 
         Raises:
             EncodeError: a detail can't be encoded.
@@ -82,7 +83,10 @@ class ActivityContext(ABC):
             asyncio.CancelledError: in a thread, which nothing else can interrupt: the attempt is not wanted any more.
                 Each thread is told once, so that its clean-up may beat again.
         """
-        self.report(tuple([encode(detail, f"heartbeat detail {n}") for n, detail in enumerate(details, 1)]))
+        if details:
+            self.report(tuple([encode(detail, f"heartbeat detail {n}") for n, detail in enumerate(details, 1)]))
+        else:
+            self.alive()
         thread = get_ident()
         if self.cancelled and thread not in self._told and self.in_thread(thread):
             self._told.add(thread)

@@ -78,14 +78,14 @@ class Attempt(ActivityContext):
         self.job: Job[Outcome | BaseException] | None = None
         self.begun = False
         self.reason = ""
-        self.latest: Payloads = ()
+        self.latest: Payloads = task.heartbeat_details
         self.unsent = False
         self.next_beat = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
     # --- Heartbeats ---------------------------------------------------------------------------------
     def alive(self) -> None:
-        self.report(self.latest or self.task.heartbeat_details)
+        self._send_soon()
 
     def in_thread(self, thread: int) -> bool:
         return thread != self.executor.thread
@@ -94,6 +94,9 @@ class Attempt(ActivityContext):
         # May run in any thread. The details are set before `unsent` is looked at, and `send_beat` clears it
         # before it takes them; so the latest are always either sent or still to be sent.
         self.latest = details
+        self._send_soon()
+
+    def _send_soon(self) -> None:
         if self.unsent or self.ended:
             return
         self.unsent = True

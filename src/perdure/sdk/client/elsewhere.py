@@ -82,7 +82,8 @@ class AsyncActivityHandle:
         timeout needs.
 
         Args:
-            details: what the next attempt needs to go on from here (see `activity.heartbeat_details`).
+            details: what the next attempt needs to go on from here (see `activity.heartbeat_details`). Without any, the
+                attempt is alive, and what was told last is kept.
 
         Returns:
             Whether the attempt should stop: its cancellation was requested, it (or its workflow) is paused, or it was

@@ -57,8 +57,9 @@ def _stopped(tx: Transition, activity: PendingActivity) -> None:
 def heartbeat(tx: Transition, request: HeartbeatAttempt) -> None:
     """The attempt is alive. That is journaled, since whoever said so was told that it is known."""
     activity = _running(tx, request)
-    tx.execution.beats.pop(activity.event.id, None)
-    tx.note(r.HeartbeatRecorded(activity.event.id, activity.attempt, request.details, tx.now))
+    beat = tx.execution.beats.pop(activity.event.id, None)
+    details = request.details or (activity.heartbeat if beat is None else beat.details)
+    tx.note(r.HeartbeatRecorded(activity.event.id, activity.attempt, details, tx.now))
     tx.reply = _state(tx, activity)
 
 
