@@ -22,7 +22,7 @@ class RunAttempt(Struct, frozen=True, array_like=True, tag=1):
     """Run an attempt of the activity at `module`.`qualname`.
 
     room: how large its result may be, encoded.
-    main: the module's name as `python -m` takes it, or else its file, where that is the worker's `__main__`.
+    main_name, main_file: of the worker's `__main__`, its name as `python -m` takes it, or else its file.
     """
 
     module: str
