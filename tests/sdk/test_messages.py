@@ -223,6 +223,33 @@ def test_a_condition_may_time_out_be_met_at_once_or_raise() -> None:
     check_replay(scenario)
 
 
+def test_a_class_that_has_failed_to_make_its_object_says_so_to_who_asks_and_hears_nothing() -> None:
+    @workflow(name="sdk_stillborn")
+    class Stillborn:
+        def __init__(self) -> None:
+            self.approved = False
+            raise ApplicationError("bad input")
+
+        async def run(self) -> None: ...
+
+        @workflow.signal
+        def approve(self) -> None:
+            self.approved = True
+
+        @workflow.query
+        def is_approved(self) -> bool:
+            return self.approved
+
+    scenario = Scenario(Stillborn)
+    scenario.signal("approve")  # sent along with its start
+    assert kinds(scenario.do()) == ["FailWorkflow"]
+    why = "workflow sdk_stillborn failed in its __init__, so that there is no object of it"
+    told = scenario.query("is_approved").failure
+    assert told is not None and told.message == why
+    (record,) = scenario.run.take_log_records()
+    assert record.getMessage() == f"signal 'approve' of workflow 'flow' is dropped: {why}"
+
+
 # --- Updates --------------------------------------------------------------------------------------------
 @workflow(name="sdk_seats")
 class Seats:

@@ -70,7 +70,8 @@ class Messages:
     Args:
         run: what ends by an exception of a handler.
         definition: the workflow's handlers.
-        target: the live object that they are methods of; None for a function.
+        target: the live object that they are methods of; None for a function, and for a class that has failed to make
+            one.
     """
 
     __slots__ = (
@@ -108,14 +109,15 @@ class Messages:
 
     # --- Signals ----------------------------------------------------------------------------------------
     def signal(self, event: WorkflowExecutionSignaled) -> None:
-        """A signal has arrived. One that can't be decoded is logged and dropped: it must not stop the run."""
+        """A signal has arrived. One that nobody can take is logged and dropped: it must not stop the run."""
         handler = self._definition.handlers.get(("signal", event.signal_name))
         if handler is None:
             self._mailboxes[event.signal_name].put_nowait(event)
             return
         try:
+            self._require_target()
             args, kwargs = handler.signature.decode(event.input)
-        except DecodeError as error:
+        except (NotFound, DecodeError) as error:
             self._dropped(event.signal_name, error)
             return
         self._start(handler, args, kwargs, self._signal_done, None, event.header)
@@ -159,7 +161,7 @@ class Messages:
         if error is not None and not isinstance(error, asyncio.CancelledError):
             self._run.end_with(error)
 
-    def _dropped(self, name: str, error: DecodeError) -> None:
+    def _dropped(self, name: str, error: NotFound | DecodeError) -> None:
         workflow_id = (self._logger.extra or {})["workflow_id"]
         self._logger.warning("signal %r of workflow %r is dropped: %s", name, workflow_id, error)
 
@@ -271,6 +273,7 @@ class Messages:
         handler = self._definition.handlers.get(("query", name))
         if handler is None:
             raise NotFound(self._unknown("query", name))
+        self._require_target()
         args, kwargs = handler.signature.decode(payloads)
         with self.reading(f"query {name}"):
             ask: Callable[..., object] = handler.function
@@ -289,6 +292,10 @@ class Messages:
             self._ledger.refusal = ""
             if not self._ledger.loop.idle:
                 raise ChangedByReader(f"{what} woke or started a task of the workflow: it must only read")
+
+    def _require_target(self) -> None:
+        if self._target is None and self._definition.is_class:
+            raise NotFound(f"workflow {self._definition.name} failed in its __init__, so that there is no object of it")
 
     def _unknown(self, kind: HandlerKind, name: str) -> str:
         known = sorted(n for k, n in self._definition.handlers if k == kind)
