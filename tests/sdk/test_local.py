@@ -28,7 +28,7 @@ from perdure.sdk.worker.workflows import WorkflowTasks
 from perdure.sdk.workflow import asking
 from perdure.sdk.workflow.ledger import Ledger
 from perdure.sdk.workflow.local import LocalCall, LocalFuture, LocalOutcome, Locals
-from tests.sdk.harness import REF, Scenario, fresh_registry, value
+from tests.sdk.harness import REF, Scenario, definition_of, fresh_registry, value
 
 __all__ = ["fresh_registry"]
 
@@ -301,3 +301,30 @@ async def test_one_that_is_not_wanted_before_it_is_begun_ends_at_once() -> None:
     locals.drop(REF.run_id)
     await locals.stop()
     assert len(told) == 1
+
+
+@activity(name="sdk_local_check")
+async def check(hosts: list[str]) -> int:
+    return len(hosts)
+
+
+def test_an_input_is_the_same_in_whatever_order_a_process_writes_a_set() -> None:
+    """A list stands for a set, whose order nobody can choose."""
+
+    def version(*hosts: list[str]) -> object:
+        @workflow(name="sdk_local_checks")
+        async def checks() -> list[int]:
+            told = list(await asyncio.gather(*[check.local(some) for some in hosts]))
+            await workflow.receive("go", int)
+            return told
+
+        return checks
+
+    s = Scenario(version(["a", "b"], ["x", "y"]), live=False)
+    Task(s).end((1, of(1)), (2, of(2)))
+    other = version(["b", "a"], ["y", "x"])
+    s.definitions = {definition_of(other).name: definition_of(other)}
+    s.signal("go", 1)
+    (end,) = s.do()
+    assert isinstance(end, c.CompleteWorkflow) and value(end.result) == [1, 2]
+    assert not s.run._ledger.displaced

@@ -27,7 +27,7 @@ from perdure.model.commands import RecordMarker
 from perdure.model.failures import Failure
 from perdure.model.payloads import NULL, Payload, Payloads
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
-from perdure.sdk.converter import stored_json
+from perdure.sdk.converter import stored_json, unordered
 from perdure.sdk.failures import ExceptionResolver, exception_of
 from perdure.sdk.workflow.context import thread
 from perdure.sdk.workflow.displaced import WAY_OUT, Change
@@ -307,7 +307,7 @@ class Locals:
 def _digest(payloads: Payloads) -> int:
     digest = 0
     for payload in payloads:
-        digest = zlib.crc32(payload.data, digest)
+        digest = zlib.crc32(unordered(payload), digest)
     return digest
 
 
