@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from perdure.engine.core.deduplication import dedup_id
 from perdure.engine.node import committer, node, reading, schedules, serving, wakeups
 from perdure.engine.node.inbound import check_request
 from perdure.engine.node.node import Node
@@ -319,3 +320,31 @@ def test_the_next_times_of_a_schedule_that_are_shown(monkeypatch: pytest.MonkeyP
             assert len(description.next_times) == shown
 
     simulate(body)
+
+
+def test_a_signal_is_not_compared_with_each_that_waits_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+
+    class Compared(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    def id_of(request: SignalWorkflow) -> str:
+        return Compared(dedup_id(request))
+
+    monkeypatch.setattr(serving, "dedup_id", id_of)
+
+    async def body(node: Node) -> None:
+        await node.call(start("w"))
+        signals = [SignalWorkflow("default", "w", "", "hello", (), f"r{n % 100}") for n in range(200)]
+        await asyncio.gather(*map(node.call, signals))
+        assert (await node.call(DescribeWorkflow("default", "w", ""))).history_events == 102
+
+    simulate(body)
+    assert 100 <= compared <= 200, "only the repetitions are"

@@ -40,7 +40,7 @@ def begin(serving: Serving, live: Live, tx: Transition) -> Live:
         # A start is recognised by its run while that is the latest; those of later ones are remembered at once.
         remembered = start_id(live.run.state.started.request_id)
         if remembered not in live.remembered:
-            new.next_row().dedup.append(remembered)
+            new.next_row().dedup[remembered] = None
     return new
 
 

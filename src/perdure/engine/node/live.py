@@ -57,7 +57,7 @@ class Row(Struct, eq=False):
 
     encoded: list[bytes] = []
     private: list[tuple[int, PrivateRecord]] = []
-    dedup: list[str] = []
+    dedup: dict[str, None] = {}
     backlog_added: list[BacklogItem] = []
     backlog_removed: tuple[BacklogItem, ...] = ()
     listed: bool = False
@@ -79,7 +79,7 @@ class Row(Struct, eq=False):
                 self.private += tx.private
         self.encoded += tx.encoded
         if tx.dedup:
-            self.dedup += tx.dedup
+            self.dedup |= dict.fromkeys(tx.dedup)
         if tx.listed:
             self.listed = True
 

@@ -301,7 +301,7 @@ class Node:
         repeated: list[Work] = []
         if verdict == "duplicate":
             repeated = [work for work in works if any(id in row.dedup for id in _remembered_by(work))]
-            self.spawn(self._without_repeats(live.chain, row.dedup, repeated))
+            self.spawn(self._without_repeats(live.chain, list(row.dedup), repeated))
         # The others don't wait for it: without its heartbeats, an attempt that is alive would time out meanwhile.
         aside = {id(work) for work in repeated}
         self.serving.decide_again(live.chain, [work for work in works if id(work) not in aside])

@@ -278,7 +278,7 @@ class Serving:
         row = new.next_row()
         row.works.append(work)
         if before is not None:
-            row.dedup.append(dedup_id(request))  # that of the first run is remembered when another follows
+            row.dedup[dedup_id(request)] = None  # that of the first run is remembered when another follows
         self.reply(new, work, started.reply)
 
     def _message_with_start(self, live: Live, work: Work, request: StartWorkflow, known: q.Started) -> None:
