@@ -263,6 +263,29 @@ async def test_the_same_process_is_told_so_too(tmp_path: Path) -> None:
                 pass
 
 
+@pytest.mark.parametrize("steps", range(7))
+async def test_an_engine_that_is_left_by_a_deadline_gives_its_file_back(tmp_path: Path, steps: int) -> None:
+    @workflow(name="restarts.left")
+    async def left() -> str:
+        return await echo("x")
+
+    leaving = asyncio.Event()
+
+    async def serve() -> None:
+        async with embedded(tmp_path / "left.db") as client:
+            await client.start(left(), id="a")
+            leaving.set()
+
+    serving = asyncio.create_task(serve())
+    await leaving.wait()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    serving.cancel()
+    await asyncio.wait([serving])
+    async with embedded(tmp_path / "left.db") as client:
+        assert await client.get("a", left).result() == "x"
+
+
 async def test_memory_is_the_simplest_place(client: Client) -> None:
     @workflow(name="restarts.simple")
     async def simple() -> str:

@@ -11,14 +11,14 @@ from perdure.engine.core import decide as decide_module
 from perdure.engine.core.transition import Transition
 from perdure.engine.node import performing
 from perdure.engine.node.node import Node
-from perdure.engine.storage.api import BacklogItem, QueueKey
+from perdure.engine.storage.api import BacklogItem, QueueKey, Verdict, Write
 from perdure.engine.storage.memory import MemoryStore
-from perdure.errors import StoreError, Unavailable
+from perdure.errors import EngineStopped, StoreError, Unavailable
 from perdure.limits import SECOND, WAKE_BACKOFF_INITIAL
 from perdure.model import tasks as t
 from perdure.model.commands import ScheduleActivity, StartChildWorkflow
 from perdure.model.payloads import Payload
-from perdure.model.requests import CancelWorkflowRequest, DescribeWorkflow, GetHistory, GetResult, SignalWorkflow
+from perdure.model.requests import CancelWorkflowRequest, DescribeWorkflow, Done, GetHistory, GetResult, SignalWorkflow
 from tests.engine.node.hands import Hand, simulate, start
 
 
@@ -117,6 +117,67 @@ def test_a_stop_is_no_answer_to_what_one_workflow_sends_another(monkeypatch: pyt
         patch.setattr(performing, "deliver", late)
         simulate(begin, store)
     simulate(go_on, store, seconds=10.0)
+
+
+class Slow(MemoryStore):
+    """Takes its time to commit."""
+
+    closed = 0
+
+    async def commit(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:
+        await pass_time()
+        return await super().commit(group, now)
+
+    async def close(self) -> None:
+        self.closed += 1
+        await super().close()
+
+
+@pytest.mark.parametrize("steps", range(1, 7))
+def test_a_stop_that_is_cancelled_is_done_all_the_same(steps: int) -> None:
+    store = Slow()
+
+    async def body(node: Node) -> None:
+        await node.call(start("w"))
+        asked = asyncio.ensure_future(node.call(signal(1)))
+        await asyncio.sleep(0)
+        stopping = asyncio.ensure_future(node.stop())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        for _ in range(2):
+            stopping.cancel()
+            await asyncio.sleep(0)
+        await node.stop()
+        assert store.closed == 1
+        with pytest.raises(asyncio.CancelledError):
+            await stopping
+        assert await asked == Done()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    simulate(body, store)
+    assert store.closed == 1
+
+
+def test_a_stop_on_a_loop_that_is_interrupted_closes_the_store() -> None:
+    store = Slow()
+
+    async def body(node: Node) -> None:
+        await node.call(start("w"))
+        asked = asyncio.ensure_future(node.call(signal(1)))
+        await asyncio.sleep(0)
+        stopping = asyncio.ensure_future(node.stop())
+        await pass_time(0.01)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()} - {asked}
+        for task in tasks:  # as `asyncio.run` does
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert store.closed == 1
+        assert stopping.cancelled()
+        with pytest.raises(EngineStopped):
+            await asked
+
+    with pytest.raises(asyncio.CancelledError):
+        simulate(body, store)  # it stops the node again
 
 
 def test_a_delivery_that_meets_an_error_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,7 @@ class Node:
         self.unclean = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._committing: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._callers: set[Answer] = set()  # all who wait for a reply, wherever their request is
         self._closed = "the engine was not started"  # why it takes nothing; "": it does
         self._ended_by: type[PerdureError] = EngineStopped  # and what callers get for it
@@ -151,25 +152,31 @@ class Node:
         """Take no more requests and messages, wait until all is on disk, and close the store.
 
         Whoever still waits for something gets EngineStopped. Where the store takes no commits, what it has not
-        taken within `limits.STOP_WAIT` is given up: nobody was told that it happened.
+        taken within `limits.STOP_WAIT` is given up: nobody was told that it happened. A caller that is cancelled
+        meanwhile, or stops it again, goes on when all this is done.
         """
-        if self._committing is None:
-            return
-        committing, self._committing = self._committing, None
-        self._closed = self._closed or STOPPED
-        await asyncio.sleep(0)  # what has arrived is decided
-        await self._cancel(self._tasks - {committing, self._loading})
-        idle = asyncio.ensure_future(self._idle())
-        # An interrupted loop cancels all of its tasks: then nobody commits any more, and it is as after a crash.
-        await asyncio.wait((idle, committing), timeout=STOP_WAIT / SECOND, return_when=asyncio.FIRST_COMPLETED)
-        if not idle.done():
-            logger.warning("stopped without what the store has not taken; it was not acknowledged")
-            idle.cancel()
-        await self._cancel(self._tasks)
-        self.serving.offers.stop()
-        self.serving.collector.stop()
-        self._abandon()
-        await self.store.close()
+        if self._committing is not None:
+            committing, self._committing = self._committing, None
+            self._closed = self._closed or STOPPED
+            self._stopping = asyncio.create_task(self._stop(committing))
+        if self._stopping is not None:
+            await _to_its_end(self._stopping)
+
+    async def _stop(self, committing: asyncio.Task[None]) -> None:
+        try:
+            await asyncio.sleep(0)  # what has arrived is decided
+            await self._cancel(self._tasks - {committing, self._loading})
+            idle = self.spawn(self._idle())
+            # An interrupted loop cancels all of its tasks: then nobody commits any more, and it is as after a crash.
+            await asyncio.wait((idle, committing), timeout=STOP_WAIT / SECOND, return_when=asyncio.FIRST_COMPLETED)
+            if not idle.done():
+                logger.warning("stopped without what the store has not taken; it was not acknowledged")
+            await self._cancel(self._tasks)
+        finally:  # also where this task is one of those
+            self.serving.offers.stop()
+            self.serving.collector.stop()
+            self._abandon()
+            await self.store.close()
 
     async def _idle(self) -> None:
         """Wait until all that has arrived is on disk; also what a refused commit makes be decided again."""
@@ -373,6 +380,19 @@ OF_SEVERAL_RUNS: Final[dict[type[Any], Callable[[Node, Any], Awaitable[object]]]
     q.UpdateWorkflow: updates.update,
 }
 """Requests that may need more than one run of a chain. Any other is an input of one."""
+
+
+async def _to_its_end(task: asyncio.Task[None]) -> None:
+    """Wait for a task. Who is cancelled meanwhile is so afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()
 
 
 def _remembered_by(work: Work) -> tuple[str, ...]:
