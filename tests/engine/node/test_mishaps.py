@@ -11,14 +11,22 @@ from perdure.engine.core import decide as decide_module
 from perdure.engine.core.transition import Transition
 from perdure.engine.node import performing
 from perdure.engine.node.node import Node
-from perdure.engine.storage.api import BacklogItem, QueueKey, Verdict, Write
+from perdure.engine.storage.api import BacklogItem, ChainKey, JournalPage, QueueKey, RunKey, Verdict, Write
 from perdure.engine.storage.memory import MemoryStore
-from perdure.errors import EngineStopped, StoreError, Unavailable
+from perdure.errors import EngineStopped, StoreCorrupt, StoreError, Unavailable
 from perdure.limits import SECOND, WAKE_BACKOFF_INITIAL
 from perdure.model import tasks as t
 from perdure.model.commands import ScheduleActivity, StartChildWorkflow
 from perdure.model.payloads import Payload
-from perdure.model.requests import CancelWorkflowRequest, DescribeWorkflow, Done, GetHistory, GetResult, SignalWorkflow
+from perdure.model.requests import (
+    CancelWorkflowRequest,
+    DescribeWorkflow,
+    Done,
+    GetHistory,
+    GetResult,
+    SignalWorkflow,
+    TerminateWorkflow,
+)
 from tests.engine.node.hands import Hand, simulate, start
 
 
@@ -232,3 +240,68 @@ def test_a_backlog_that_could_not_be_read_is_read_again(caplog: pytest.LogCaptur
 
     simulate(leave, store)
     simulate(take_up, store, seconds=60.0)
+
+
+# --- Reads that fail for good ---------------------------------------------------------------------------
+class Damaged(MemoryStore):
+    """While they are damaged, neither request ids nor histories can be read."""
+
+    damage = False
+    attempts = 0
+
+    def _look(self) -> None:
+        self.attempts += self.damage
+        if self.damage:
+            raise self.damaged("a page")
+
+    async def taken(self, chain: ChainKey, request_ids: Sequence[str], now: int) -> set[str]:
+        self._look()
+        return await super().taken(chain, request_ids, now)
+
+    async def journal(self, run: RunKey, after: int, limit_bytes: int) -> JournalPage:
+        self._look()
+        return await super().journal(run, after, limit_bytes)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_who_asks_hears_that_it_can_not_be_told_whether_it_was_done_before(*, closed: bool) -> None:
+    store = Damaged()
+
+    async def body(node: Node) -> None:
+        await node.call(start("w"))
+        await node.call(signal(1))
+        if closed:
+            await node.call(TerminateWorkflow("default", "w", "", ""))
+        store.damage = True
+        replies = await asyncio.gather(node.call(signal(1)), node.call(signal(1)), return_exceptions=True)
+        assert [type(reply) for reply in replies] == [StoreCorrupt, StoreCorrupt]
+        store.damage = False
+        assert await node.call(signal(1)) == Done()
+
+    simulate(body, store)
+
+
+def test_a_task_whose_history_can_not_be_read_has_failed_and_is_tried_again() -> None:
+    store = Damaged()
+
+    async def body(node: Node) -> None:
+        hand = await Hand("hand").attach(node)
+        await node.call(start("w"))
+        hand.complete(hand.all(t.WorkflowTask)[-1])
+        await node.call(signal(1))
+        task = hand.all(t.WorkflowTask)[-1]
+        store.damage = True
+        hand.link.send(t.HistoryWanted(task.run, given=task.given))  # it has dropped its copy
+        await pass_time(10.0)
+        assert 3 <= store.attempts <= 5, "with a backoff"
+        seen = (await node.call(DescribeWorkflow("default", "w", ""))).workflow_task
+        assert seen is not None and seen.failure is not None
+        assert "could not read the history: StoreCorrupt" in seen.failure.message
+        store.damage = False
+        await pass_time(20.0)
+        task = hand.all(t.WorkflowTask)[-1]
+        assert task.events[0].id == 1
+        hand.finish(task)
+        assert (await node.call(GetResult("default", "w", ""))).status == "Completed"
+
+    simulate(body, store)

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from perdure.engine.node.cluster.cluster import Cluster
 from perdure.engine.node.cluster.members import Members, StoreClock
 from perdure.engine.node.node import Node
-from perdure.engine.storage.api import ChainKey, Membership, Notice, Question, StoredRun, Verdict, Write
+from perdure.engine.storage.api import ChainKey, Membership, Notice, Question, RunKey, StoredRun, Verdict, Write
 from perdure.engine.storage.memory import MemoryStore
-from perdure.errors import StoreError, Unavailable, WorkflowAlreadyStarted
+from perdure.errors import StoreCorrupt, StoreError, Unavailable, WorkflowAlreadyStarted
 from perdure.ids import SeededIds
 from perdure.limits import CLAIM_LEASE, NODE_GRACE, QUERY_ELSEWHERE, SECOND, SHARDS, WATCH_INTERVAL
 from perdure.model import tasks as t
@@ -38,6 +38,13 @@ class GatedStore(MemoryStore):
     commits: asyncio.Event | None = None
     cut = False
     deaf = False  # notices to its node are lost
+    loads = 0
+    damage = False  # to what tells how far runs have come
+
+    async def versions(self, runs: Sequence[RunKey]) -> Sequence[int]:
+        if self.damage:
+            raise self.damaged("a page")
+        return await super().versions(runs)
 
     async def listen(self, node: int, heard: Callable[[Notice], None]) -> None:
         await super().listen(node, lambda notice: None if self.deaf else heard(notice))
@@ -55,6 +62,7 @@ class GatedStore(MemoryStore):
     async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:
         if self.reads is not None:
             await self.reads.wait()
+        self.loads += 1
         return await super().load(chains)
 
     async def commit(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:
@@ -324,5 +332,29 @@ def test_who_waits_hears_what_was_read_for_another_who_waits_for_the_same_run() 
         assert asking.done()
         assert await asking == UpdateOutcome("u", "completed", Payload(b"1"))
         waiting.cancel()
+
+    simulate(body)
+
+
+def test_who_asks_hears_that_it_can_not_be_told_whether_it_is_still_so() -> None:
+    async def body(one: Member, other: Member) -> None:
+        node, store = one
+        hand = await Hand("hand", slots=1).attach(node)
+        await node.call(start("w"))
+        hand.complete(hand.all(t.WorkflowTask)[-1], ScheduleActivity("1", "a", "", ()))
+        await pass_time(0.5)
+        (activity,) = hand.all(t.ActivityTask)
+        store.damage = True
+        with pytest.raises(StoreCorrupt):
+            await node.call(DescribeWorkflow("default", "w", ""))
+        loads = store.loads
+        hand.link.send(t.ActivityCompletion(replace(activity.token, attempt=2), Payload(b"1")))
+        await pass_time(0.5)
+        assert store.loads == loads + 1, "what memory does not know of may be news: it is looked at again"
+        store.damage = False
+        hand.link.send(t.ActivityCompletion(activity.token, Payload(b"1")))
+        await pass_time(0.5)
+        hand.finish(hand.all(t.WorkflowTask)[-1])
+        assert (await node.call(GetResult("default", "w", ""))).status == "Completed"
 
     simulate(body)

@@ -34,7 +34,8 @@ class WorkflowTaskLost(Struct, frozen=True, gc=False):
 
 
 class WorkflowTaskUndecided(Struct, frozen=True, gc=False):
-    """To decide on what a worker answered has raised, by a bug of the engine. It would again."""
+    """Nothing can come of what a worker was given: to decide on its answer has raised, by a bug of the engine; or the
+    history that it needs can't be read. It would be so again."""
 
     worker: str
     failure: Failure

@@ -337,7 +337,12 @@ class Node:
 
     async def _without_repeats(self, chain: ChainKey, request_ids: list[str], works: list[Work]) -> None:
         """Some request was carried out before: answer it, and decide the others again."""
-        taken = await self.reading.taken(chain, request_ids)
+        try:
+            taken = await self.reading.taken(chain, request_ids)
+        except Exception as error:
+            for work in works:
+                self.serving.fail(work, error)
+            return
         again: list[Work] = []
         for work in works:
             if any(id in taken for id in _remembered_by(work)):
@@ -352,7 +357,12 @@ class Node:
         self.spawn(self._refuse_unless_repeated(live, work, error, live.pending is None))
 
     async def _refuse_unless_repeated(self, live: Live, work: Work, error: PerdureError, on_disk: bool) -> None:
-        if await self.reading.taken(live.chain, list(_remembered_by(work))):
+        try:
+            taken = await self.reading.taken(live.chain, list(_remembered_by(work)))
+        except Exception as trouble:
+            self.serving.fail(work, trouble)
+            return
+        if taken:
             self.performing.answer_repeat(work)
         elif live.gone and not on_disk:  # what it was refused for may have been refused itself meanwhile
             self.serving.submit(live.chain, work)

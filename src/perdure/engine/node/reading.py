@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from perdure.engine.node.live import Live
+from perdure.engine.core.inputs import WorkflowTaskUndecided
+from perdure.engine.node.live import Live, Work
 from perdure.engine.node.patience import patiently
 from perdure.engine.node.places import Locate, Location
 from perdure.engine.node.schedules import list_schedules
@@ -14,6 +15,7 @@ from perdure.engine.storage import filter as list_filter
 from perdure.engine.storage.api import ChainKey, RunKey
 from perdure.limits import HISTORY_PAGE_BYTES, LIST_PAGE
 from perdure.model.events import HistoryEvent
+from perdure.model.failures import Failure
 from perdure.model.journal import Undecodable, decode_events
 from perdure.model.requests import GetHistory, HistoryPage, ListPage, ListWorkflows
 from perdure.model.schedules import ListSchedules
@@ -107,8 +109,15 @@ class Reading:
         taken = execution.taken
         if taken is None or execution.given != given:
             return  # it was given to another, whose news need not be on disk yet
-        events = await self.whole(live.key, taken.event_id)
-        assert events[-1].id == taken.event_id
+        try:
+            events = await self.whole(live.key, taken.event_id)
+            assert events[-1].id == taken.event_id
+        except Exception as error:
+            if not live.gone and execution.taken is not None and execution.given == given:
+                failure = Failure(f"the engine could not read the history: {error!r}", kind="engine")
+                undecided = WorkflowTaskUndecided(execution.taken_by, failure)
+                self._node.serving.submit(live.chain, Work(undecided, None, execution.ref.run_id, again=False))
+            return
         worker = self._node.dispatcher.workers.get(execution.taken_by)
         if live.gone or execution.taken is None or execution.given != given or worker is None:
             return  # it was given to another

@@ -60,14 +60,25 @@ class Validation:
 
     async def _check(self, batch: list[Reply]) -> None:
         keys = list(dict.fromkeys(key for reply in batch for key, _ in reply.saw))
-        versions = await patiently("versions", partial(self._store.versions, keys))
+        try:
+            versions = await patiently("versions", partial(self._store.versions, keys))
+        except Exception as error:
+            for live, work, _, _ in batch:
+                if work.answer is None:  # a worker's outcome, which would be lost
+                    self._look_again(live, work)
+                settle(work.answer, error)
+            return
         stored = dict(zip(keys, versions, strict=True))
         for live, work, value, sights in batch:
             if all(stored[key] == version for key, version in sights):
                 settle(work.answer, value)
             elif work.answer is None or not work.answer.done():
-                work.fresh = True
-                self._stale(live, work)
+                self._look_again(live, work)
+
+    def _look_again(self, live: Live, work: Work) -> None:
+        """Let it be decided again, on what is read for it."""
+        work.fresh = True
+        self._stale(live, work)
 
 
 def saw(live: Live) -> tuple[Sight, ...]:
