@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from perdure.engine.core.deduplication import dedup_id
-from perdure.engine.node import committer, node, reading, schedules, serving, wakeups
+from perdure.engine.node import committer, loader, node, reading, schedules, serving, wakeups
 from perdure.engine.node.inbound import check_request
 from perdure.engine.node.node import Node
 from perdure.engine.storage.api import ChainKey, Due, StoredRun, Verdict, Write
@@ -54,6 +54,7 @@ class Watched(MemoryStore):
         self.groups: list[int] = []
         self.commits: list[float] = []
         self.due_at_once: list[int] = []
+        self.loaded = 0
         self.down = False
 
     async def commit(self, group: Sequence[Write], now: int) -> Sequence[Verdict]:
@@ -66,6 +67,7 @@ class Watched(MemoryStore):
     async def load(self, chains: Sequence[ChainKey]) -> Sequence[StoredRun | None]:
         if self.down:
             raise Unavailable("down")
+        self.loaded += len(chains)
         return await super().load(chains)
 
     async def due(self, now: int, limit: int) -> Sequence[Due]:
@@ -96,6 +98,28 @@ def test_a_turn_is_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     simulate(body, store)
     assert sum(store.groups) == 55
     assert len(store.groups) > 1, "the store is given work between the turns"
+
+
+def test_what_ran_is_read_a_batch_at_a_time_and_others_have_their_turn_in_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loader, "MAX_GROUP", 10)
+    store = Watched()
+
+    async def leave(node: Node) -> None:
+        await Hand("silent").attach(node)
+        await asyncio.gather(*(node.call(start(f"w{n}")) for n in range(55)))
+
+    async def take_up(node: Node) -> None:
+        before, most = store.loaded, 0
+        while store.loaded < before + 55:
+            seen = store.loaded
+            await asyncio.sleep(0)
+            most = max(most, store.loaded - seen)
+        assert most == 10
+
+    simulate(leave, store)
+    simulate(take_up, store, seconds=60.0)
 
 
 def test_an_input_waits_no_longer_for_its_workflow_task() -> None:

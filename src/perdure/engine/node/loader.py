@@ -69,6 +69,7 @@ class Loader:
             while self._wanted:
                 batch, self._wanted = self._wanted[:MAX_GROUP], self._wanted[MAX_GROUP:]
                 await self._load(batch)
+                await asyncio.sleep(0)  # a store that reads at once doesn't give up the loop
             self._idle.set()
 
     async def _load(self, batch: list[Live]) -> None:
