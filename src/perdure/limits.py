@@ -386,7 +386,7 @@ or in milliseconds, or as a year."""
 
 # --- The PostgreSQL store -------------------------------------------------------------------------------
 POSTGRES_READERS: Final = 3
-"""Connections for reading: each costs the server a process, and reads are short."""
+"""Connections for reading: each costs the server a process, and reads are short. Listings may not be, and leave one."""
 
 POSTGRES_CONNECT_TIMEOUT: Final = 5 * SECOND
 """How long one host is given to take a connection: then it is the next one's turn."""

@@ -13,6 +13,7 @@ from perdure.engine.storage import filter as list_filter
 from perdure.engine.storage import postgres, postgres_listing, postgres_server
 from perdure.engine.storage.api import Scope
 from perdure.engine.storage.postgres import PostgresStore
+from perdure.engine.storage.postgres_driver import Connection
 from perdure.engine.storage.postgres_notices import decode
 from perdure.engine.storage.postgres_schema import VERSION
 from perdure.engine.storage.postgres_values import plain, text
@@ -325,6 +326,65 @@ async def test_few_connections(store: PostgresStore, place: PostgresPlace) -> No
     assert {name: count for name, count in rows if name != "perdure tests"} == {
         "perdure commits": 1, "perdure notices": 1, "perdure reads": POSTGRES_READERS,
     }  # fmt: skip
+
+
+async def test_what_keeps_a_node_alive_waits_neither_for_reads_nor_for_commits(
+    store: PostgresStore, place: PostgresPlace
+) -> None:
+    node = await store.join()
+    await store.listen(node, lambda notice: None)
+    run = start("a")
+    await put(store, run)
+    async with another(place) as other:
+        slow = [asyncio.create_task(store._fetch("SELECT pg_sleep(60)")) for _ in range(2 * POSTGRES_READERS)]
+        await until(other, POSTGRES_READERS, "query LIKE 'SELECT pg_sleep%' AND wait_event = 'PgSleep'")
+        async with other.transaction():
+            await other.execute("SELECT FROM execution FOR UPDATE")
+            commit = asyncio.create_task(put(store, follow(run)))
+            await until(other, 1, "wait_event_type = 'Lock' AND application_name = 'perdure commits'")
+            assert node in (await store.renew(node, ("worker",), 60 * SECOND)).nodes
+            assert not commit.done() and not any(read.done() for read in slow)
+        assert await commit == ["taken"]
+    for read in slow:
+        read.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_a_node_whose_ears_are_lost_says_through_another_connection_that_it_is_alive(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await store.join()
+    await store.listen(node, lambda notice: None)
+    ears = store._ears
+    assert ears is not None and ears._connection is not None
+    monkeypatch.setattr(ears, "_connect", asyncio.Event().wait)  # it isn't made again
+    ears._connection.terminate()
+    assert node in (await store.renew(node, (), 60 * SECOND)).nodes
+
+
+async def test_listings_leave_a_connection_to_the_engine(
+    store: PostgresStore, place: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_server, "POSTGRES_LOCK_TIMEOUT", 60 * SECOND)
+    run = start("a")
+    await put(store, run)
+    async with another(place) as other:
+        async with other.transaction():
+            await other.execute("LOCK TABLE visibility")
+            listings = [asyncio.create_task(store.list("default", "", "", 10)) for _ in range(10)]
+            waiting = "wait_event_type = 'Lock' AND application_name = 'perdure reads'"
+            await until(other, POSTGRES_READERS - 1, waiting)
+            assert await store.versions([run.key]) == [1]
+            await until(other, POSTGRES_READERS - 1, waiting)
+            assert not any(listing.done() for listing in listings)
+        await asyncio.gather(*listings)
+
+
+async def until(other: Connection, count: int, condition: str) -> None:
+    """Wait until so many processes of the server are in a state."""
+    async with asyncio.timeout(10):
+        while len(await other.fetch(f"SELECT FROM pg_stat_activity WHERE {condition}")) != count:
+            await other.execute("SELECT pg_stat_clear_snapshot()")
 
 
 async def test_a_history_of_many_rows(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,12 @@
 """The store in a PostgreSQL database, which any number of nodes share.
 
-One connection commits (`postgres_writer`), a few read, one listens (`postgres_ears`). Nothing is kept here that
-another node could make untrue. Whatever was lost is made again by the next call.
+One connection commits (`postgres_writer`), a few read, one listens and says that the node is alive (`postgres_ears`).
+Nothing is kept here that another node could make untrue. Whatever was lost is made again by the next call.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 
 from perdure.engine.storage import postgres_listing
 from perdure.engine.storage import postgres_statements as sql
@@ -26,7 +25,7 @@ from perdure.engine.storage.api import (
     Verdict,
     Write,
 )
-from perdure.engine.storage.postgres_driver import Connection, Row
+from perdure.engine.storage.postgres_driver import Row
 from perdure.engine.storage.postgres_ears import Ears
 from perdure.engine.storage.postgres_migration import enter
 from perdure.engine.storage.postgres_notices import MEMBERS, QUESTIONS, encode_moved
@@ -96,15 +95,13 @@ class PostgresStore:
             raise StoreError(f"{self._server.place} is not open")
         return self._open[0]
 
-    @asynccontextmanager
-    async def _reader(self) -> AsyncGenerator[Connection]:
+    def _readers(self) -> Readers:
         if self._open is None:
             raise StoreError(f"{self._server.place} is not open")
-        async with self._open[1].use() as connection:
-            yield connection
+        return self._open[1]
 
     async def _fetch(self, statement: str, *arguments: object) -> list[Row]:
-        async with self._reader() as connection:
+        async with self._readers().use() as connection:
             return await connection.fetch(statement, *arguments)
 
     # --- Writing ----------------------------------------------------------------------------------------
@@ -188,7 +185,7 @@ class PostgresStore:
         return sorted(_queue(row) for row in await self._fetch(sql.BACKLOGGED_QUEUES))
 
     async def list(self, namespace: str, query: str, page: str, limit: int) -> tuple[Sequence[ListedWorkflow], str]:
-        async with self._reader() as connection:
+        async with self._readers().use_long() as connection:
             return await postgres_listing.page(connection, namespace, query, page, limit)
 
     # --- Several nodes ----------------------------------------------------------------------------------
@@ -199,7 +196,9 @@ class PostgresStore:
         return self._node
 
     async def renew(self, node: int, workers: Sequence[str], grace: int) -> Membership:
-        async with self._reader() as connection:
+        # What keeps it alive waits for nobody: neither for what is read, nor for a commit that a lock holds up.
+        ears = self._ears
+        async with self._readers().use() if ears is None or ears.lost else ears.use() as connection:
             [now] = await connection.fetchrow(sql.RENEW, node, workers, grace)
             await connection.execute(sql.FORGET_MEMBERS, node, MEMBER_REMEMBERED)
             members = await connection.fetch(sql.MEMBERS, now)

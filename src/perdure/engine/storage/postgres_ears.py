@@ -1,12 +1,13 @@
-"""The connection that notices of other nodes come through; it is made again whenever it is lost.
+"""The connection that notices of other nodes come through; it is made again whenever it is lost. A node also says
+through it that it is alive.
 
 After `NoticesLost` what was watched must be watched again: after a crash of the server, nobody knows of it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from perdure.engine.storage.api import Notice, NoticesLost
 from perdure.engine.storage.postgres_driver import TROUBLES, Connection
@@ -33,6 +34,7 @@ class Ears:
         self._lost = asyncio.Event()
         self._connection: Connection | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
 
     async def open(self) -> None:
         """Begin to listen. Raises as `Server.connect`."""
@@ -47,6 +49,22 @@ class Ears:
                 await self._keeper
         if self._connection is not None:
             await close(self._connection)
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is no connection at the moment."""
+        return self._connection is None or self._connection.is_closed()
+
+    @asynccontextmanager
+    async def use(self) -> AsyncGenerator[Connection]:
+        """The connection, which nobody else has for long. Errors in the block come out as `Server.explained` tells."""
+        async with self._turn:
+            connection = self._connection
+            assert connection is not None
+            try:
+                yield connection
+            except TROUBLES as error:
+                raise self._server.failed(connection, error) from error
 
     async def _connect(self) -> None:
         connection = await self._server.connect("notices")
@@ -90,7 +108,7 @@ class Ears:
                     await self._lost.wait()
             except TimeoutError:
                 try:
-                    async with asyncio.timeout(POSTGRES_SILENCE / SECOND):
+                    async with asyncio.timeout(POSTGRES_SILENCE / SECOND), self._turn:
                         await connection.execute("SELECT 1")
                 except Exception:
                     connection.terminate()

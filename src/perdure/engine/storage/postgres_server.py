@@ -193,6 +193,7 @@ class Readers:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._places = asyncio.Semaphore(POSTGRES_READERS)
+        self._long = asyncio.Semaphore(POSTGRES_READERS - 1)
         self._idle: list[tuple[Connection, float]] = []
 
     @asynccontextmanager
@@ -212,6 +213,12 @@ class Readers:
             finally:
                 if not connection.is_closed():
                     self._idle.append((connection, asyncio.get_running_loop().time()))
+
+    @asynccontextmanager
+    async def use_long(self) -> AsyncGenerator[Connection]:
+        """The same for what may take long. However much of that there is, it leaves a connection to the others."""
+        async with self._long, self.use() as connection:
+            yield connection
 
     def _take(self) -> Connection | None:
         now = asyncio.get_running_loop().time()
