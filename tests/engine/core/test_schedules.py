@@ -258,7 +258,7 @@ def test_an_end_may_be_reported_before_the_start_is_answered() -> None:
 
 
 def test_limits_of_what_waits_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedules, "MAX_SCHEDULE_BUFFER", 3)
+    monkeypatch.setattr("perdure.engine.core.deadlines.MAX_SCHEDULE_BUFFER", 3)
     monkeypatch.setattr(schedules, "MAX_SCHEDULED_RUNS", 5)
     run = Timed(definition(overlap="buffer_all"))
     run.catch_up(FIRST + 9 * HOUR)
@@ -372,7 +372,6 @@ def test_a_backfill() -> None:
 
 
 def test_a_backfill_waits_rather_than_lose_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedules, "MAX_SCHEDULE_BUFFER", 2)
     monkeypatch.setattr("perdure.engine.core.deadlines.MAX_SCHEDULE_BUFFER", 2)
     run = Timed(paused=True)
     begin = FIRST - 10 * HOUR

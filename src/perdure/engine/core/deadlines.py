@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from perdure.limits import MAX_SCHEDULE_BUFFER, OUTBOX_RETRY_INITIAL, SCHEDULE_STARTS
 from perdure.model.payloads import Payloads
+from perdure.model.schedules import ScheduleState
 from perdure.model.state import PendingActivity, State
 
 RUN: Final = 0
@@ -133,6 +134,11 @@ def schedule_has_room(state: State) -> bool:
     return len(state.outbox) < SCHEDULE_STARTS
 
 
+def buffer_has_room(schedule: ScheduleState) -> bool:
+    """Whether more starts of a schedule may wait for those before them."""
+    return len(schedule.buffer) < MAX_SCHEDULE_BUFFER
+
+
 def schedule_deadline(state: State) -> int:
     """When a schedule next has something to start; 0: never, or not before something else has happened."""
     schedule = state.schedule
@@ -141,7 +147,7 @@ def schedule_deadline(state: State) -> int:
     times: list[int] = []
     if state.paused is None and schedule.remaining != 0 and schedule.next_at:
         times.append(schedule.next_at)
-    if schedule.backfills and len(schedule.buffer) < MAX_SCHEDULE_BUFFER:
+    if schedule.backfills and buffer_has_room(schedule):  # a backfill waits rather than lose a start
         times.append(schedule.backfills[0].asked_at)
     return min(times, default=0)
 

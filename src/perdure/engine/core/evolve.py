@@ -7,13 +7,14 @@ through :func:`evolve_record`. Both are tables from type to function, and a test
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain, starmap
 from typing import Any, Final
 
 from perdure.engine.core import interventions, scheduling
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure
-from perdure.model.journal import Undecodable, digest_after, encode_event, merged
+from perdure.model.journal import AnyRecord, Undecodable, digest_after, encode_event, merged
 from perdure.model.requests import Status
 from perdure.model.state import (
     AcceptedUpdate,
@@ -36,28 +37,25 @@ def begin(namespace: str, workflow_id: str, run_no: int, started: e.WorkflowExec
 
 def fold(state: State, rows: Iterable[tuple[bytes, bytes]]) -> State:
     """A state some journal rows (history, private) further."""
-    for history, private in rows:
-        for record in merged(history, private):
-            if isinstance(record, e.Event):
-                evolve_event(state, record, encode_event(record))
-            else:
-                evolve_record(state, record)
-    return state
+    return _fold(state, chain.from_iterable(starmap(merged, rows)))
 
 
-def rebuild(namespace: str, workflow_id: str, run_no: int, rows: list[tuple[bytes, bytes]]) -> State:
+def rebuild(namespace: str, workflow_id: str, run_no: int, rows: Iterable[tuple[bytes, bytes]]) -> State:
     """The state that a whole journal gives."""
-    records = merged(*rows[0]) if rows else iter(())
+    records = chain.from_iterable(starmap(merged, rows))
     first = next(records, None)
     if not isinstance(first, e.WorkflowExecutionStarted):
         raise Undecodable("its journal doesn't begin with its start")
-    state = begin(namespace, workflow_id, run_no, first)
+    return _fold(begin(namespace, workflow_id, run_no, first), records)
+
+
+def _fold(state: State, records: Iterable[AnyRecord]) -> State:
     for record in records:
         if isinstance(record, e.Event):
             evolve_event(state, record, encode_event(record))
         else:
             evolve_record(state, record)
-    return fold(state, rows[1:])
+    return state
 
 
 def evolve_event(state: State, event: e.HistoryEvent, encoded: bytes) -> None:

@@ -23,7 +23,7 @@ def fold_stored(stored: StoredRun, retention: int) -> Execution:
         state = fold(decode_state(stored.snapshot), stored.journal)
     else:
         key = stored.key
-        state = rebuild(key.namespace, key.workflow_id, key.run_no, list(stored.journal))
+        state = rebuild(key.namespace, key.workflow_id, key.run_no, stored.journal)
     return Execution(state, retention)
 
 

@@ -182,7 +182,7 @@ def folded(run: StoredRun) -> State:
     """The state that a store's rows describe."""
     if run.snapshot is not None:
         return fold(decode_state(run.snapshot), run.journal)
-    return rebuild(*run.key, list(run.journal))
+    return rebuild(*run.key, run.journal)
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -16,13 +16,12 @@ from typing import Final
 from msgspec.structs import replace
 
 from perdure.calendars import iso
-from perdure.engine.core.deadlines import Key, schedule_has_room
+from perdure.engine.core.deadlines import Key, buffer_has_room, schedule_has_room
 from perdure.engine.core.decisions.chains import next_run_id
 from perdure.engine.core.decisions.closing import close, send
 from perdure.engine.core.decisions.messages import DONE
-from perdure.engine.core.decisions.starts import check_options
+from perdure.engine.core.decisions.starts import check_options, first_event
 from perdure.engine.core.effects import ContinueRun
-from perdure.engine.core.evolve import begin
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import OutboxAnswered, ScheduledRunReported
 from perdure.engine.core.scheduling import of
@@ -33,7 +32,6 @@ from perdure.limits import (
     MAX_BACKFILL_TIMES,
     MAX_BACKFILLS,
     MAX_ID_LENGTH,
-    MAX_SCHEDULE_BUFFER,
     MAX_SCHEDULED_RUNS,
     SCHEDULE_BATCH,
     SCHEDULE_ROLL_OVER,
@@ -41,7 +39,6 @@ from perdure.limits import (
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model import schedules as s
-from perdure.model.journal import encode_event
 from perdure.model.requests import Done, Request, Started
 
 TIME_LENGTH: Final = len("-9999-12-31T23:59:59.999999Z")
@@ -57,11 +54,7 @@ def begin_schedule(request: s.CreateSchedule, run_id: str, run_no: int, now: int
     event = e.WorkflowExecutionStarted(
         1, now, start.workflow_type, start.task_queue, (), run_id, request.request_id, request.identity, run_id
     )
-    namespace = s.schedules_of(request.namespace)
-    tx = Transition(Execution(begin(namespace, request.workflow_id, run_no, event), retention), now)
-    tx.events.append(event)
-    tx.encoded.append(encode_event(event))
-    tx.listed = True
+    tx = first_event(s.schedules_of(request.namespace), request.workflow_id, run_no, event, retention)
     tx.note(r.ScheduleDefined(request.schedule, request.note, request.identity, tx.now))
     if request.paused:
         tx.note(r.RunPaused(request.note, request.identity, tx.now))
@@ -262,7 +255,7 @@ def _take_backfill(tx: Transition) -> None:
     after, skipped = under_way.after, 0
     time = table.next(after)
     for _ in range(SCHEDULE_BATCH):
-        if not time or time > under_way.end or not schedule_has_room(tx.state) or not backfill_has_room(schedule):
+        if not time or time > under_way.end or not schedule_has_room(tx.state) or not buffer_has_room(schedule):
             break
         skipped += not _take(tx, s.DueStart(time, under_way.overlap, manual=True))
         after, time = time, table.next(time)
@@ -270,11 +263,6 @@ def _take_backfill(tx: Transition) -> None:
     over = not time or time > under_way.end
     if over or after != under_way.after:
         tx.note(r.BackfillAdvanced(after, over))
-
-
-def backfill_has_room(schedule: s.ScheduleState) -> bool:
-    """Whether a backfill may add to the buffer: it waits rather than lose a start."""
-    return len(schedule.buffer) < MAX_SCHEDULE_BUFFER
 
 
 # --- Starts ---------------------------------------------------------------------------------------------
@@ -288,7 +276,7 @@ def _take(tx: Transition, start: s.DueStart) -> bool:
     if free:
         _act(tx, start)
     elif policy == "buffer_all" or (policy == "buffer_one" and not schedule.buffer):
-        if len(schedule.buffer) >= MAX_SCHEDULE_BUFFER:
+        if not buffer_has_room(schedule):
             return False
         tx.note(r.ScheduleBuffered(start))
     elif policy in ("cancel_other", "terminate_other"):
