@@ -126,6 +126,17 @@ async def test_what_has_no_payloads_passes_at_once() -> None:
     assert worker.sent == [t.WorkerLeaving(), t.ActivityEvicted(token("a"))]
 
 
+async def test_a_task_that_is_on_its_way_to_a_worker_that_goes_was_not_begun() -> None:
+    worker = Attached()
+    link = await worker.attach()
+    worker.arrives(activity("a", "slow"))
+    worker.arrives(activity("b", "quick"))
+    await worker.until(1)
+    await link.detach()
+    assert worker.sent == [t.ActivityEvicted(token("a"), begun=False)]
+    assert [m.token for m in worker.received if isinstance(m, t.ActivityTask)] == [token("b")]
+
+
 async def test_a_full_disk_is_waited_for() -> None:
     worker = Attached()
     link = await worker.attach()
@@ -141,7 +152,7 @@ async def test_what_was_sent_arrives_before_the_detachment() -> None:
     worker.arrives(activity("b", "slow"))
     asyncio.get_running_loop().call_soon(worker.codec.gate.set)
     await link.detach()
-    assert worker.sent == [t.ActivityCompletion(token("a"), marked("slow"))]
+    assert worker.sent[-1] == t.ActivityCompletion(token("a"), marked("slow"))
     assert worker.service.workers[0].detached
     assert worker.received == []
 

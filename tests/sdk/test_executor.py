@@ -292,7 +292,7 @@ async def test_a_coroutine_that_finishes_in_spite_of_the_cancellation_completes(
     assert (await bench.node.message(ActivityCompletion)).result == Payload(b'"done anyway"')
 
 
-@pytest.mark.parametrize("reason", ["timed_out", "closed", "paused"])
+@pytest.mark.parametrize("reason", ["timed_out", "closed"])
 async def test_an_attempt_that_was_given_up_frees_its_slot_when_it_ends(bench: Bench, reason: str) -> None:
     started, release = asyncio.Event(), asyncio.Event()
 
@@ -374,8 +374,33 @@ async def test_stop_lets_go_of_what_has_no_outcome() -> None:
         ActivityEvicted(waiting),
         ActivityCompletion(finishing, Payload(b'"just in time"')),
         ActivityEvicted(hanging),
-        ActivityEvicted(late),
+        ActivityEvicted(late, begun=False),
     ]
+
+
+async def test_stop_says_what_never_began() -> None:
+    bench, gate, busy, ran = Bench(slots=1), threading.Event(), asyncio.Event(), list[str]()
+    loop = asyncio.get_running_loop()
+
+    def first() -> None:
+        loop.call_soon_threadsafe(busy.set)
+        gate.wait()
+
+    def plain() -> None:
+        ran.append("plain")
+
+    async def coroutine() -> None:
+        ran.append("coroutine")
+
+    begun = bench.start(first)
+    await busy.wait()
+    never = [bench.start(plain), bench.start(coroutine)]
+    loop.call_soon(gate.set)
+    await bench.executor.stop()
+    assert bench.node.messages == [
+        *(ActivityEvicted(token, begun=False) for token in never), ActivityCompletion(begun, Payload(b"null")),
+    ]  # fmt: skip
+    assert ran == []
 
 
 def _ignore(*_: object) -> None: ...

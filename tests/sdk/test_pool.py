@@ -254,6 +254,19 @@ async def test_a_process_that_could_not_be_told_of_its_attempt_is_ended(
     assert_gone(*groups)
 
 
+@pytest.mark.parametrize("bench", [1], indirect=True)
+async def test_one_that_waits_for_a_process_at_the_end_has_not_begun(
+    bench: PoolBench, fifo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "PROCESS_GRACE", SECOND // 20)
+    begun = bench.run(crunching.deaf, str(fifo))
+    await asyncio.to_thread(fifo.read_text)
+    waits = bench.run(crunching.square, 3)
+    await asyncio.sleep(0)
+    await bench.executor.stop(grace=30)
+    assert bench.node.messages == [ActivityEvicted(waits, begun=False), ActivityEvicted(begun)]
+
+
 async def test_it_may_be_completed_later(bench: PoolBench) -> None:
     token = bench.run(crunching.later)
     assert await bench.node.message(ActivityDetached) == ActivityDetached(token)

@@ -236,10 +236,12 @@ class ActivityEvicted(Struct, frozen=True, array_like=True, gc=False, tag=9):
     """The worker let the attempt go without an outcome, because it is shutting down.
 
     worker: whose attempt it was, where that may never have come to be: another worker's of that number is not meant.
+    begun: whether the activity's code may have run.
     """
 
     token: ActivityToken
     worker: str = ""
+    begun: bool = True
 
 
 class ActivityDetached(Struct, frozen=True, array_like=True, gc=False, tag=20):

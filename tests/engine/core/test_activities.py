@@ -386,6 +386,16 @@ def test_an_eviction_ends_an_activity_that_has_only_one_attempt() -> None:
     assert isinstance(failed, e.ActivityTaskFailed) and failed.failure.kind == "worker_lost"
 
 
+def test_an_eviction_of_what_was_never_begun_ends_nothing() -> None:
+    run = Run.begin()
+    tx = run.decide(t.ActivityEvicted(run.running(retry_policy=ONCE), begun=False))
+    activity = run.activity()
+    assert (activity.status, activity.attempt, activity.attempts_before) == ("scheduled", 2, 1)
+    assert effects(tx, fx.ActivityOffer)
+    run.fail_activity(run.start())
+    assert not run.state.activities, "the one attempt that there may be"
+
+
 # --- What can be told -----------------------------------------------------------------------------------
 def test_describe_tells_where_an_activity_is_in_each_status() -> None:
     run = Run.begin()

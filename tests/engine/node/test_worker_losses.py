@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from msgspec.structs import replace
@@ -14,9 +15,10 @@ from perdure.engine.storage.memory import MemoryStore
 from perdure.limits import SECOND, WORKFLOW_TASK_TIMEOUT
 from perdure.model import tasks as t
 from perdure.model.commands import ScheduleActivity
-from perdure.model.events import WorkflowTaskCompleted
+from perdure.model.events import ActivityTaskCompleted, ActivityTaskFailed, HistoryEvent, WorkflowTaskCompleted
 from perdure.model.payloads import Payload
 from perdure.model.requests import DescribeWorkflow, GetHistory, GetResult, QueryWorkflow, SignalWorkflow
+from perdure.model.retry import RetryPolicy
 from tests.engine.node.hands import Hand, simulate, start
 
 WORKFLOWS = QueueKey("default", "workflow", "default", "sample")
@@ -24,6 +26,11 @@ WORKFLOWS = QueueKey("default", "workflow", "default", "sample")
 
 async def pass_time(seconds: float = 0.1) -> None:
     await asyncio.sleep(seconds)  # simulated time
+
+
+async def events(node: Node) -> Sequence[HistoryEvent]:
+    """The history of workflow "w"."""
+    return (await node.call(GetHistory("default", "w", ""))).events
 
 
 def test_a_task_whose_history_is_being_read_is_not_lost_with_its_worker() -> None:
@@ -189,6 +196,53 @@ def test_a_waiting_workflow_is_queued_once() -> None:
     for life in range(1, 4):
         simulate(look, store, seconds=life * 10.0)
     assert not simulate(lambda node: store.running(None, 10), store, seconds=50.0), "it is found in the backlog"
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+def test_what_a_worker_was_never_given_was_not_begun(leaving: bool) -> None:
+    once = ScheduleActivity("a", "a", "", (), retry_policy=RetryPolicy(maximum_attempts=1))
+
+    async def body(node: Node) -> None:
+        first = await Hand("first", slots=1).attach(node)
+        await node.call(start("w"))
+        first.complete(first.all(t.WorkflowTask)[-1], once)
+        await asyncio.sleep(0)
+        assert node.dispatcher.workers["first"].held
+        if leaving:
+            first.link.send(t.WorkerLeaving())
+        await first.link.detach()
+        assert not first.all(t.ActivityTask), "its start is not on disk yet"
+        second = await Hand("second", slots=1).attach(node)
+        await pass_time()
+        (task,) = second.all(t.ActivityTask)
+        assert task.token.attempt == 2
+        second.link.send(t.ActivityCompletion(task.token, Payload(b"1")))
+        await pass_time()
+        (activity,) = [e for e in (await events(node)) if isinstance(e, ActivityTaskCompleted)]
+        assert activity.result == Payload(b"1")
+
+    simulate(body)
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+def test_what_a_worker_has_not_let_go_may_have_had_its_effect(leaving: bool) -> None:
+    """Even one that leaves: what it said of that may have been lost on the way."""
+    once = ScheduleActivity("a", "a", "", (), retry_policy=RetryPolicy(maximum_attempts=1))
+
+    async def body(node: Node) -> None:
+        hand = await Hand("hand", slots=1).attach(node)
+        await node.call(start("w"))
+        hand.complete(hand.all(t.WorkflowTask)[-1], once)
+        await pass_time()
+        assert hand.all(t.ActivityTask)
+        if leaving:
+            hand.link.send(t.WorkerLeaving())
+        await hand.link.detach()
+        await pass_time()
+        (failed,) = [e for e in (await events(node)) if isinstance(e, ActivityTaskFailed)]
+        assert failed.failure.kind == "worker_lost"
+
+    simulate(body)
 
 
 def test_queues_that_share_a_worker_take_turns() -> None:

@@ -13,10 +13,11 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 from perdure.engine.storage.api import BacklogItem, QueueKey, TaskKind
 from perdure.limits import BACKLOG_PAGE
-from perdure.model.tasks import ActivityToken, ToWorker, WorkerHello
+from perdure.model.tasks import ActivityEvicted, ActivityTask, ActivityToken, ToWorker, WorkerHello
 
 
 def order(item: BacklogItem) -> tuple[int, int, int]:
@@ -26,6 +27,9 @@ def order(item: BacklogItem) -> tuple[int, int, int]:
 
 Line = tuple[str, TaskKind, str]
 """A task queue for tasks of one kind: namespace, kind, name."""
+
+GIVEN: Final = -1
+"""In `AttachedWorker.held`: the worker was sent that attempt."""
 
 
 class AttachedWorker:
@@ -38,7 +42,7 @@ class AttachedWorker:
         self._receive = receive
         self._waiting: deque[ToWorker] = deque()  # for `hand_over`
         self.workflows, self.activities = set(hello.workflows), set(hello.activities)  # the types that it has
-        # Attempts it has or is about to be given, in their order → the node's silences when each was begun.
+        # Attempts it has (`GIVEN`) or is about to be given, in their order → the node's silences when that was decided.
         self.held: dict[ActivityToken, int] = {}
         self.leaving = False  # it is shutting down: what it is given it lets go at once
 
@@ -56,7 +60,16 @@ class AttachedWorker:
     def hand_over(self) -> None:
         """Send it what waits."""
         while self._waiting:
-            self._receive(self._waiting.popleft())
+            message = self._waiting.popleft()
+            if type(message) is ActivityTask and message.token in self.held:
+                self.held[message.token] = GIVEN
+            self._receive(message)
+
+    def let_go(self) -> Iterator[ActivityEvicted]:
+        """It is gone: the attempts that were not begun by it, or that it has let go in good order."""
+        for token, given in self.held.items():
+            if self.leaving or given != GIVEN:
+                yield ActivityEvicted(token, self.hello.instance, begun=given == GIVEN)
 
     @property
     def room(self) -> int:

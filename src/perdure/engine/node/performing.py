@@ -41,10 +41,11 @@ class Performing:
         peers, token = self._node.peers, effect.task.token
         worker = self._node.dispatcher.workers.get(effect.worker)
         if worker is None:
-            self._node.serving.look_for_lost(live.chain, live.run.ref.run_id, effect.worker)
+            never = ActivityEvicted(token, effect.worker, begun=False)
+            self._node.serving.submit(live.chain, Work(never, None, token.run.run_id))
         elif peers.silent or worker.held.get(token, peers.silences) != peers.silences:
             # Another node may have begun it again, or be about to.
-            self._node.received(worker, ActivityEvicted(token))
+            self._node.received(worker, ActivityEvicted(token, begun=False))
         else:
             self._offers.later(worker, effect.task)
 

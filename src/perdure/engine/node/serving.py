@@ -38,7 +38,7 @@ from perdure.model.events import HistoryEvent
 from perdure.model.failures import Failure
 from perdure.model.requests import StartWorkflow, TerminateWorkflow
 from perdure.model.schedules import CreateSchedule
-from perdure.model.tasks import ActivityCompletion, ActivityEvicted, ActivityFailure, WorkflowTaskCompletion
+from perdure.model.tasks import ActivityCompletion, ActivityFailure, WorkflowTaskCompletion
 
 if TYPE_CHECKING:
     from perdure.engine.node.node import Node
@@ -410,9 +410,9 @@ class Serving:
         return await self._node.reading.whole(run, until)
 
     def worker_gone(self, worker: AttachedWorker) -> None:
-        """What a worker held is lost. One that has left in good order was never given what it still holds."""
-        for token in worker.held if worker.leaving else ():
-            run, back = token.run, ActivityEvicted(token, worker.hello.instance)
+        """What a worker held is lost, but for what it has let go, or never got."""
+        for back in worker.let_go():
+            run = back.token.run
             self.submit(ChainKey(run.namespace, run.workflow_id), Work(back, None, run.run_id))
         for run in dict.fromkeys(token.run for token in worker.held):
             self.look_for_lost(ChainKey(run.namespace, run.workflow_id), run.run_id, worker.hello.instance)

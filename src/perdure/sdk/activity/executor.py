@@ -30,6 +30,7 @@ from perdure.limits import HEARTBEAT_INTERVAL_MINIMUM, HEARTBEAT_JOURNAL_INTERVA
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payloads
 from perdure.model.tasks import (
+    ActivityCancellation,
     ActivityDetached,
     ActivityEvicted,
     ActivityFailure,
@@ -175,7 +176,7 @@ class ActivityExecutor:
         if token in self._attempts:
             return
         if self._stopping is not None:
-            self.send(ActivityEvicted(token))
+            self.send(ActivityEvicted(token, begun=False))
             return
         definition = self._activities.get(task.activity_type)
         if definition is None:
@@ -261,7 +262,6 @@ class ActivityExecutor:
         self._end(attempt, outcome)
 
     async def _run_in_process(self, attempt: Attempt) -> None:
-        attempt.begun = True
         current_context.set(attempt)
         try:
             outcome = await self._process_pool().run(attempt, attempt.definition)
@@ -331,11 +331,13 @@ class ActivityExecutor:
         attempt.cancelled = True
         if attempt.running is not None:
             attempt.running.cancel()
-            never_ran = not attempt.begun  # a task that is cancelled before its first step runs nothing
+            never_ran = not attempt.begun  # before its first step, or while it waits for a process
         else:
             never_ran = attempt.job is not None and self._threads.cancel(attempt.job)
         if never_ran:
-            self._end(attempt, attempt.raised(asyncio.CancelledError()))
+            token = attempt.task.token
+            wanted = attempt.reason != "cancel_requested"
+            self._end(attempt, ActivityEvicted(token, begun=False) if wanted else ActivityCancellation(token))
 
     def _end(self, attempt: Attempt, outcome: Outcome) -> None:
         if attempt.ended:

@@ -46,6 +46,7 @@ class RunningAttempt(Protocol):
 
     task: ActivityTask
     reason: str
+    begun: bool
 
     def report(self, details: Payloads) -> None:
         """Send a heartbeat, soon or with later ones."""
@@ -67,6 +68,7 @@ class ProcessPool:
             child = self._free()
             try:
                 await child.connect()
+                attempt.begun = True
                 outcome = await child.run(attempt, definition)
                 if outcome is None:
                     error = await child.how_it_ended(definition.name)

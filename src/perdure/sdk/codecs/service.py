@@ -24,6 +24,7 @@ from perdure.model.requests import Reply, Request, Service, WorkerLink
 from perdure.model.shapes import check_quickly
 from perdure.model.tasks import (
     ActivityCompletion,
+    ActivityEvicted,
     ActivityFailure,
     ActivityHeartbeat,
     ActivityTask,
@@ -88,7 +89,9 @@ class _Link:
 
     async def detach(self) -> None:
         """See `WorkerLink.detach`. What was sent before arrives, if it can be encoded in time."""
-        self.incoming.close()
+        for message in self.incoming.close():
+            if isinstance(message, ActivityTask):
+                self._to_engine(ActivityEvicted(message.token, begun=False))
         await self._outgoing.drained(SHUTDOWN_GRACE)
         self._outgoing.close()
         if self._link is not None:
@@ -153,7 +156,7 @@ class _Stream(Generic[Message]):
     ) -> None:
         self._touches, self._change, self._deliver = touches, change, deliver
         self._last: dict[RunRef, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Message] = {}
 
     def send(self, message: Message, /) -> None:
         """Take a message."""
@@ -164,7 +167,7 @@ class _Stream(Generic[Message]):
             return
         task = asyncio.get_running_loop().create_task(self._pass(message, before))
         self._last[run] = task
-        self._tasks.add(task)
+        self._tasks[task] = message
         task.add_done_callback(lambda done: self._passed(run, done))
 
     async def _pass(self, message: Message, before: asyncio.Task[None] | None) -> None:
@@ -175,7 +178,7 @@ class _Stream(Generic[Message]):
             self._deliver(changed)
 
     def _passed(self, run: RunRef, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if self._last.get(run) is task:
             del self._last[run]
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -186,10 +189,9 @@ class _Stream(Generic[Message]):
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=timeout)
 
-    def close(self) -> None:
+    def close(self) -> list[Message]:
         """Drop what is on its way."""
-        for task in list(self._tasks):
-            task.cancel()
+        return [message for task, message in self._tasks.items() if task.cancel()]
 
 
 def run_of(message: ToWorker | FromWorker) -> RunRef | None:

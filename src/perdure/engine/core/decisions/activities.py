@@ -232,12 +232,12 @@ def keep_beats(execution: Execution, now: int) -> Transition:
 
 def evicted(tx: Transition, message: ActivityEvicted) -> None:
     """The worker let go without an outcome, in good order. That costs the activity none of its attempts,
-    unless it has only one: it may have had its effect, and must not have it twice."""
+    unless it has only one, which was begun: it may have had its effect, and must not have it twice."""
     activity = attempt(tx.execution, message.token)
     if message.worker and message.worker != activity.worker:
         raise NotFound(f"attempt {activity.attempt} of activity {activity.event.activity_id!r} is another worker's")
     policy = activity.retry_policy or activity.event.retry_policy
-    if policy.maximum_attempts == 1 or activity.cancel_requested:
+    if (policy.maximum_attempts == 1 and message.begun) or activity.cancel_requested:
         lose(tx, activity, "its worker stopped")
         return
     keep_beat(tx, activity)
