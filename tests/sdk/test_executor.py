@@ -324,18 +324,33 @@ async def test_cancelled_error_that_nobody_asked_for_is_a_failure(bench: Bench) 
     assert "nobody asked" in failure.message
 
 
-async def test_an_attempt_whose_task_is_cancelled_by_the_loop_has_no_outcome(bench: Bench) -> None:
-    tasks: list[asyncio.Task[object] | None] = []
-
-    async def wait() -> None:
-        tasks.append(asyncio.current_task())
+async def test_an_attempt_that_is_cancelled_by_its_own_code_has_failed(bench: Bench) -> None:
+    async def cancels_itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
         await asyncio.Event().wait()
 
-    token = bench.start(wait)
-    await asyncio.sleep(0)
-    assert tasks[0] is not None
-    tasks[0].cancel()
-    assert await bench.node.message(ActivityEvicted) == ActivityEvicted(token)
+    bench.start(cancels_itself)
+    failure = (await bench.node.message(ActivityFailure)).failure
+    assert failure.type == "CancelledError"
+    assert "nobody asked" in failure.message
+
+
+def test_attempts_that_end_with_their_loop_have_no_outcome() -> None:
+    benches: list[Bench] = []
+
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        benches.append(Bench())
+        for _ in range(3):
+            benches[0].start(wait)
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert [type(each) for each in benches[0].node.messages] == [ActivityEvicted] * 3
 
 
 # --- The end --------------------------------------------------------------------------------------------

@@ -133,8 +133,14 @@ class Attempt(ActivityContext):
 
     def raised(self, error: BaseException) -> Outcome:
         """The outcome of an attempt that raised."""
-        asked = self.cancelled or (self.running is not None and self.running.cancelling() > 0)
-        return raised(self.task, error, asked=asked, reason=self.reason)
+        return raised(self.task, error, asked=self.cancelled or self._all_cancelled(), reason=self.reason)
+
+    def _all_cancelled(self) -> bool:
+        """Whether all that the loop runs was cancelled, as when `asyncio.run` ends it. An attempt that was cancelled by
+        itself was so by code of its own."""
+        if self.running is None or not self.running.cancelling():
+            return False
+        return all(task.cancelling() for task in asyncio.all_tasks(self.executor.loop))
 
 
 class ActivityExecutor:
