@@ -286,6 +286,8 @@ LONG = "x" * (MAX_ID_LENGTH + 1)
         ),
         (StartWorkflow("default", "w", "t", "q", (), "r", run_timeout=MAX_DURATION + 1), "run_timeout must be between"),
         (StartWorkflow("default", "w", "t", "q", (), "r", execution_timeout=-1), "execution_timeout must be between"),
+        (ListWorkflows("default", "", limit=-1), "limit must not be negative, as -1 is"),
+        (s.ListSchedules("default", "", limit=-1), "limit must not be negative, as -1 is"),
     ],
 )
 def test_a_request_over_a_limit_is_refused(request_: StartWorkflow, says: str) -> None:

@@ -87,6 +87,11 @@ def _check_duration(value: int, name: str) -> None:
         raise InvalidRequest(f"{name} must be between 0 and {MAX_DURATION} microseconds, not {value}")
 
 
+def _check_limit(value: int, name: str) -> None:
+    if value < 0:
+        raise InvalidRequest(f"{name} must not be negative, as {value} is")
+
+
 def _check_payloads(payloads: Payloads, name: str) -> None:
     total = 0
     for payload in payloads:
@@ -150,6 +155,7 @@ _LIMITS: Final[Mapping[str, Check]] = {
     "digest": _check_digest,
     "data": _check_blob,
     **dict.fromkeys(("memo", "header"), _check_memo),
+    "limit": _check_limit,
 }
 """What is looked at beside the types, by a field's name."""
 
