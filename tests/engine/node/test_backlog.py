@@ -176,3 +176,59 @@ def test_a_task_overtakes_none_of_its_queue() -> None:
     dispatcher.backlog(KEY._replace(type="another")).add(waiting(1, "another"))
     assert dispatcher.activity_worker(KEY) is None
     assert dispatcher.activity_worker(KEY._replace(task_queue="elsewhere")) is None, "nobody serves it"
+
+
+def test_only_lines_with_workers_are_looked_at() -> None:
+    dispatcher, unserved, worker = Dispatcher(), KEY._replace(task_queue="elsewhere"), attached("one")
+    dispatcher.attach(worker)
+    for key in (KEY, unserved):
+        dispatcher.backlog(key).add(item(1)._replace(queue=key))
+    assert [list(line) for line in dispatcher.waiting()] == [[KEY]]
+    dispatcher.detach(worker)
+    assert [list(line) for line in dispatcher.waiting()] == [[KEY]], "what was claimed for it is for others"
+    assert not dispatcher.lines
+    assert not list(dispatcher.waiting())
+    dispatcher.attach(worker)
+    assert [list(line) for line in dispatcher.waiting()] == [[KEY]], "it was kept"
+
+
+def test_a_line_stays_while_something_of_it_is_under_way() -> None:
+    dispatcher, worker = Dispatcher(), attached("one")
+    dispatcher.attach(worker)
+    backlog = dispatcher.backlog(KEY)
+    backlog.grew()
+    backlog.reading = True
+    dispatcher.detach(worker)
+    assert list(dispatcher.waiting()) and list(dispatcher.waiting())
+    backlog.fill([item(1)], more=False)
+    assert list(dispatcher.waiting()) and not list(dispatcher.waiting())
+
+
+def test_a_backlog_that_is_empty_is_forgotten() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.attach(attached("one"))
+    for sequence in (1, 2):
+        dispatcher.backlog(KEY).add(item(sequence))
+    claimed = [dispatcher.backlog(KEY).claim() for _ in range(2)]
+    dispatcher.backlog(KEY).claims = 0
+    dispatcher.removed(claimed[0])
+    assert dispatcher.backlogs, "the other's row is not gone yet"
+    dispatcher.removed(claimed[1])
+    assert not dispatcher.backlogs
+    dispatcher.backlog(KEY).grew()
+    dispatcher.backlog(KEY).fill([], more=False)
+    assert not list(dispatcher.waiting()) and not dispatcher.backlogs
+
+
+def test_what_nobody_takes_is_told_once_until_somebody_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatcher, worker = Dispatcher(), attached("one")
+    other = KEY._replace(type="unknown")
+    assert dispatcher.newly_missing(KEY) and not dispatcher.newly_missing(KEY)
+    dispatcher.attach(worker)
+    assert dispatcher.newly_missing(other) and not dispatcher.newly_missing(KEY)
+    dispatcher.detach(worker)
+    assert dispatcher.newly_missing(KEY), "it came, and left again"
+    assert not dispatcher.newly_missing(other), "nobody came who has that"
+    monkeypatch.setattr(dispatch, "_MISSED", 2)
+    assert dispatcher.newly_missing(KEY._replace(type="third"))
+    assert dispatcher.newly_missing(other), "the first of so many is forgotten"

@@ -28,6 +28,9 @@ def order(item: BacklogItem) -> tuple[int, int, int]:
 Line = tuple[str, TaskKind, str]
 """A task queue for tasks of one kind: namespace, kind, name."""
 
+_MISSED: Final = 10_000
+"""Queues without a worker that are remembered to have been warned of."""
+
 GIVEN: Final = -1
 """In `AttachedWorker.held`: the worker was sent that attempt."""
 
@@ -105,6 +108,11 @@ class Backlog:
     def __bool__(self) -> bool:
         """Whether anything waits that a new task must not overtake."""
         return bool(self.head) or self._more or self.claims > 0
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing waits, and nothing is under way."""
+        return not (self or self.claimed or self.reading)
 
     @property
     def read_from(self) -> BacklogItem | None:
@@ -196,9 +204,11 @@ class Dispatcher:
 
     def __init__(self, *, shared: bool = False) -> None:
         self.workers: dict[str, AttachedWorker] = {}
+        # The line that was served last comes last; one that its workers have left stays until `waiting` lets it go.
         self.lines: dict[Line, list[AttachedWorker]] = {}
-        self.backlogs: dict[Line, dict[QueueKey, Backlog]] = {}  # the line that was served last comes last
+        self.backlogs: dict[Line, dict[QueueKey, Backlog]] = {}
         self._shared = shared
+        self._missed: dict[QueueKey, None] = {}  # what nobody took, and somebody was told
 
     def attach(self, worker: AttachedWorker) -> None:
         """A worker is there."""
@@ -214,11 +224,13 @@ class Dispatcher:
         if self.workers.get(worker.hello.instance) is not worker:
             return False
         del self.workers[worker.hello.instance]
-        for line, workers in list(self.lines.items()):
-            if worker in workers:
-                workers.remove(worker)
-            if not workers:
+        left = [line for line, workers in self.lines.items() if worker in workers]
+        for line in left:
+            self.lines[line].remove(worker)
+            if not self.lines[line] and line not in self.backlogs:
                 del self.lines[line]
+        for key in [key for key in self._missed if key[:3] in left and worker.has(key)]:
+            del self._missed[key]
         return True
 
     # --- Workers ----------------------------------------------------------------------------------------
@@ -276,9 +288,18 @@ class Dispatcher:
         """Why nobody here takes a queue's tasks; "" where somebody does."""
         if self.serves(key):
             return ""
-        if key[:3] not in self.lines:
+        if not self.lines.get(key[:3]):
             return f"no worker here serves the task queue {key.task_queue!r}"
         return f"no worker here on the task queue {key.task_queue!r} has the {key.kind} {key.type!r}"
+
+    def newly_missing(self, key: QueueKey) -> str:
+        """The same, unless it was said before, and nobody came since."""
+        if key in self._missed or not (why := self.missing(key)):
+            return ""
+        self._missed[key] = None
+        if len(self._missed) > _MISSED:
+            del self._missed[next(iter(self._missed))]
+        return why
 
     def room(self, key: QueueKey) -> int:
         """How many tasks of a queue could be given out now."""
@@ -301,12 +322,32 @@ class Dispatcher:
         self.backlog(key).grew()
 
     def waiting(self) -> Iterator[dict[QueueKey, Backlog]]:
-        """The backlogs in which something waits, line by line."""
-        for line in list(self.backlogs.values()):
-            waiting = {key: backlog for key, backlog in line.items() if backlog}
+        """The backlogs in which something waits, line by line, where there are workers, or were until now."""
+        for line, workers in list(self.lines.items()):
+            backlogs = self.backlogs.get(line, {})
+            waiting = {key: backlog for key, backlog in backlogs.items() if backlog}
             if waiting:
                 yield waiting
+            for key in [key for key, backlog in backlogs.items() if backlog.spent]:
+                self._drop(key)
+            if not workers and not any(backlog.reading or backlog.claims for backlog in waiting.values()):
+                del self.lines[line]
 
     def served(self, key: QueueKey) -> None:
         """A task of this line was given out: the other lines of its workers are next."""
-        self.backlogs[key[:3]] = self.backlogs.pop(key[:3])
+        workers = self.lines.pop(key[:3], None)
+        if workers is not None:
+            self.lines[key[:3]] = workers
+
+    def removed(self, item: BacklogItem) -> None:
+        """The row of a task is gone."""
+        backlog = self.backlog(item.queue)
+        backlog.claimed.discard(item)
+        if backlog.spent:
+            self._drop(item.queue)
+
+    def _drop(self, key: QueueKey) -> None:
+        line = self.backlogs[key[:3]]
+        del line[key]
+        if not line:
+            del self.backlogs[key[:3]]

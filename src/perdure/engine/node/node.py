@@ -288,7 +288,7 @@ class Node:
         if live.home == self.peers.node:
             self.wakeups.at(live.wake_at)
         for item in row.backlog_removed:
-            self.dispatcher.backlog(item.queue).claimed.discard(item)
+            self.dispatcher.removed(item)
         for item in row.backlog_added:
             self.dispatcher.backlog(item.queue).add(item)
         for answer, value in row.answers:

@@ -50,7 +50,6 @@ class Offers:
         self._out: dict[Live, float] = {}  # whose workflow task is at a worker, and since when
         self._timer: asyncio.TimerHandle | None = None
         self._looks_at = inf  # when that is, by the loop's clock
-        self._missed: set[QueueKey] = set()  # what no worker could take, and a warning has said so
         self.ending = False  # the engine is about to stop: workers leave, and that is nothing to warn of
 
     def stop(self) -> None:
@@ -87,8 +86,7 @@ class Offers:
         return QueueKey(live.chain.namespace, "activity", activity.task_queue or event.task_queue, event.activity_type)
 
     def _backlog(self, live: Live, key: QueueKey, priority: int, scheduled: int, attempt: int) -> None:
-        if key not in self._missed and not self.ending and (missing := self._dispatcher.missing(key)):
-            self._missed.add(key)
+        if not self.ending and (missing := self._dispatcher.newly_missing(key)):
             logger.warning("%s: what is asked of it waits for one, such as the next deploy", missing)
         sequence = self._serving.next_sequence()
         item = BacklogItem(key, priority, 0, sequence, live.key, live.run.ref.run_id, scheduled, attempt)
