@@ -133,7 +133,7 @@ async def test_who_leaves_is_gone_at_once(nodes: Nodes) -> None:
 
 # --- Notices --------------------------------------------------------------------------------------------
 async def test_who_watches_hears_of_commits(nodes: Nodes) -> None:
-    (one, first), (two, second) = await nodes(), await nodes()
+    (one, first), (two, _) = await nodes(), await nodes()
     ear = await listening(one, first)
     run, other = start("a"), start("b")
     await one.watch(first, run.key.chain)
@@ -147,7 +147,6 @@ async def test_who_watches_hears_of_commits(nodes: Nodes) -> None:
     await ear.until(RunMoved(run.key.chain))
     await put(two, follow(follow(run)), follow(follow(other)))
     assert await ear.until(RunMoved(other.key.chain)) == [RunMoved(other.key.chain)]
-    await two.tell([second], run.key.chain)
 
 
 async def test_a_write_may_name_who_hears_of_it(nodes: Nodes) -> None:
@@ -156,14 +155,6 @@ async def test_a_write_may_name_who_hears_of_it(nodes: Nodes) -> None:
     run = start("a")
     await put(two, run._replace(expected=7, notify=[first]), start("b")._replace(notify=[first, 9_999]))
     assert await ear.until(RunMoved(key("b").chain)) == [RunMoved(key("b").chain)], "the refused write tells nobody"
-
-
-async def test_nodes_can_be_told(nodes: Nodes) -> None:
-    (one, first), (two, second) = await nodes(), await nodes()
-    ears = [await listening(one, first), await listening(two, second)]
-    await one.tell([first, second], key("a").chain)
-    for ear in ears:
-        await ear.until(RunMoved(key("a").chain))
 
 
 async def test_all_hear_of_a_backlog(nodes: Nodes) -> None:

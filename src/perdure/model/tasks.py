@@ -6,7 +6,8 @@ A worker says `WorkerHello` when it attaches, with the slots that it has.
 ::
 
     node → WorkflowTask → worker → WorkflowTaskCompletion | WorkflowTaskFailure | HistoryWanted → node
-    node → ActivityTask → worker → Heartbeat* → ActivityCompletion | ActivityFailure | ActivityCancelled → node
+    node → ActivityTask → worker → Heartbeat* → ActivityCompletion | ActivityFailure | ActivityCancellation → node
+                                            → ActivityEvicted → node; it is given out again
                                             → ActivityDetached → node; how it ends, a client reports
     node → QueryTask    → worker → QueryAnswer | HistoryWanted → node
                           worker → WorkerServes | WorkerLeaving → node
@@ -128,7 +129,7 @@ class ActivityTask(Struct, frozen=True, array_like=True, gc=False, tag=3):
 
 class CancelActivity(Struct, frozen=True, array_like=True, gc=False, tag=4):
     """The attempt is not wanted any more. reason: "cancel_requested", "timed_out", "settled" (a person gave
-    it its outcome), "closed" or "paused"."""
+    it its outcome) or "closed"."""
 
     token: ActivityToken
     reason: str

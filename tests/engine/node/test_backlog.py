@@ -23,6 +23,13 @@ def item(sequence: int, *, priority: int = 0) -> BacklogItem:
     return BacklogItem(KEY, priority, 0, sequence, RunKey("default", "w", 1), "run", sequence, 1)
 
 
+def stored() -> Backlog:
+    """One that the store has rows of."""
+    backlog = Backlog()
+    backlog.grew()
+    return backlog
+
+
 def drain(backlog: Backlog) -> list[int]:
     """Claim all of the head."""
     return [backlog.claim().sequence for _ in range(len(backlog.head))]
@@ -51,7 +58,7 @@ def test_a_long_head_is_left_to_the_store() -> None:
 
 
 def test_nothing_is_missed_that_is_added_while_a_page_is_read() -> None:
-    backlog = Backlog(stored=True)
+    backlog = stored()
     backlog.reading = True
     backlog.add(item(7))  # after the store has answered, and before the answer is here
     backlog.fill([item(1)], more=False)
@@ -60,7 +67,7 @@ def test_nothing_is_missed_that_is_added_while_a_page_is_read() -> None:
 
 
 def test_what_is_added_beyond_a_full_page_comes_with_its_own() -> None:
-    backlog = Backlog(stored=True)
+    backlog = stored()
     backlog.reading = True
     backlog.add(item(7))
     backlog.fill([item(1), item(2), item(3)], more=True)
@@ -70,7 +77,7 @@ def test_what_is_added_beyond_a_full_page_comes_with_its_own() -> None:
 
 
 def test_a_page_of_what_is_claimed_already_does_not_come_again() -> None:
-    backlog = Backlog(stored=True)
+    backlog = stored()
     page = [item(1), item(2), item(3)]
     backlog.fill(page, more=True)
     assert drain(backlog) == [1, 2, 3]
@@ -159,7 +166,7 @@ def test_types_of_one_queue_keep_their_order() -> None:
 
 
 def test_no_type_goes_before_what_is_to_be_read_of_another() -> None:
-    one, other = Backlog(), Backlog(stored=True)
+    one, other = Backlog(), stored()
     one.add(waiting(2, "one"))
     assert first((one, other)) is None
     other.reading = True

@@ -96,13 +96,13 @@ class Backlog:
 
     __slots__ = ("_more", "_read_to", "_shared", "claimed", "claims", "head", "reading")
 
-    def __init__(self, *, stored: bool = False, shared: bool = False) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
         self._shared = shared
         self.head: list[BacklogItem] = []
         self.claimed: set[BacklogItem] = set()
         self.claims = 0
         self.reading = False  # a page is on its way
-        self._more = stored  # whether the store may have rows after `_read_to`
+        self._more = False  # whether the store may have rows after `_read_to`
         self._read_to: BacklogItem | None = None
 
     def __bool__(self) -> bool:
@@ -316,10 +316,6 @@ class Dispatcher:
         if backlog is None:
             backlog = line[key] = Backlog(shared=self._shared)
         return backlog
-
-    def stored(self, key: QueueKey) -> None:
-        """The store has a backlog of this queue."""
-        self.backlog(key).grew()
 
     def waiting(self) -> Iterator[dict[QueueKey, Backlog]]:
         """The backlogs in which something waits, line by line, where there are workers, or were until now."""

@@ -369,10 +369,6 @@ class Shared(Store, Protocol):
         """It has heard enough."""
         ...
 
-    async def tell(self, nodes: Sequence[int], chain: ChainKey) -> None:
-        """Give `RunMoved` to some nodes without a commit."""
-        ...
-
     async def claim(
         self, node: int, queues: Sequence[QueueKey], limit: int, alive: frozenset[int], lease: int
     ) -> Sequence[BacklogItem]:

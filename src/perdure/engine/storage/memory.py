@@ -23,7 +23,6 @@ from perdure.engine.storage.api import (
     Question,
     QueueKey,
     RunKey,
-    RunMoved,
     Scope,
     StoredRun,
     Verdict,
@@ -319,9 +318,6 @@ class MemoryStore:
 
     async def unwatch(self, node: int, chains: Sequence[ChainKey]) -> None:
         self._nodes.unwatch(node, chains)
-
-    async def tell(self, nodes: Sequence[int], chain: ChainKey) -> None:
-        self._nodes.tell(nodes, RunMoved(chain))
 
     async def claim(
         self, node: int, queues: Sequence[QueueKey], limit: int, alive: frozenset[int], lease: int

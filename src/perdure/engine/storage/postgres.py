@@ -218,9 +218,6 @@ class PostgresStore:
         if chains:
             await self._fetch(sql.UNWATCH, *zip(*(chain_key(*chain) for chain in chains), strict=True), node)
 
-    async def tell(self, nodes: Sequence[int], chain: ChainKey) -> None:
-        await self._fetch(sql.NOTIFY, f"{self._channel}_", encode_moved(chain), nodes)
-
     async def claim(
         self, node: int, queues: Sequence[QueueKey], limit: int, alive: frozenset[int], lease: int
     ) -> Sequence[BacklogItem]:

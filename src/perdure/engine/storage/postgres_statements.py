@@ -168,7 +168,6 @@ FORGET_MEMBERS = f"""WITH gone AS (
 WATCH = "INSERT INTO watch VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
 UNWATCH = """DELETE FROM watch AS t USING unnest($1::smallint[], $2::bytea[]) AS w(shard, chain)
     WHERE t.shard = w.shard AND t.chain = w.chain AND t.node = $3"""
-NOTIFY = "SELECT pg_notify($1 || n.node, $2) FROM unnest($3::bigint[]) AS n(node)"
 NOTIFY_ALL = "SELECT pg_notify($1, $2)"
 CHANNEL = "SELECT 'perdure_' || 'node'::regclass::oid"
 

@@ -233,9 +233,6 @@ class FaultyStore:
     async def unwatch(self, node: int, chains: Sequence[ChainKey]) -> None:
         await self._do(partial(self.inner.unwatch, node, chains))
 
-    async def tell(self, nodes: Sequence[int], chain: ChainKey) -> None:
-        await self._do(partial(self.inner.tell, nodes, chain))
-
     async def claim(
         self, node: int, queues: Sequence[QueueKey], limit: int, alive: frozenset[int], lease: int
     ) -> Sequence[BacklogItem]:

@@ -192,7 +192,7 @@ def cancelled(tx: Transition, message: ActivityCancellation) -> None:
     activity = attempt(tx.execution, message.token)
     if activity.cancel_requested:
         resolve_cancelled(tx, activity)
-    else:  # told to stop for another reason, such as a pause
+    else:  # nobody has told it to: it has let go
         evicted(tx, ActivityEvicted(message.token))
 
 
