@@ -7,10 +7,11 @@ import gc
 import logging
 import weakref
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import pytest
 
-from perdure import workflow
+from perdure import ApplicationError, workflow
 from perdure.errors import Evicted
 from perdure.model import events as e
 from perdure.model.payloads import Payload
@@ -171,6 +172,45 @@ def test_what_is_evicted_is_gone_without_the_garbage_collector() -> None:
         scenario.run.evict()
         del scenario
         assert loops[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_what_has_failed_is_gone_without_the_garbage_collector() -> None:
+    """The traceback of what was raised leads to frames, and those may lead back to it."""
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    def seen() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+
+    @workflow(name="fails_together")
+    async def together() -> None:
+        seen()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fetch("a"))
+
+    @workflow(name="catches")
+    def catches() -> None:
+        seen()
+        with suppress(ApplicationError):
+            fetch.start("a").result()
+
+    @workflow(name="lets_through")
+    def lets_through() -> None:
+        seen()
+        fetch.start("a").result()
+
+    gc.collect()
+    gc.disable()
+    try:
+        for flow in (together, catches, lets_through):
+            scenario = Scenario(flow)
+            scenario.do()
+            scenario.fail(ApplicationError("no luck"))
+            assert kinds(scenario.do()) == ["CompleteWorkflow" if flow is catches else "FailWorkflow"]
+            scenario.run.evict()
+            del scenario
+            assert loops.pop()() is None, flow
     finally:
         gc.enable()
 

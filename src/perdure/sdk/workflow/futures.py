@@ -128,7 +128,10 @@ class PlainActivityFuture(ActivityFuture):
     __slots__ = ()
 
     def result(self) -> object:
-        return block(self) if thread.plain and not self.done() else super().result()
+        try:
+            return block(self) if thread.plain and not self.done() else super().result()
+        finally:
+            del self  # whose error leads to this frame
 
 
 class PlainChildFuture(ChildFuture):
@@ -137,7 +140,10 @@ class PlainChildFuture(ChildFuture):
     __slots__ = ()
 
     def result(self) -> object:
-        return block(self) if thread.plain and not self.done() else super().result()
+        try:
+            return block(self) if thread.plain and not self.done() else super().result()
+        finally:
+            del self  # whose error leads to this frame
 
 
 class AnswerFuture(LoopFuture[None]):

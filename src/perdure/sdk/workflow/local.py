@@ -121,7 +121,10 @@ class LocalFuture(Cancellable):
         super().cancel()
 
     def result(self) -> object:
-        return block(self) if thread.plain and not self.done() else super().result()
+        try:
+            return block(self) if thread.plain and not self.done() else super().result()
+        finally:
+            del self  # whose error leads to this frame
 
 
 class Locals:

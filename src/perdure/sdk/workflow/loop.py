@@ -294,6 +294,12 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def release(self) -> None:
         """Let go of all that leads back here, so that the end of the run leaves nothing to the garbage collector."""
         self._ready.clear()
+        for task in self._tasks[:1]:  # the workflow's own
+            if task.done():
+                try:
+                    task.result()
+                except BaseException as error:
+                    error.__traceback__ = None  # its frames may lead back to it, as that of a TaskGroup does
         self._tasks.clear()
         self._host = _NO_HOST
 
@@ -309,7 +315,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """
         self._until_pruned -= 32
         if self._until_pruned <= 0 and len(self._tasks) > 1:  # the first is the workflow's own
-            self._tasks = self.live_tasks()
+            self._tasks[1:] = [task for task in self._tasks[1:] if not task.done()]
             self._until_pruned = len(self._tasks)
 
     def live_tasks(self) -> list[LoopTask[object]]:

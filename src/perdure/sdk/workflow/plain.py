@@ -41,6 +41,7 @@ async def run_plain(function: Callable[..., R], *args: object, **kwargs: object)
         try:
             value = await wanted
         except BaseException as error:  # cancellation and eviction, too: the function has its `finally`
+            wanted = None  # whose error leads to this frame
             wanted = _enter(code, code.throw, error)
         else:
             wanted = _enter(code, code.switch, value)
@@ -76,7 +77,10 @@ def block(awaitable: Awaitable[T]) -> T:
         raise TypeError(f"{awaitable!r} can't be waited for: it is no handle, coroutine or task")
     outside = code.parent
     assert outside is not None
-    return cast("T", outside.switch(awaitable))
+    try:
+        return cast("T", outside.switch(awaitable))
+    finally:
+        del awaitable  # whose error leads to this frame
 
 
 def waiting_code() -> greenlet:
