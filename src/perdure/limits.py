@@ -303,6 +303,10 @@ What is given up then was never acknowledged."""
 MEMBER_REMEMBERED: Final = 1 * HOUR
 """How long a node that is gone keeps its row: long enough for a person who looks what was there."""
 
+MISSED_QUEUES: Final = 10_000
+"""Task queues, each for a type, that have no worker, and of which is remembered that a warning has said so: some 200
+bytes each. One that is forgotten is warned of once more."""
+
 BACKLOG_PAGE: Final = 1_000
 """Head of a task queue's backlog that is kept in memory; the rest waits in the store."""
 

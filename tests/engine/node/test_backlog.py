@@ -9,6 +9,7 @@ import pytest
 from perdure.engine.node import dispatch
 from perdure.engine.node.dispatch import AttachedWorker, Backlog, Dispatcher, first
 from perdure.engine.storage.api import BacklogItem, QueueKey, RunKey
+from perdure.limits import MISSED_QUEUES
 from perdure.model.tasks import EvictWorkflow, RunRef, ToWorker, WorkerHello
 
 KEY = QueueKey("default", "activity", "default", "step")
@@ -236,6 +237,7 @@ def test_what_nobody_takes_is_told_once_until_somebody_came(monkeypatch: pytest.
     dispatcher.detach(worker)
     assert dispatcher.newly_missing(KEY), "it came, and left again"
     assert not dispatcher.newly_missing(other), "nobody came who has that"
-    monkeypatch.setattr(dispatch, "_MISSED", 2)
+    assert MISSED_QUEUES >= 1_000
+    monkeypatch.setattr(dispatch, "MISSED_QUEUES", 2)
     assert dispatcher.newly_missing(KEY._replace(type="third"))
     assert dispatcher.newly_missing(other), "the first of so many is forgotten"

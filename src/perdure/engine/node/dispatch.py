@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from perdure.engine.storage.api import BacklogItem, QueueKey, TaskKind
-from perdure.limits import BACKLOG_PAGE
+from perdure.limits import BACKLOG_PAGE, MISSED_QUEUES
 from perdure.model.tasks import ActivityEvicted, ActivityTask, ActivityToken, ToWorker, WorkerHello
 
 
@@ -27,9 +27,6 @@ def order(item: BacklogItem) -> tuple[int, int, int]:
 
 Line = tuple[str, TaskKind, str]
 """A task queue for tasks of one kind: namespace, kind, name."""
-
-_MISSED: Final = 10_000
-"""Queues without a worker that are remembered to have been warned of."""
 
 GIVEN: Final = -1
 """In `AttachedWorker.held`: the worker was sent that attempt."""
@@ -297,7 +294,7 @@ class Dispatcher:
         if key in self._missed or not (why := self.missing(key)):
             return ""
         self._missed[key] = None
-        if len(self._missed) > _MISSED:
+        if len(self._missed) > MISSED_QUEUES:
             del self._missed[next(iter(self._missed))]
         return why
 
