@@ -392,7 +392,7 @@ async def test_activities_run_and_are_cancelled(node: AttachedWorker) -> None:
     waiting = attempt("worker.wait_for_ever", 6)
     node.receive(waiting)
     node.receive(CancelActivity(waiting.token, "timed_out"))
-    assert await node.message(ActivityEvicted) == ActivityEvicted(waiting.token)
+    assert await node.message(ActivityEvicted) == ActivityEvicted(waiting.token, begun=False)
 
 
 async def test_stop_lets_go_of_everything_and_detaches() -> None:
@@ -406,7 +406,7 @@ async def test_stop_lets_go_of_everything_and_detaches() -> None:
     node.receive(run.task())
     await worker.stop()
     assert node.detached
-    assert node.messages[-1] == ActivityEvicted(waiting.token)
+    assert node.messages[-1] == ActivityEvicted(waiting.token, begun=False)
     assert torn_down == ["ann"]
     count = len(node.messages)
     node.receive(run.task())  # was on its way

@@ -192,5 +192,20 @@ async def test_queues_are_apart(store: Store) -> None:
     assert await store.backlog(queue("unknown"), None, 10) == []
 
 
+async def test_tasks_whose_run_is_gone_can_be_dropped(store: Store) -> None:
+    run, other = start("w"), start("other")
+    items = [item(run, 1), item(run, 2)._replace(queue=queue("elsewhere"))]
+    left = [item(other, 3), item(other, 4)]
+    await put(store, run._replace(backlog_added=items), other._replace(backlog_added=left))
+    await put(store, ending(run))
+    await put(store, follow(ending(run))._replace(status="Completed", delete=True))
+    await store.drop_backlog([])
+    await store.drop_backlog([*items, item(run, 99)])
+    assert await store.backlog(queue(), None, 10) == left
+    assert await store.backlogged_queues() == [queue()]
+    await store.drop_backlog(left)
+    assert await store.backlogged_queues() == []
+
+
 async def test_there_is_no_backlogged_queue_at_first(store: Store) -> None:
     assert await store.backlogged_queues() == []

@@ -97,6 +97,21 @@ def test_a_claim_that_came_to_nothing_is_the_first_again() -> None:
     assert drain(backlog) == [1, 2]
 
 
+def test_a_row_that_is_removed_before_it_is_claimed_is_in_no_head() -> None:
+    backlog = Backlog()
+    for sequence in (1, 2, 3):
+        backlog.add(item(sequence))
+    backlog.removed(item(2))
+    backlog.removed(item(9))
+    assert drain(backlog) == [1, 3]
+    backlog.claims = 0
+    backlog.removed(item(1))
+    backlog.restore(item(1))
+    assert not backlog.head, "nothing to be restored"
+    backlog.restore(item(3))
+    assert drain(backlog) == [3]
+
+
 def attached(name: str, receive: Callable[[ToWorker], None] = lambda _: None) -> AttachedWorker:
     return AttachedWorker(WorkerHello("default", name, ("default",), 1, "", ("sample",), ("step", "another")), receive)
 

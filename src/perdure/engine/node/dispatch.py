@@ -10,7 +10,7 @@ those, the first in the queue's order is served first.
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
@@ -171,6 +171,13 @@ class Backlog:
         self._more = True
         return rows
 
+    def removed(self, item: BacklogItem) -> None:
+        """A row is gone."""
+        self.claimed.discard(item)
+        place = bisect_left(self.head, order(item), key=order)
+        if self.head[place : place + 1] == [item]:
+            del self.head[place]
+
     def put_back(self, item: BacklogItem) -> None:
         """A claim that came to nothing: its row is as it was."""
         self.claims -= 1
@@ -178,7 +185,9 @@ class Backlog:
 
     def restore(self, item: BacklogItem) -> None:
         """A row that should have been removed, and wasn't."""
-        self.claimed.discard(item)
+        if item not in self.claimed:
+            return
+        self.claimed.remove(item)
         if self._shared:
             insort(self.head, item, key=order)
         else:
@@ -335,7 +344,7 @@ class Dispatcher:
     def removed(self, item: BacklogItem) -> None:
         """The row of a task is gone."""
         backlog = self.backlog(item.queue)
-        backlog.claimed.discard(item)
+        backlog.removed(item)
         if backlog.spent:
             self._drop(item.queue)
 

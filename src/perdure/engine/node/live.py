@@ -18,11 +18,18 @@ from perdure.engine.core.effects import Effect
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
 from perdure.engine.storage.api import BacklogItem, ChainKey, RunKey
-from perdure.model.events import HistoryEvent
+from perdure.model.events import (
+    ActivityTaskCanceled,
+    ActivityTaskCompleted,
+    ActivityTaskFailed,
+    ActivityTaskTimedOut,
+    HistoryEvent,
+)
 from perdure.model.records import HeartbeatRecorded, PrivateRecord
 from perdure.model.tasks import ActivityHeartbeat, ActivityToken
 
 Answer = asyncio.Future[Any]
+_OUTCOMES = (ActivityTaskCompleted, ActivityTaskFailed, ActivityTaskTimedOut, ActivityTaskCanceled)
 
 
 def settle(answer: Answer | None, value: object) -> None:
@@ -90,7 +97,7 @@ class Live:
     __slots__ = (
         "asked", "below", "chain", "execution", "flight", "gone", "home", "homed", "inbox", "journal_bytes", "key",
         "known", "loading", "moved", "offered", "older", "parked", "queries", "queued", "ready", "recent",
-        "recent_from", "remembered", "row", "snapshot_bytes", "speculative", "sticky", "successor", "version",
+        "recent_from", "remembered", "row", "snapshot_bytes", "speculative", "sticky", "successor", "version", "waits",
         "wake_at", "wants_history", "wants_input",
     )  # fmt: skip
 
@@ -124,6 +131,7 @@ class Live:
         self.recent_from = 1
         self.sticky = ""  # the worker that holds the workflow in memory
         self.offered = False  # its workflow task is given to a worker at the end of the turn
+        self.waits: dict[int, BacklogItem] = {}  # tasks in backlogs, by the activity's event (or 0), as far as known
         self.queued = False  # its open workflow task is in the backlog, and will be claimed from there
         self.wants_history = False
         self.wants_input = False  # its worker waits for what the open workflow task told to be on disk
@@ -146,6 +154,25 @@ class Live:
         if self.row is None:
             self.row = Row()
         return self.row
+
+    def take(self, tx: Transition) -> Row:
+        """Add what a transition decided to that row."""
+        row = self.next_row()
+        row.take(tx)
+        self.recent += tx.events
+        if self.waits:
+            row.backlog_removed += tuple(self._over(tx))
+        return row
+
+    def _over(self, tx: Transition) -> Iterator[BacklogItem]:
+        """Tasks in a backlog that nobody needs to begin any more."""
+        if not tx.execution.open:
+            yield from self.waits.values()
+            self.waits = {}
+            return
+        for event in tx.events:
+            if isinstance(event, _OUTCOMES) and (item := self.waits.pop(event.scheduled_event_id, None)) is not None:
+                yield item
 
     def works(self) -> Iterator[Work]:
         """The inputs of what is not on disk, and what waits for it."""

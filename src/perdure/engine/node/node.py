@@ -287,10 +287,10 @@ class Node:
         live.speculative = True
         if live.home == self.peers.node:
             self.wakeups.at(live.wake_at)
-        for item in row.backlog_removed:
-            self.dispatcher.removed(item)
         for item in row.backlog_added:
             self.dispatcher.backlog(item.queue).add(item)
+        for item in row.backlog_removed:  # which may have been added by the same row
+            self.dispatcher.removed(item)
         for answer, value in row.answers:
             settle(answer, value)
         for work, value in row.reads:

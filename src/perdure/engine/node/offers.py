@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
 from perdure.engine.node.dispatch import AttachedWorker, first
 from perdure.engine.node.live import Live, Row, Work
+from perdure.engine.node.patience import patiently
 from perdure.engine.storage.api import BacklogItem, QueueKey
 from perdure.limits import SECOND, WORKFLOW_TASK_TIMEOUT
 from perdure.model.events import HistoryEvent
@@ -50,6 +52,7 @@ class Offers:
         self._out: dict[Live, float] = {}  # whose workflow task is at a worker, and since when
         self._timer: asyncio.TimerHandle | None = None
         self._looks_at = inf  # when that is, by the loop's clock
+        self._orphans: list[BacklogItem] = []  # tasks of runs that are gone, to be removed
         self.ending = False  # the engine is about to stop: workers leave, and that is nothing to warn of
 
     def stop(self) -> None:
@@ -92,6 +95,7 @@ class Offers:
         item = BacklogItem(key, priority, 0, sequence, live.key, live.run.ref.run_id, scheduled, attempt)
         row = live.next_row()
         row.backlog_added.append(item)
+        live.waits[scheduled] = item
         self._serving.dirty(live, row)
 
     # --- The backlog ------------------------------------------------------------------------------------
@@ -129,6 +133,7 @@ class Offers:
         backlog.claims -= 1
         row = live.next_row()
         row.backlog_removed += (item,)
+        live.waits.pop(item.scheduled_event_id, None)
         self._serving.dirty(live, row)
         if key.kind == "workflow":
             live.queued = False
@@ -158,9 +163,18 @@ class Offers:
         self._dispatcher.backlog(item.queue).put_back(item)
 
     def orphaned(self, item: BacklogItem) -> None:
-        """The run of a claim is gone, so there is nothing to start, and nothing to write its removal with. It
-        counts as claimed, so that it isn't read again."""
+        """The run of a claim is gone, so there is nothing to start, and nothing to write its removal with. Until it is
+        removed all the same, it counts as claimed, so that it isn't read again."""
         self._dispatcher.backlog(item.queue).claims -= 1
+        self._orphans.append(item)
+        if len(self._orphans) == 1:
+            self._serving.spawn(self._drop_orphans())
+
+    async def _drop_orphans(self) -> None:
+        orphans, self._orphans = self._orphans, []
+        await patiently("tasks of runs that are gone", partial(self._serving.store.drop_backlog, orphans))
+        for item in orphans:
+            self._dispatcher.removed(item)
 
     def undo(self, row: Row) -> None:
         """A row was refused: what it reserved is free again."""

@@ -61,7 +61,7 @@ class Serving:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.clock, self.ids, self.dispatcher, self.retention = node.clock, node.ids, node.dispatcher, node.retention
-        self.peers = node.peers
+        self.peers, self.store = node.peers, node.store
         self.loop = asyncio.get_running_loop()
         self.collector = Collector(self.loop)
         self.dirty = node.committer.add
@@ -185,9 +185,7 @@ class Serving:
         if tx.offers:
             self.offers.activities(live, tx)
         if tx.encoded or tx.private:
-            row = live.next_row()
-            row.take(tx)
-            live.recent += tx.events
+            row = live.take(tx)
             self.dirty(live, row)
             if work.again:
                 row.works.append(work)
@@ -451,7 +449,7 @@ class Serving:
         if type(work.input) is i.WakeUp:
             self._node.wakeups.done(work.input.key)
         elif type(work.input) is BacklogItem:
-            if self.peers.shared and not work.fresh:  # memory may be older than the task
+            if not work.fresh:  # memory may be older than the task
                 self.decide_again(live.chain, self.discard(live))
                 self.submit(live.chain, work)
             else:

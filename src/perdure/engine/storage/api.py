@@ -242,6 +242,10 @@ class Store(Protocol):
         """The queues that have a backlog."""
         ...
 
+    async def drop_backlog(self, items: Sequence[BacklogItem]) -> None:
+        """Delete tasks whose runs are not stored any more, so that no write can remove them."""
+        ...
+
     async def list(self, namespace: str, query: str, page: str, limit: int) -> tuple[Sequence[ListedWorkflow], str]:
         """A page of runs that have a visibility, and the token of the next page ("": none).
 

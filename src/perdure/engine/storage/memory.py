@@ -285,6 +285,10 @@ class MemoryStore:
     async def backlogged_queues(self) -> Sequence[QueueKey]:
         return sorted(self._backlog)
 
+    async def drop_backlog(self, items: Sequence[BacklogItem]) -> None:
+        for item in items:
+            self._drop_from_backlog(item)
+
     async def list(self, namespace: str, query: str, page: str, limit: int) -> tuple[Sequence[ListedWorkflow], str]:
         matches: Callable[[Row], bool] = predicate(query)
         start = listing.position(page)

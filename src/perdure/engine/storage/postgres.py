@@ -184,6 +184,10 @@ class PostgresStore:
     async def backlogged_queues(self) -> Sequence[QueueKey]:
         return sorted(_queue(row) for row in await self._fetch(sql.BACKLOGGED_QUEUES))
 
+    async def drop_backlog(self, items: Sequence[BacklogItem]) -> None:
+        if items:
+            await self._fetch(sql.DROP_BACKLOG, *zip(*map(_place, items), strict=True))
+
     async def list(self, namespace: str, query: str, page: str, limit: int) -> tuple[Sequence[ListedWorkflow], str]:
         async with self._readers().use_long() as connection:
             return await postgres_listing.page(connection, namespace, query, page, limit)
@@ -231,8 +235,7 @@ class PostgresStore:
 
     async def unclaim(self, node: int, items: Sequence[BacklogItem]) -> None:
         if items:
-            places = ((chain_key(*item.run[:2])[0], queue_key(item.queue), *item[1:4]) for item in items)
-            await self._fetch(sql.UNCLAIM, node, *zip(*places, strict=True))
+            await self._fetch(sql.UNCLAIM, node, *zip(*map(_place, items), strict=True))
 
     async def ask(self, question: Question, lasts: int) -> None:
         key = question.queue
@@ -280,6 +283,10 @@ def _due(row: Row) -> Due:
 def _queue(row: Row) -> QueueKey:
     namespace, kind, task_queue, task_type = row
     return QueueKey(plain(namespace), KINDS[kind], plain(task_queue), plain(task_type))
+
+
+def _place(item: BacklogItem) -> tuple[object, ...]:
+    return chain_key(*item.run[:2])[0], queue_key(item.queue), *item[1:4]
 
 
 def _item(row: Row) -> BacklogItem:

@@ -127,6 +127,11 @@ UNCLAIM = """UPDATE backlog AS b SET claimed_by = 0, claimed_until = 0
         AS w(shard, queue, priority, fairness_pass, sequence)
     WHERE b.shard = w.shard AND b.queue = w.queue AND b.priority = w.priority AND b.fairness_pass = w.fairness_pass
         AND b.sequence = w.sequence AND b.claimed_by = $1"""
+DROP_BACKLOG = """DELETE FROM backlog AS b
+    USING unnest($1::smallint[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[])
+        AS w(shard, queue, priority, fairness_pass, sequence)
+    WHERE b.shard = w.shard AND b.queue = w.queue AND b.priority = w.priority AND b.fairness_pass = w.fairness_pass
+        AND b.sequence = w.sequence"""
 
 # --- Blobs ----------------------------------------------------------------------------------------------
 PUT_BLOB = """INSERT INTO blob AS b (digest, data, kept_until) VALUES ($1, $2, $3)

@@ -152,6 +152,11 @@ class SqliteStore:
         await self._commit(writer)
         return forgotten
 
+    async def drop_backlog(self, items: Sequence[BacklogItem]) -> None:
+        writer, keys = await self._writer(), [sqlite_writing.backlog_key(item) for item in items]
+        self._write(writer, lambda: statements.DELETE_BACKLOG.run(writer, keys))
+        await self._commit(writer)
+
     async def put_blob(self, digest: bytes, data: bytes, kept_until: int) -> None:
         def put(writer: sqlite3.Connection) -> None:
             self._write(writer, lambda: sqlite_blobs.put(writer, digest, data, kept_until))

@@ -182,9 +182,9 @@ class Batch:
         for request_id, expires in write.dedup:
             self._dedup[dedup_key(chain, request_id)] = expires
         for item in write.backlog_added:
-            self._backlog[_backlog_key(item)] = item
+            self._backlog[backlog_key(item)] = item
         for item in write.backlog_removed:
-            self._backlog[_backlog_key(item)] = None
+            self._backlog[backlog_key(item)] = None
         run = self._runs.get(key)
         if write.delete:
             if run is not None:
@@ -249,7 +249,8 @@ class Batch:
         statements.DELETE_BACKLOG.run(connection, [key for key, item in self._backlog.items() if item is None])
 
 
-def _backlog_key(item: BacklogItem) -> tuple[object, ...]:
+def backlog_key(item: BacklogItem) -> tuple[object, ...]:
+    """What names a task in the table."""
     (namespace, kind, task_queue, task_type), priority, fairness_pass, sequence, *_ = item
     return namespace, KIND_CODES[kind], task_queue, task_type, priority, fairness_pass, sequence
 

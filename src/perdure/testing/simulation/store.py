@@ -178,6 +178,9 @@ class FaultyStore:
     async def backlogged_queues(self) -> Sequence[QueueKey]:
         return await self.inner.backlogged_queues()
 
+    async def drop_backlog(self, items: Sequence[BacklogItem]) -> None:
+        await self._do(partial(self.inner.drop_backlog, items))
+
     async def list(self, namespace: str, query: str, page: str, limit: int) -> tuple[Sequence[ListedWorkflow], str]:
         return await self._do(partial(self.inner.list, namespace, query, page, limit))
 
