@@ -17,7 +17,7 @@ from msgspec import json
 from perdure.limits import RETRY_JITTER
 from perdure.model.events import HistoryEvent, MarkerRecorded
 from perdure.sdk.activity.api import activity
-from perdure.sdk.converter import encode
+from perdure.sdk.converter import encode, unordered
 from perdure.sdk.workflow.local import LOCAL
 from perdure.testing.simulation.attempts import BACKOFF, CLOCKS_AGREE, Failures, Flaky
 
@@ -94,7 +94,7 @@ class Nears:
             and ledger.time() - last.ended < BACKOFF * (1 - RETRY_JITTER) - CLOCKS_AGREE
         ):
             ledger.fail(f"{what} began {ledger.time() - last.ended:.3f} s after a failure")
-        digest = zlib.crc32(encode(asked, "what is asked").data)
+        digest = zlib.crc32(unordered(encode(asked, "what is asked")))
         for events in self._histories(wid, run_id):
             if any(recorded == part for recorded, _ in _results(events)):
                 ledger.fail(f"{what} began, but its outcome is on disk")
