@@ -88,6 +88,7 @@ def embedded(
     task_queue: str = "default",
     max_concurrent_activities: int = DEFAULT_CONCURRENT_ACTIVITIES,
     max_activity_processes: int | None = None,
+    max_cached_workflows: int | None = None,
     workflows: Iterable[object] | None = None,
     activities: Iterable[object] | None = None,
     build_id: str = "",
@@ -112,15 +113,13 @@ def embedded(
         namespace: the namespace that the client uses.
         task_queue: the queue that the client starts workflows on, and that the worker serves.
         max_concurrent_activities: how many activities run at once at most.
-        max_activity_processes: how many of them in processes (`@activity(executor="process")`) at most; by default as
-            many as there are processors.
+        max_activity_processes: how many of them in processes (`executor="process"`); by default one for each processor.
+        max_cached_workflows: how many suspended workflows are kept in memory, 1,000 by default; others are replayed.
         workflows, activities: what this process serves; by default all that is imported.
         build_id: names the version of the code; it stands in the histories of what this process runs.
         retention: how long a closed run can still be read; by default 30 days.
-        grace: how long a process that says nothing counts as alive; by default 10 seconds. Then others begin again
-            what its activities were doing. Only where processes share a database, and the same in all of them.
-        codecs: what becomes of payloads before they are stored, in this order, such as
-            ``[Zstd(), AesGcm(key="env:PERDURE_KEY"), Offload()]``.
+        grace: how long a process that says nothing counts as alive, where several share a database; by default 10 s.
+        codecs: what becomes of payloads before they are stored, such as ``[Zstd(), AesGcm(key="env:KEY"), Offload()]``.
         encode_failures: whether messages and tracebacks of failures go through the codecs, too.
         interceptors: what is called around requests, activities and workflows; the first is the outermost.
         clock, ids: other sources of time and identifiers, for tests.
@@ -148,6 +147,7 @@ def embedded(
     worker = Worker(
         client, task_queue=task_queue, workflows=workflows, activities=activities, build_id=build_id, ids=ids,
         max_concurrent_activities=max_concurrent_activities, max_activity_processes=max_activity_processes,
+        max_cached_workflows=max_cached_workflows,
     )  # fmt: skip
     # In another time than the machine's, it can't be told how long the loop was blocked.
     return Embedded(node, worker, client, Watchdog(node.clock, node.stalls.add) if clock is None else None)

@@ -263,8 +263,12 @@ a retryable 'unavailable'."""
 MAX_CACHED_EXECUTIONS: Final = 1_000
 """Idle executions that a node keeps in memory. The next input of any other costs one read."""
 
-MAX_CACHED_WORKFLOWS: Final = 400
-"""Suspended workflows that a worker keeps alive. The next task of any other costs a replay."""
+DEFAULT_CACHED_WORKFLOWS: Final = 1_000
+"""Suspended workflows that a worker keeps alive, unless `max_cached_workflows` says otherwise: some 20 KiB each. The
+next task of any other costs a replay, so where more are at work at once, each step takes several times as long."""
+
+MAX_CACHED_WORKFLOWS: Final = 100_000
+"""The most that a worker may be told to keep: some 2 GiB."""
 
 DUE_SCAN_LIMIT: Final = 500
 """Due executions that are woken at once; the next ones are read when these are served. A flood of due timers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from perdure.engine.node import serving
 from perdure.sdk.client.client import Client
 from perdure.sdk.worker import worker
-from perdure.sdk.worker.workflows import WorkflowTasks
 from tests.integration.engines import Engine, Simulation
 
 
@@ -23,7 +21,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
         return Engine(kind, tmp_path)
     monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
     monkeypatch.setattr(serving, "MAX_CACHED_EXECUTIONS", 0)
-    monkeypatch.setattr(worker, "WorkflowTasks", partial(WorkflowTasks, cached=1))
+    monkeypatch.setattr(worker, "DEFAULT_CACHED_WORKFLOWS", 1)
     return Engine("sqlite", tmp_path)
 
 

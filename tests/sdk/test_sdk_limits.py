@@ -11,12 +11,13 @@ from typing import TypeVar
 
 import pytest
 
-from perdure import RetryPolicy, Schedule, activity, workflow
+from perdure import RetryPolicy, Schedule, activity, embedded, workflow
 from perdure.clock import SECOND
 from perdure.errors import ScheduleChanged
 from perdure.ids import SeededIds
 from perdure.limits import (
     BLOCKED_WORKFLOW,
+    DEFAULT_CACHED_WORKFLOWS,
     DEFAULT_CATCHUP_WINDOW,
     DEFAULT_CONCURRENT_ACTIVITIES,
     EVICTION_REFUSALS,
@@ -192,13 +193,24 @@ def test_workflows_that_a_worker_keeps_in_memory() -> None:
             gone.append(number)
 
     tasks = WorkflowTasks({"waits": definition_of(waits)}, lambda _: None)
-    runs = [Run("waits", Payload(str(number).encode()), id=str(number)) for number in range(MAX_CACHED_WORKFLOWS + 1)]
+    runs = [
+        Run("waits", Payload(str(number).encode()), id=str(number)) for number in range(DEFAULT_CACHED_WORKFLOWS + 1)
+    ]
     for run in runs[:-1]:
         tasks.activate(run.task())
     assert gone == []
     tasks.activate(runs[-1].task())
     assert gone == [0]
     tasks.stop()
+
+
+def test_how_many_suspended_workflows_a_worker_may_be_told_to_keep() -> None:
+    for wrong in (0, MAX_CACHED_WORKFLOWS + 1):
+        with pytest.raises(ValueError, match="max_cached_workflows must be between 1 and"):
+            embedded(":memory:", max_cached_workflows=wrong)
+    for right in (1, MAX_CACHED_WORKFLOWS):
+        assert embedded(":memory:", max_cached_workflows=right).worker._cached == right
+    assert embedded(":memory:").worker._cached == DEFAULT_CACHED_WORKFLOWS
 
 
 @pytest.mark.parametrize(

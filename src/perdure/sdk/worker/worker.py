@@ -15,7 +15,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from perdure.ids import IdSource, RandomIds
-from perdure.limits import DEFAULT_CONCURRENT_ACTIVITIES, MAX_ACTIVITY_PROCESSES, MAX_CONCURRENT_ACTIVITIES
+from perdure.limits import (
+    DEFAULT_CACHED_WORKFLOWS,
+    DEFAULT_CONCURRENT_ACTIVITIES,
+    MAX_ACTIVITY_PROCESSES,
+    MAX_CACHED_WORKFLOWS,
+    MAX_CONCURRENT_ACTIVITIES,
+)
 from perdure.model.requests import Service, WorkerLink
 from perdure.model.tasks import (
     ActivityTask,
@@ -60,6 +66,8 @@ class Worker:
         max_concurrent_activities: how many activities run at once at most.
         max_activity_processes: how many of them in processes (`@activity(executor="process")`) at most; by default as
             many as there are processors. They are started when they are needed, and end with the worker.
+        max_cached_workflows: how many suspended workflows it keeps in memory; by default
+            `limits.DEFAULT_CACHED_WORKFLOWS`. Any other is replayed when it goes on.
         workflows: functions and classes decorated with `@workflow`; by default all that have been imported, also
             later ones.
         activities: functions decorated with `@activity`; by default all, in the same way.
@@ -80,6 +88,7 @@ class Worker:
         task_queue: str = "default",
         max_concurrent_activities: int = DEFAULT_CONCURRENT_ACTIVITIES,
         max_activity_processes: int | None = None,
+        max_cached_workflows: int | None = None,
         workflows: Iterable[object] | None = None,
         activities: Iterable[object] | None = None,
         build_id: str = "",
@@ -94,6 +103,9 @@ class Worker:
         self._processes = max_activity_processes
         if max_activity_processes is not None:
             whole_number(max_activity_processes, "max_activity_processes", 1, MAX_ACTIVITY_PROCESSES)
+        self._cached = DEFAULT_CACHED_WORKFLOWS
+        if max_cached_workflows is not None:
+            self._cached = whole_number(max_cached_workflows, "max_cached_workflows", 1, MAX_CACHED_WORKFLOWS)
         if isinstance(client, Client):
             self._service, self._namespace = client.service, client.namespace
         else:
@@ -137,6 +149,7 @@ class Worker:
         self._tasks = tasks = WorkflowTasks(
             self._registry.workflows,
             self._send,
+            cached=self._cached,
             chains=workflow_chains(self._interceptors),
             locals=partial(LocalActivities, activities, slots=slots, processes=processes, around=around),
         )

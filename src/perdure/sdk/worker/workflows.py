@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from perdure.clock import SECOND
 from perdure.errors import NotFound
-from perdure.limits import LOCAL_ACTIVITY_REPORT, MAX_CACHED_WORKFLOWS, WORKFLOW_TASK_TIMEOUT
+from perdure.limits import DEFAULT_CACHED_WORKFLOWS, LOCAL_ACTIVITY_REPORT, WORKFLOW_TASK_TIMEOUT
 from perdure.model.events import HistoryEvent, WorkflowExecutionStarted
 from perdure.model.tasks import (
     EvictWorkflow,
@@ -70,7 +70,7 @@ class WorkflowTasks:
         workflows: Mapping[str, WorkflowDefinition],
         send: Callable[[FromWorker], None],
         *,
-        cached: int = MAX_CACHED_WORKFLOWS,
+        cached: int = DEFAULT_CACHED_WORKFLOWS,
         chains: WorkflowChains = NO_CHAINS,
         locals: Callable[[Callable[[str, int, LocalOutcome], None]], LocalActivities] | None = None,
     ) -> None:
