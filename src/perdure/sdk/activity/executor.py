@@ -258,13 +258,8 @@ class ActivityExecutor:
         function: Callable[..., Any] = attempt.definition.function
         try:
             outcome = attempt.returned(await function(*args, **kwargs))
-        except KeyboardInterrupt:
-            self._end(attempt, ActivityEvicted(attempt.task.token))
-            raise
         except BaseException as error:
-            if self._thrown_away(attempt, error):
-                raise
-            outcome = attempt.raised(error)
+            outcome = self._ended_by(attempt, error)
         self._end(attempt, outcome)
 
     async def _run_in_process(self, attempt: Attempt) -> None:
@@ -272,9 +267,7 @@ class ActivityExecutor:
         try:
             outcome = await self._process_pool().run(attempt, attempt.definition)
         except BaseException as error:
-            if self._thrown_away(attempt, error):
-                raise
-            outcome = attempt.raised(error)
+            outcome = self._ended_by(attempt, error)
         self._end(attempt, outcome)
 
     async def _run_intercepted(
@@ -286,13 +279,8 @@ class ActivityExecutor:
         call = ActivityCall(task.activity_type, args, kwargs, decode_headers(task.header))
         try:
             outcome = attempt.returned(await around(call, partial(self._called, attempt)))
-        except KeyboardInterrupt:
-            self._end(attempt, ActivityEvicted(task.token))
-            raise
         except BaseException as error:
-            if self._thrown_away(attempt, error):
-                raise
-            outcome = attempt.raised(error)
+            outcome = self._ended_by(attempt, error)
         self._end(attempt, outcome)
 
     async def _called(self, attempt: Attempt, call: ActivityCall) -> object:
@@ -306,10 +294,16 @@ class ActivityExecutor:
         attempt.task = replace(attempt.task, input=definition.signature.encode(call.args, call.kwargs))
         return value_of(definition, await self._process_pool().run(attempt, definition))
 
-    def _thrown_away(self, attempt: Attempt, error: BaseException) -> bool:
-        """Whether the loop was closed, and the task thrown away with it: nobody is there to be told. What raises this
-        in a step of the task is the activity's code."""
-        return isinstance(error, GeneratorExit) and asyncio.current_task(self.loop) is not attempt.running
+    def _ended_by(self, attempt: Attempt, error: BaseException) -> Outcome:
+        """The outcome of an attempt that raised. Raises what is none: an interrupt, which ends the loop; or a
+        GeneratorExit of a task that was thrown away with its loop, when nobody is there to be told. What raises that in
+        a step of the task is the activity's code."""
+        if isinstance(error, KeyboardInterrupt):
+            self._end(attempt, ActivityEvicted(attempt.task.token))
+            raise error
+        if isinstance(error, GeneratorExit) and asyncio.current_task(self.loop) is not attempt.running:
+            raise error
+        return attempt.raised(error)
 
     def _process_pool(self) -> ProcessPool:
         if self._pool is None:

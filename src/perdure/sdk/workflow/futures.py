@@ -122,8 +122,8 @@ class ChildFuture(Outcome, ChildHandle[object]):
         return RequestCancelExternalWorkflow(self.name, self.run_id, self.event_id)
 
 
-class PlainActivityFuture(ActivityFuture):
-    """The same in a plain workflow, where `result` waits."""
+class PlainFuture(LoopFuture[object]):
+    """What a plain workflow waits for by `result`."""
 
     __slots__ = ()
 
@@ -134,16 +134,16 @@ class PlainActivityFuture(ActivityFuture):
             del self  # whose error leads to this frame
 
 
-class PlainChildFuture(ChildFuture):
-    """The same in a plain workflow, where `result` waits."""
+class PlainActivityFuture(PlainFuture, ActivityFuture):
+    """The same in a plain workflow."""
 
     __slots__ = ()
 
-    def result(self) -> object:
-        try:
-            return block(self) if thread.plain and not self.done() else super().result()
-        finally:
-            del self  # whose error leads to this frame
+
+class PlainChildFuture(PlainFuture, ChildFuture):
+    """The same in a plain workflow."""
+
+    __slots__ = ()
 
 
 class AnswerFuture(LoopFuture[None]):

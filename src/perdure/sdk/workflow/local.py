@@ -29,12 +29,10 @@ from perdure.model.payloads import NULL, Payload, Payloads
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.converter import stored_json, unordered
 from perdure.sdk.failures import ExceptionResolver, exception_of
-from perdure.sdk.workflow.context import thread
 from perdure.sdk.workflow.displaced import WAY_OUT, Change
-from perdure.sdk.workflow.futures import Cancellable
+from perdure.sdk.workflow.futures import Cancellable, PlainFuture
 from perdure.sdk.workflow.ledger import EVICTED, Header, Ledger
 from perdure.sdk.workflow.matching import input_text
-from perdure.sdk.workflow.plain import block
 from perdure.sdk.workflow.source import user_line
 
 LOCAL: Final = "core_local_activity"
@@ -79,7 +77,7 @@ class _Data(Struct, frozen=True):
     cancelled: bool = False
 
 
-class LocalFuture(Cancellable):
+class LocalFuture(PlainFuture, Cancellable):
     """The outcome of a local activity. step: of the code, that asked for it, or for its next attempt."""
 
     __slots__ = ("_locals", "asked", "call", "decode", "digest", "line", "step", "timer")
@@ -119,12 +117,6 @@ class LocalFuture(Cancellable):
     def stopped(self) -> None:
         """It has ended because its end was asked for."""
         super().cancel()
-
-    def result(self) -> object:
-        try:
-            return block(self) if thread.plain and not self.done() else super().result()
-        finally:
-            del self  # whose error leads to this frame
 
 
 class Locals:
