@@ -133,6 +133,7 @@ async def test_a_task_that_is_on_its_way_to_a_worker_that_goes_was_not_begun() -
     worker.arrives(activity("b", "quick"))
     await worker.until(1)
     await link.detach()
+    worker.codec.gate.set()  # or its thread would be waited for
     assert worker.sent == [t.ActivityEvicted(token("a"), begun=False)]
     assert [m.token for m in worker.received if isinstance(m, t.ActivityTask)] == [token("b")]
 

@@ -39,11 +39,15 @@ Patch = pytest.MonkeyPatch
 
 @dataclass(frozen=True)
 class Mutation:
-    """One way to break the engine: what it does wrong, and which guarantee that breaks."""
+    """One way to break the engine: what it does wrong, and which guarantee that breaks.
+
+    `seed` is one that has noticed it, and is tried before all others: few seeds notice some of them.
+    """
 
     name: str
     breaks: str
     apply: Callable[[Patch], None]
+    seed: int = 0
 
 
 def nothing(*_: object) -> None:
@@ -310,7 +314,7 @@ MUTATIONS = [
     Mutation("close without looking at what arrived", "1: an acknowledged signal is seen", close_without_looking),
     Mutation("retry without a backoff", "3: a backoff is kept", retry_at_once),
     Mutation("leave the timers out of snapshots", "3: a timer survives", forget_fields_in_snapshots),
-    Mutation("never time out", "5: a run goes on", never_time_out),
+    Mutation("never time out", "5: a run goes on", never_time_out, 18),
     Mutation("don't journal a hold", "3: a hold survives", forget_holds),
     Mutation("don't deliver to other executions", "5: a run goes on", drop_the_outbox),
     Mutation("don't store the backlog", "4: what waits is on disk", forget_the_backlog),
@@ -318,6 +322,7 @@ MUTATIONS = [
         "read a history before it is on disk",
         "1: no reply is older than what was acknowledged",
         read_what_is_not_on_disk,
+        287,
     ),
     Mutation("lose the answer of a query", "6: every request is answered", lose_query_answers),
     Mutation("forget the queries of a lost worker", "6: every request is answered", forget_queries_of_lost_workers),

@@ -87,6 +87,6 @@ WORKER_MUTATIONS = [
     ),
     Mutation("forget the attempts of local activities", "3: a retry count survives", forget_local_attempts),
     Mutation("count a local backoff from its task", "3: a backoff is kept", count_local_backoffs_from_the_task),
-    Mutation("lose what goes on elsewhere with its worker", "2: an attempt runs once", lose_what_goes_on_elsewhere),
+    Mutation("lose what goes on elsewhere with its worker", "2: an attempt runs once", lose_what_goes_on_elsewhere, 92),
     Mutation("take the token of another attempt", "2: an attempt ends once", take_the_token_of_another_attempt),
 ]
