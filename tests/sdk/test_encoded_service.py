@@ -134,7 +134,8 @@ async def test_a_task_that_is_on_its_way_to_a_worker_that_goes_was_not_begun() -
     await worker.until(1)
     await link.detach()
     worker.codec.gate.set()  # or its thread would be waited for
-    assert worker.sent == [t.ActivityEvicted(token("a"), begun=False)]
+    worker.arrives(activity("c", "late"))
+    assert worker.sent == [t.ActivityEvicted(token(name), begun=False) for name in "ac"]
     assert [m.token for m in worker.received if isinstance(m, t.ActivityTask)] == [token("b")]
 
 

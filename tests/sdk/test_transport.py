@@ -24,6 +24,7 @@ from perdure.model.requests import (
 from perdure.model.tasks import (
     START,
     ActivityCompletion,
+    ActivityEvicted,
     ActivityToken,
     EvictWorkflow,
     HistoryWanted,
@@ -106,9 +107,22 @@ async def test_worker_messages_arrive_in_order_in_a_later_turn() -> None:
     worker.receive(EvictWorkflow(RUN))
     await link.detach()
     assert worker.messages == answers  # what was sent before the detachment arrives
+    assert len(received) == 3  # in either direction
     assert worker.detached
     link.send(HistoryWanted(RUN))
     worker.receive(EvictWorkflow(RUN))
     await asyncio.sleep(0)
-    assert len(received) == 2  # what comes after it does not, in either direction
+    assert len(received) == 3  # what comes after it does not
     assert len(worker.messages) == 2
+
+
+async def test_a_worker_that_leaves_can_still_answer_what_was_on_its_way() -> None:
+    service = ScriptedService()
+    refused = ActivityEvicted(ActivityToken(RUN, 5, 1), begun=False)
+    link = await InProcessTransport(service).attach(
+        WorkerHello("default", "w1", ("q",), 10), lambda _: link.send(refused)
+    )
+    worker = service.workers[0]
+    worker.receive(EvictWorkflow(RUN))
+    await link.detach()
+    assert worker.messages == [refused]

@@ -546,7 +546,8 @@ class WorkerLink(Protocol):
         ...
 
     async def detach(self) -> None:
-        """Leave: no more tasks come, and what the worker still holds counts as let go."""
+        """Leave: what is on its way to the worker arrives, and so do its answers; then no more tasks come, and what
+        it still holds counts as let go."""
         ...
 
 

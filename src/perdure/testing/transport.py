@@ -122,7 +122,8 @@ class _Link:
         self.send = self._outgoing.send
 
     async def detach(self) -> None:
-        self._incoming.close()
         await asyncio.sleep(0)  # what was sent before arrives first
+        self._incoming.close()
+        await asyncio.sleep(0)  # and so do the answers
         self._outgoing.close()
         await self._link.detach()

@@ -43,8 +43,8 @@ class Performing:
         if worker is None:
             never = ActivityEvicted(token, effect.worker, begun=False)
             self._node.serving.submit(live.chain, Work(never, None, token.run.run_id))
-        elif peers.silent or worker.held.get(token, peers.silences) != peers.silences:
-            # Another node may have begun it again, or be about to.
+        elif worker.leaving or peers.silent or worker.held.get(token, peers.silences) != peers.silences:
+            # It would be let go, or another node may have begun it again, or be about to.
             self._node.received(worker, ActivityEvicted(token, begun=False))
         else:
             self._offers.later(worker, effect.task)

@@ -66,7 +66,7 @@ class EncodedService:
     async def attach(self, hello: WorkerHello, receive: Callable[[ToWorker], None], /) -> WorkerLink:
         """See `Service.attach`."""
         link = _Link(self._chain, receive)
-        link.opened(await self._service.attach(hello, link.incoming.send))
+        link.opened(await self._service.attach(hello, link.arrives))
         return link
 
 
@@ -77,7 +77,8 @@ class _Link:
         self._chain, self._receive = chain, receive
         self._link: WorkerLink | None = None
         self._early: list[FromWorker] = []  # what is sent before `attach` has returned
-        self.incoming = _Stream[ToWorker](chain.touches, self._decoded, self._deliver)
+        self._leaving = False
+        self._incoming = _Stream[ToWorker](chain.touches, self._decoded, self._deliver)
         self._outgoing = _Stream[FromWorker](chain.touches, self._encoded, self._to_engine)
         self.send = self._outgoing.send
 
@@ -87,11 +88,18 @@ class _Link:
         for message in early:
             link.send(message)
 
+    def arrives(self, message: ToWorker) -> None:
+        """The engine sends something."""
+        if self._leaving:
+            self._refuse(message)
+        else:
+            self._incoming.send(message)
+
     async def detach(self) -> None:
         """See `WorkerLink.detach`. What was sent before arrives, if it can be encoded in time."""
-        for message in self.incoming.close():
-            if isinstance(message, ActivityTask):
-                self._to_engine(ActivityEvicted(message.token, begun=False))
+        self._leaving = True
+        for message in self._incoming.close():
+            self._refuse(message)
         await self._outgoing.drained(SHUTDOWN_GRACE)
         self._outgoing.close()
         if self._link is not None:
@@ -100,6 +108,10 @@ class _Link:
     def _deliver(self, message: ToWorker) -> None:
         with roomy(self._chain.room):
             self._receive(message)
+
+    def _refuse(self, message: ToWorker) -> None:
+        if isinstance(message, ActivityTask):
+            self._to_engine(ActivityEvicted(message.token, begun=False))
 
     def _to_engine(self, message: FromWorker) -> None:
         if self._link is None:

@@ -197,7 +197,7 @@ class Worker:
             await executor.stop()
             await tasks.stop_locals()
         finally:
-            self._handlers.clear()
+            self._handlers = {ActivityTask: executor.start}  # who refuses what is still on its way
             tasks.stop()
             await link.detach()
 
