@@ -13,7 +13,7 @@ CHAOS_SECONDS ?= 600
 STORE ?= sqlite
 ARGS ?=
 
-override VENV := $(abspath $(VENV))
+# Relative, unless somebody says otherwise: the path to here may have spaces, which make can't have in targets.
 run := $(VENV)/bin/python
 pip := $(run) -m pip --disable-pip-version-check install --quiet --no-warn-script-location
 code := src tests examples bench tools

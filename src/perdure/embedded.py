@@ -96,23 +96,22 @@ def embedded(
     grace: Duration | None = None,
     codecs: Iterable[PayloadCodec | Offload] = (),
     encode_failures: bool = False,
+    identity: str | None = None,
     interceptors: Sequence[Interceptor] | None = None,
     clock: Clock | None = None,
     ids: IdSource | None = None,
 ) -> Embedded:
     """Run the whole engine in this process, with its state in one file, or in a PostgreSQL database.
 
-    A file belongs to one process at a time. Any number of processes, on any machines, may share a database: each
-    serves what it has the code for, and goes on with what one that dies has left.
-
-    Workflows that are stored go on as soon as the store is open; so import their definitions first.
+    A file belongs to one process at a time. Any number of processes, on any machines, may share a database: each serves
+    what it has the code for, and goes on with what one that dies has left. What is stored goes on as soon as the store
+    is open; so import the definitions first.
 
     Args:
         location: the SQLite file, made if it isn't there; "postgresql://user@host/database" for PostgreSQL (needs
             `perdure[postgres]`); ":memory:" keeps nothing.
-        namespace: the namespace that the client uses.
-        task_queue: the queue that the client starts workflows on, and that the worker serves.
-        max_concurrent_activities: how many activities run at once at most.
+        namespace, task_queue: those of the client, and of the worker: it serves that queue.
+        max_concurrent_activities: how many activities run at once at most; of plain functions, 1,000.
         max_activity_processes: how many of them in processes (`executor="process"`); by default one for each processor.
         max_cached_workflows: how many suspended workflows are kept in memory, 1,000 by default; others are replayed.
         workflows, activities: what this process serves; by default all that is imported.
@@ -121,6 +120,7 @@ def embedded(
         grace: how long a process that says nothing counts as alive, where several share a database; by default 10 s.
         codecs: what becomes of payloads before they are stored, such as ``[Zstd(), AesGcm(key="env:KEY"), Offload()]``.
         encode_failures: whether messages and tracebacks of failures go through the codecs, too.
+        identity: who acts through the client, such as "ann@ops", for the histories; by default "pid@host".
         interceptors: what is called around requests, activities and workflows; the first is the outermost.
         clock, ids: other sources of time and identifiers, for tests.
 
@@ -141,8 +141,8 @@ def embedded(
     ids = ids or RandomIds()
     node = _node(location, clock or SystemClock(), ids, retention, grace)
     client = Client(
-        node, namespace=namespace, task_queue=task_queue, ids=ids, codecs=codecs, encode_failures=encode_failures,
-        interceptors=interceptors,
+        node, namespace=namespace, task_queue=task_queue, identity=identity, ids=ids, codecs=codecs,
+        encode_failures=encode_failures, interceptors=interceptors,
     )  # fmt: skip
     worker = Worker(
         client, task_queue=task_queue, workflows=workflows, activities=activities, build_id=build_id, ids=ids,

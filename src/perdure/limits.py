@@ -460,8 +460,9 @@ PROCESS_LINE: Final = 8 * 1024
 PROCESS_POLL: Final = 50 * MILLISECOND
 """How often it is looked whether a program is still wanted: soon for people, and seldom enough to cost nothing."""
 
-MAX_THREADS: Final = 64
-"""Threads for plain `def` activities: they mostly wait for other systems."""
+MAX_THREADS: Final = 1_000
+"""Threads of one worker for plain `def` activities, however many slots it has: each has a stack, and systems allow some
+thousands. More attempts wait for one, and their timeouts run meanwhile."""
 
 MAX_ACTIVITY_PROCESSES: Final = 1_000
 """The most processes for CPU-bound activities that a worker may be told: more than any machine has cores for."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
+from typing import cast
 
 import pytest
 
@@ -166,6 +168,35 @@ def test_heartbeat_details_survive_a_restart(simulation: Simulation) -> None:
     simulation.run(starts)
     assert simulation.run(ends) == 10
     assert Beats.seen == [0, 3]
+
+
+@activity(name="timeouts.climbs", start_to_close_timeout="10s", retry_policy=RetryPolicy(initial_interval="1s"))
+async def climbs() -> list[int]:
+    """Counts to 250, ten a second; tells where its attempts have begun."""
+    begun = activity.heartbeat_details(list[int]) or [0]
+    begun = [*begun, begun[-1]] if activity.info().attempt > 1 else begun
+    while begun[-1] < 250:
+        activity.heartbeat(begun)
+        await asyncio.sleep(0.1)  # simulated time
+        begun[-1] += 1
+    return begun
+
+
+def test_an_attempt_that_takes_too_long_leaves_to_the_next_how_far_it_came(simulation: Simulation) -> None:
+    @workflow(name="timeouts.climbing")
+    async def climbing() -> list[int]:
+        return await climbs()
+
+    async def body(client: Client) -> tuple[int, list[int]]:
+        handle = await client.start(climbing(), id="c")
+        await asyncio.sleep(2)  # simulated time
+        (seen,) = (await activity_with(handle, "started")).heartbeat_details
+        return cast("list[int]", seen)[0], await handle.result()
+
+    seen, begun = simulation.run(body)
+    assert 10 <= seen <= 20, "what it has told is seen, before it is on disk"
+    assert len(begun) == 3
+    assert all(after - before >= 90 for before, after in pairwise([0, *begun[:-1]]))
 
 
 @pytest.mark.parametrize("option", ["execution_timeout", "run_timeout"])

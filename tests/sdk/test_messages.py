@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import timedelta
 
 import pytest
 
 from perdure import ApplicationError, DecodeError, workflow
+from perdure.clock import SECOND
 from perdure.model.commands import (
     CompleteUpdate,
 )
@@ -368,6 +370,42 @@ def test_an_update_is_rejected(name: str, args: list[object], says: str) -> None
     check_replay(scenario)
 
 
+@workflow(name="sdk_deadline")
+class Deadline:
+    def __init__(self) -> None:
+        self.by: str | None = None
+
+    async def run(self) -> str:
+        deadline = workflow.now() + timedelta(seconds=1)
+        await workflow.wait_until(lambda: self.by is not None or workflow.now() >= deadline)
+        return self.by or await fetch("a deputy")
+
+    @workflow.signal
+    def approve(self, by: str) -> None:
+        self.by = by
+
+    @workflow.update
+    def reject(self) -> None: ...
+
+    @reject.validator
+    def _(self) -> None:
+        raise ValueError("never")
+
+
+@pytest.mark.parametrize("name", ["reject", "aprove"])
+def test_a_rejected_update_changes_nothing(name: str) -> None:
+    """Not even where the code could go on for other reasons: the history would not say why it did."""
+    scenario = Scenario(Deadline)
+    scenario.do()
+    scenario.now += 2 * SECOND
+    scenario.update("u", name)
+    assert kinds(scenario.do()) == ["RejectUpdate"]
+    scenario.signal("approve", "ann")
+    scenario.do()
+    assert result(scenario) == "ann"
+    check_replay(scenario)
+
+
 def test_updates_after_the_end_are_rejected() -> None:
     scenario = Scenario(Seats, 3)
     scenario.update("u1", "stop")
@@ -409,7 +447,9 @@ def test_a_validator_that_starts_something_is_a_bug() -> None:
     scenario = Scenario(Seats, 3)
     scenario.do()
     scenario.update("u1", "wake")
-    assert "it must only read" in scenario.broken().message
+    failure = scenario.broken()
+    assert "it must only read" in failure.message
+    assert failure.location.startswith(__file__)
 
 
 def test_handlers_that_still_run_at_the_end_are_logged() -> None:

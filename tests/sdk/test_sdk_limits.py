@@ -178,7 +178,7 @@ async def test_threads_are_bounded_however_many_slots_there_are() -> None:
     gate.set()
     await bench.node.count(MAX_THREADS + 10)
     await bench.executor.stop()
-    assert len(begun) == MAX_THREADS
+    assert len(begun) == MAX_THREADS > DEFAULT_CONCURRENT_ACTIVITIES, "nobody waits for a thread who asks for nothing"
 
 
 # --- Workflow code --------------------------------------------------------------------------------------

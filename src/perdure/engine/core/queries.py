@@ -62,7 +62,7 @@ def describe(execution: Execution) -> Description:
         state.close_time,
         state.last_event_id,
         state.history_bytes,
-        tuple(_activity(a) for a in sorted(state.activities.values(), key=_trouble)[:SHOWN_ACTIVITIES]),
+        tuple(_activity(execution, a) for a in sorted(state.activities.values(), key=_trouble)[:SHOWN_ACTIVITIES]),
         tuple(sorted(timer.fire_at for timer in state.timers.values())[:SHOWN_TIMERS]),
         WorkflowTaskInfo(task.attempt, task.scheduled_at, task.failure, task.next_attempt_at) if task else None,
         (
@@ -92,8 +92,9 @@ def _trouble(activity: PendingActivity) -> int:
     return 2 if activity.last_failure is None else 1
 
 
-def _activity(activity: PendingActivity) -> PendingActivityInfo:
+def _activity(execution: Execution, activity: PendingActivity) -> PendingActivityInfo:
     event = activity.event
+    beat = execution.beats.get(event.id)
     policy = activity.retry_policy or event.retry_policy
     started = activity.status == "started"
     return PendingActivityInfo(
@@ -108,7 +109,7 @@ def _activity(activity: PendingActivity) -> PendingActivityInfo:
         activity.last_failure,
         activity.hold_reason,
         activity.held_at,
-        activity.heartbeat,
+        activity.heartbeat if beat is None else beat.details,
         activity.worker if started and not activity.detached else "",
         activity.cancel_requested,
         activity.paused,

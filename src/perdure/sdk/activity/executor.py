@@ -122,9 +122,14 @@ class Attempt(ActivityContext):
         self.executor.send(ActivityHeartbeat(self.task.token, self.latest))
 
     def _interval(self) -> float:
-        # More often than details are journaled is of no use, unless the timeout asks for it.
-        timeout = self.task.heartbeat_timeout or HEARTBEAT_JOURNAL_INTERVAL * 3
-        return max(HEARTBEAT_INTERVAL_MINIMUM, min(timeout // 3, HEARTBEAT_JOURNAL_INTERVAL)) / SECOND
+        # More often than details are journaled is of no use, unless a timeout asks for it: the next attempt has what
+        # was sent before.
+        task, interval = self.task, HEARTBEAT_JOURNAL_INTERVAL
+        if task.heartbeat_timeout:
+            interval = min(interval, task.heartbeat_timeout // 3)
+        if task.start_to_close_timeout:
+            interval = min(interval, task.start_to_close_timeout // 20)
+        return max(HEARTBEAT_INTERVAL_MINIMUM, interval) / SECOND
 
     # --- Outcomes -----------------------------------------------------------------------------------
     def returned(self, result: object) -> Outcome:

@@ -332,7 +332,8 @@ class WorkflowHandle(Interventions, Generic[R_co]):
             retry_policy: replaces the activity's own from now on, as do the timeouts.
 
         Raises:
-            NotFound: nothing is held, or that activity is not; `NotRunning` where the workflow is closed.
+            NotFound: nothing is held, or that activity neither is nor waits for its next attempt; `NotRunning` where
+                the workflow is closed.
             TypeError, ValueError: an option is not what it should be; the message names it.
         """
         client = self._client

@@ -11,9 +11,11 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import logging
 from asyncio import Future, InvalidStateError
 from collections.abc import Callable, Coroutine, Sequence
+from types import CodeType
 from typing import Any, Final, NoReturn, cast
 
 from msgspec.structs import replace
@@ -99,6 +101,21 @@ def is_failure(
     return all(is_failure(definition, each, also) for each in group.exceptions)
 
 
+class ChangedByReader(BaseException):
+    """A query or a validator changed the workflow: the live copy can't be used any more. `line` is its first one, as
+    "file:line"."""
+
+    def __init__(self, message: str, line: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def first_line(code: Callable[..., object]) -> str:
+    """Where a function begins, as "file:line"; "" of what is none."""
+    found = getattr(inspect.unwrap(code), "__code__", None)
+    return f"{found.co_filename}:{found.co_firstlineno}" if isinstance(found, CodeType) else ""
+
+
 def located(failure: Failure, error: BaseException, definition: WorkflowDefinition | None) -> Failure:
     """A bug, with what helps to mend it: a line to look at, where no line of the code has raised it (such as a result
     that can't be stored); and what to do, where asyncio says little."""
@@ -107,7 +124,7 @@ def located(failure: Failure, error: BaseException, definition: WorkflowDefiniti
     if failure.location or definition is None:
         return failure
     code = definition.code
-    line = error.line if isinstance(error, (NondeterminismError, GuardError)) and error.line else ""
+    line = error.line if isinstance(error, (NondeterminismError, GuardError, ChangedByReader)) and error.line else ""
     file, number = line.rsplit(":", 1) if line else (code.co_filename, str(code.co_firstlineno))
     return replace(failure, traceback=f'  File "{file}", line {number}, in {code.co_qualname}\n')
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from typing import Final, Protocol, cast
 
@@ -28,6 +27,7 @@ from perdure.sdk.converter import codec
 from perdure.sdk.failures import failure_of
 from perdure.sdk.interceptors import WorkflowChains
 from perdure.sdk.workflow.definition import HandlerDefinition, HandlerKind, WorkflowDefinition
+from perdure.sdk.workflow.endings import ChangedByReader, first_line
 from perdure.sdk.workflow.interception import intercepted_handler, intercepted_query
 from perdure.sdk.workflow.ledger import Header, Ledger
 from perdure.sdk.workflow.logs import WorkflowLogger
@@ -178,13 +178,14 @@ class Messages:
         return _value(payloads, type, f"signal {name!r}")
 
     # --- Updates ----------------------------------------------------------------------------------------
-    def admit(self, update: AdmittedUpdate) -> None:
-        """Reject an update, or accept it and start its handler."""
+    def admit(self, update: AdmittedUpdate) -> bool:
+        """Reject an update, or accept it and start its handler; whether it was accepted."""
         rejection = self._rejection(update)
         if rejection is not None:
             self._ledger.issue(RejectUpdate(update.update_id, failure_of(rejection)))
         else:
             self.accept(update.update_id, update.name, update.input, update.header)
+        return rejection is None
 
     def _rejection(self, update: AdmittedUpdate) -> Exception | None:
         if self._run.closing:
@@ -197,7 +198,7 @@ class Messages:
         except DecodeError as error:
             return error
         if handler.validator is not None:
-            with self.reading(f"the validator of update {update.name}"):
+            with _Reading(self._ledger, f"the validator of update {update.name}", handler.validator):
                 try:
                     self._context.copy().run(handler.validator, self._target, *args, **kwargs)
                 except Exception as error:
@@ -275,23 +276,12 @@ class Messages:
             raise NotFound(self._unknown("query", name))
         self._require_target()
         args, kwargs = handler.signature.decode(payloads)
-        with self.reading(f"query {name}"):
+        with _Reading(self._ledger, f"query {name}", handler.function):
             ask: Callable[..., object] = handler.function
             if self._around_queries is not None:
                 ask = intercepted_query(self._around_queries, handler, header)
             value = self._context.copy().run(ask, self._target, *args, **kwargs)
             return handler.signature.encode_result(value)
-
-    @contextmanager
-    def reading(self, what: str) -> Generator[None]:
-        """For code that must not change anything: what it asks for is refused, and what it wakes is noticed."""
-        self._ledger.refusal = what
-        try:
-            yield
-        finally:
-            self._ledger.refusal = ""
-            if not self._ledger.loop.idle:
-                raise ChangedByReader(f"{what} woke or started a task of the workflow: it must only read")
 
     def _require_target(self) -> None:
         if self._target is None and self._definition.is_class:
@@ -302,8 +292,20 @@ class Messages:
         return f"workflow {self._definition.name} has no {kind} {name!r}; it has {', '.join(known) or 'none'}"
 
 
-class ChangedByReader(BaseException):
-    """A query or a validator changed the workflow: the live copy can't be used any more."""
+class _Reading:
+    """For code that must not change anything: what it asks for is refused, and what it wakes is noticed."""
+
+    def __init__(self, ledger: Ledger, what: str, code: Callable[..., object]) -> None:
+        self._ledger, self._what, self._code = ledger, what, code
+
+    def __enter__(self) -> None:
+        self._ledger.refusal = self._what
+
+    def __exit__(self, *_: object) -> None:
+        self._ledger.refusal = ""
+        if not self._ledger.loop.idle:
+            text = f"{self._what} woke or started a task of the workflow: it must only read"
+            raise ChangedByReader(text, first_line(self._code))
 
 
 def _value(payloads: Payloads, hint: object, where: str) -> object:

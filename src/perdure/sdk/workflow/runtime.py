@@ -63,6 +63,7 @@ from perdure.sdk.workflow.conditions import Conditions
 from perdure.sdk.workflow.context import OpenSagas, WorkflowInfo
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.endings import (
+    ChangedByReader,
     ContinueAsNewRequested,
     continue_with,
     end_sagas,
@@ -80,7 +81,7 @@ from perdure.sdk.workflow.local import LOCAL, LocalOutcome
 from perdure.sdk.workflow.logs import WorkflowLogger
 from perdure.sdk.workflow.loop import LoopTask
 from perdure.sdk.workflow.matching import Issued, Scene, in_order, match
-from perdure.sdk.workflow.messages import ChangedByReader, Messages
+from perdure.sdk.workflow.messages import Messages
 from perdure.sdk.workflow.patches import Patches
 from perdure.sdk.workflow.queries import STACK_TRACE, stack_trace
 from perdure.sdk.workflow.replay import HistoryReader, RecordedTask
@@ -326,8 +327,8 @@ class WorkflowRun(Asking):
         self._begin(news, task.time, replaying=False)
         self._tell(news)
         for update in task.updates:
-            if self._successor is None:  # else the next run takes it
-                self._listener().admit(update)
+            # The next run takes it, where there is one. One that is rejected changes nothing: no history knows of it.
+            if self._successor is None and self._listener().admit(update):
                 self._settle()
 
     def _begin(self, news: list[e.HistoryEvent], time: int, *, replaying: bool) -> None:
