@@ -17,7 +17,7 @@ from perdure import (
     workflow,
 )
 from perdure.model.events import WorkflowExecutionFailed, WorkflowExecutionSignaled, WorkflowExecutionStarted
-from perdure.model.requests import StartSignal, StartWorkflow
+from perdure.model.requests import IdReusePolicy, StartSignal, StartWorkflow
 from perdure.sdk.client.client import Client
 from tests.integration.engines import Engine, Simulation, event_names
 
@@ -111,6 +111,26 @@ async def test_a_repeated_signal_with_start_counts_once(engine: Engine) -> None:
             Basket("ann"), id="repeated", request_id="twice", id_reuse_policy="reject_duplicate"
         )
         assert (await rejected.signal(Basket.add, "again")).run_id == first.run_id
+
+
+@pytest.mark.parametrize("reuse", ["allow_duplicate", "reject_duplicate"])
+async def test_a_repeated_start_that_has_joined_a_run_starts_no_other(engine: Engine, reuse: IdReusePolicy) -> None:
+    async def hook(client: Client) -> str | None:
+        """A delivery of what may be delivered twice."""
+        start = client.start(
+            Basket("bob"), id="joined", request_id="hook", id_conflict_policy="use_existing", id_reuse_policy=reuse
+        )
+        return (await start).run_id
+
+    async with engine.open() as client:
+        first = await client.start(Basket("ann"), id="joined")
+        assert [await hook(client), await hook(client)] == [first.run_id] * 2
+    async with engine.open() as client:
+        assert await asyncio.gather(hook(client), hook(client)) == [first.run_id] * 2
+        await client.get("joined", Basket).update(Basket.pay)
+        assert await client.get("joined", Basket).result() == ["ann"]
+        assert await hook(client) == first.run_id
+        assert len([run async for run in client.list("WorkflowId = 'joined'")]) == 1
 
 
 async def test_an_update_starts_what_is_not_running_and_is_answered(client: Client) -> None:

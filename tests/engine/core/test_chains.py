@@ -85,7 +85,7 @@ def test_a_signal_with_a_delayed_start_waits_and_that_of_another_start_does_not(
     assert run.names() == ["WorkflowExecutionStarted", "WorkflowExecutionSignaled"]
     request = start_request("start-2", message=SIGNAL, id_conflict_policy="use_existing")
     assert check_start(run.execution, request) == Started(RUN, existing=True)
-    tx = run.decide(i.MessageWithStart(request))
+    tx = run.decide(i.Join(request))
     assert tx.reply == Started(RUN, existing=True) and tx.dedup == ("start:start-2",)
     assert run.names(2) == ["WorkflowExecutionSignaled", "WorkflowTaskScheduled"]
 
@@ -93,9 +93,16 @@ def test_a_signal_with_a_delayed_start_waits_and_that_of_another_start_does_not(
 def test_an_update_with_a_start_is_admitted_once() -> None:
     run = Run.begin()
     request = start_request("start-2", message=UPDATE, id_conflict_policy="use_existing")
-    assert set(run.decide(i.MessageWithStart(request)).dedup) == {"start:start-2", "update:u"}
-    again = run.decide(i.MessageWithStart(request))
+    assert set(run.decide(i.Join(request)).dedup) == {"start:start-2", "update:u"}
+    again = run.decide(i.Join(request))
     assert not again.changed and again.dedup == ()
+
+
+def test_a_start_that_joins_is_remembered_and_changes_nothing() -> None:
+    run = Run.begin(start_delay=HOUR)
+    tx = run.decide(i.Join(start_request("start-2", id_conflict_policy="use_existing")))
+    assert tx.reply == Started(RUN, existing=True) and tx.dedup == ("start:start-2",)
+    assert not tx.changed and run.names() == ["WorkflowExecutionStarted"]
 
 
 def test_an_update_that_was_answered_starts_nothing_once_its_run_is_closed() -> None:

@@ -56,7 +56,7 @@ DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
     t.ActivityHeartbeat: activities.heartbeat,
     t.ActivityEvicted: activities.evicted,
     t.ActivityDetached: elsewhere.detach,
-    i.MessageWithStart: messages.with_start,
+    i.Join: messages.join,
     i.WorkflowTaskLost: workflow_tasks.lost,
     i.WorkflowTaskUndecided: workflow_tasks.undecided,
     i.RetryWorkflowTask: workflow_tasks.retry_now,

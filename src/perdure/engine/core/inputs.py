@@ -23,8 +23,8 @@ class Start(Struct, frozen=True, gc=False):
     run_no: int
 
 
-class MessageWithStart(Struct, frozen=True, gc=False):
-    """The message of a start request, for the run that is there already."""
+class Join(Struct, frozen=True, gc=False):
+    """A start request that is answered with the run that is there already, to which its message goes."""
 
     request: StartWorkflow
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.engine.core import effects as fx
+from perdure.engine.core.decisions.starts import may_have_joined
 from perdure.engine.core.queries import outcome
 from perdure.engine.node.chains import follow
 from perdure.engine.node.delivery import deliver
@@ -98,7 +99,7 @@ class Performing:
         """A request was carried out before, by a run that may have ended since."""
         if isinstance(work.input, ResetRun):
             self._node.spawn(self._answer_with_latest(work, work.input.request))
-        elif isinstance(work.input, StartWorkflow) and work.input.message is not None:
+        elif isinstance(work.input, StartWorkflow) and may_have_joined(work.input):
             self._node.spawn(self._answer_with_latest(work, work.input))
         elif isinstance(work.input, StartWorkflow):
             text = f"this start of {work.input.workflow_id!r} was carried out before, and another run followed it"
@@ -112,7 +113,7 @@ class Performing:
             settle(work.answer, Done())
 
     async def _answer_with_latest(self, work: Work, request: StartWorkflow | ResetWorkflow) -> None:
-        """A start's message was given to a run before, or a reset began one: nearly always the latest one."""
+        """A start has joined a run before, or a reset began one: nearly always the latest one."""
         try:
             found = await self._node.tell(ChainKey(request.namespace, request.workflow_id), "", Locate())
         except PerdureError as error:

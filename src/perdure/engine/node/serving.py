@@ -17,7 +17,7 @@ from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
 from perdure.engine.core.decisions.activities import keep_beats
 from perdure.engine.core.decisions.schedules import gone
-from perdure.engine.core.decisions.starts import begin_run, check_start
+from perdure.engine.core.decisions.starts import begin_run, check_start, may_have_joined
 from perdure.engine.core.deduplication import dedup_id
 from perdure.engine.core.transition import Transition
 from perdure.engine.node import schedules, updates
@@ -184,7 +184,7 @@ class Serving:
         """Keep what was decided, and act on it."""
         if tx.offers:
             self.offers.activities(live, tx)
-        if tx.encoded or tx.private:
+        if tx.encoded or tx.private or tx.dedup:
             row = live.take(tx)
             self.dirty(live, row)
             if work.again:
@@ -249,15 +249,15 @@ class Serving:
         try:
             known = check_start(live.execution, request)
         except PerdureError as error:
-            if request.message is not None and isinstance(error, WorkflowAlreadyStarted):
-                self._node.refuse_unless_repeated(live, work, error)  # its message may have gone to the last run
+            if may_have_joined(request) and isinstance(error, WorkflowAlreadyStarted):
+                self._node.refuse_unless_repeated(live, work, error)  # it may have been answered with the last run
             else:
                 self.reply(live, work, error)
             return
         before = live.execution
         if known is not None:
-            if known.existing and request.message is not None and live.run.open:
-                self._message_with_start(live, work, request, known)
+            if known.existing and live.run.open:
+                self._join(live, work, request, known)
             else:
                 self.reply(live, work, known)
             return
@@ -279,13 +279,13 @@ class Serving:
             row.dedup[dedup_id(request)] = None  # that of the first run is remembered when another follows
         self.reply(new, work, started.reply)
 
-    def _message_with_start(self, live: Live, work: Work, request: StartWorkflow, known: q.Started) -> None:
-        """The message of a start goes to the run that is there."""
+    def _join(self, live: Live, work: Work, request: StartWorkflow, known: q.Started) -> None:
+        """A start is answered with the run that is there, to which its message goes."""
         if self._under_way(live, request):
             self.reply(live, work, known)
             return
         try:
-            tx = decide(live.run, i.MessageWithStart(request), self.clock.now())
+            tx = decide(live.run, i.Join(request), self.clock.now())
         except PerdureError as error:
             self.reply(live, work, error)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from perdure.engine.core.decisions.closing import close
 from perdure.engine.core.effects import EvictCopy
 from perdure.engine.core.execution import Execution
-from perdure.engine.core.inputs import MessageWithStart
+from perdure.engine.core.inputs import Join
 from perdure.engine.core.queries import update_outcome
 from perdure.engine.core.refusals import in_words
 from perdure.engine.core.transition import Transition
@@ -136,17 +136,17 @@ def update(tx: Transition, request: UpdateWorkflow) -> None:
     tx.reply = known
 
 
-def with_start(tx: Transition, input: MessageWithStart) -> None:
-    """A start with a message found a run that is open: the message is for that. It ends the delay of its start."""
+def join(tx: Transition, input: Join) -> None:
+    """A start found a run that is open: its message is for that, and ends the delay of its start."""
     request, message = input.request, input.request.message
-    assert message is not None
     chain = request.namespace, request.workflow_id
     if isinstance(message, StartSignal):
         _signal(tx, message.name, message.input, request.identity, message.header)
-    else:
+    elif message is not None:
         sent = message.update_id, message.name, message.input, request.identity
         update(tx, UpdateWorkflow(*chain, "", *sent, header=message.header))
     if tx.changed:
-        tx.remember(request)  # or a repetition would start a run, once this one is closed
         tx.schedule_task(at_once=True)
+    if tx.changed or message is None:
+        tx.remember(request)  # or a repetition would start a run, once this one is closed
     tx.reply = Started(tx.execution.ref.run_id, existing=True)

@@ -134,6 +134,11 @@ def first_event(
     return tx
 
 
+def may_have_joined(request: StartWorkflow) -> bool:
+    """Whether a repetition of a start may be one of a start that was answered with a run that was there."""
+    return request.message is not None or request.id_conflict_policy == "use_existing"
+
+
 def check_options(request: StartWorkflow) -> None:
     """Raises InvalidRequest where options of a start make no sense, or not together."""
     if not request.request_id:
