@@ -57,6 +57,7 @@ DECISIONS: Final[dict[type[Any], Callable[[Transition, Any], None]]] = {
     t.ActivityEvicted: activities.evicted,
     t.ActivityDetached: elsewhere.detach,
     i.Join: messages.join,
+    i.KeepBeats: activities.keep_beats,
     i.WorkflowTaskLost: workflow_tasks.lost,
     i.WorkflowTaskUndecided: workflow_tasks.undecided,
     i.RetryWorkflowTask: workflow_tasks.retry_now,

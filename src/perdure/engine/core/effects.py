@@ -112,6 +112,10 @@ class ContinueRun(Struct, frozen=True, gc=False):
     starts: tuple[OutboxAdded, ...] = ()
 
 
+class KeepSoon(Struct, frozen=True, gc=False):
+    """How far an attempt came is news that only memory has: `KeepBeats` is to come in time."""
+
+
 class EvictCopy(Struct, frozen=True, gc=False):
     """The worker's copy of the run can't be used again."""
 
@@ -133,6 +137,7 @@ Effect = (
     | Acknowledge
     | TellStored
     | ContinueRun
+    | KeepSoon
     | EvictCopy
     | DeleteRun
 )

@@ -29,6 +29,10 @@ class Join(Struct, frozen=True, gc=False):
     request: StartWorkflow
 
 
+class KeepBeats(Struct, frozen=True, gc=False):
+    """It is time to journal how far attempts came, as far as only memory knows it."""
+
+
 class WorkflowTaskLost(Struct, frozen=True, gc=False):
     """The worker that had the workflow task is gone, or didn't answer. Only memory knew that it had it."""
 

@@ -19,6 +19,7 @@
     offers.py        tasks and the workers that take them
     dispatch.py      workers, their slots, and the backlog of what found none
     queries.py       questions to workflow code
+    beats.py         how far attempts came, on disk in time
     wakeups.py       executions whose time has come
     peers.py         who else is there: nobody, or
     cluster/         the other nodes of the store

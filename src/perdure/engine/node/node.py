@@ -174,6 +174,7 @@ class Node:
             await self._cancel(self._tasks)
         finally:  # also where this task is one of those
             self.serving.offers.stop()
+            self.serving.beats.stop()
             self.serving.collector.stop()
             self._abandon()
             await self.store.close()

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
-from perdure.engine.core.decisions.activities import keep_beats
 from perdure.engine.core.decisions.schedules import gone
 from perdure.engine.core.decisions.starts import begin_run, check_start, may_have_joined
 from perdure.engine.core.deduplication import dedup_id
 from perdure.engine.core.transition import Transition
 from perdure.engine.node import schedules, updates
 from perdure.engine.node.answers import ANSWERS, LookAgain
+from perdure.engine.node.beats import Beats
 from perdure.engine.node.chains import begin, continue_run
 from perdure.engine.node.dispatch import AttachedWorker, Backlog
 from perdure.engine.node.live import Live, Work, heartbeats_of, settle
@@ -69,6 +69,7 @@ class Serving:
         self.older: dict[tuple[ChainKey, str], Live] = {}
         self.waiting = Waiting()
         self.offers = Offers(self)
+        self.beats = Beats(self)
         self.queries = Queries(self)
         self._ready: deque[Live] = deque()
         self._turn_scheduled = False
@@ -551,7 +552,7 @@ class Serving:
         """Forget it if all of it is on disk and it has ended; or if it waits, and memory is short."""
         foreign = live.home != self.peers.node
         if foreign and live.execution is not None and live.execution.beats and live.settled():
-            self.apply(live, Work(None, again=False), keep_beats(live.execution, self.clock.now()))
+            self.apply(live, Work(None, again=False), decide(live.execution, i.KeepBeats(), self.clock.now()))
             return  # nobody else has heard how far its activities came
         if not (live.settled() if foreign else live.idle()):
             return
@@ -591,6 +592,7 @@ AFTERWARDS: Final[dict[type[Any], Callable[[Serving, Live, Work], None]]] = {
 
 AT_ONCE: Final[dict[type[Any], Callable[[Serving, Live, Any], None]]] = {
     fx.OfferWorkflowTask: lambda serving, live, _: serving.offers.soon(live),
+    fx.KeepSoon: lambda serving, live, _: serving.beats.soon(live),
     fx.EvictCopy: lambda serving, live, _: serving.offers.evict_copy(live),
     fx.ContinueRun: continue_run,
     fx.DeleteRun: Serving.delete_run,

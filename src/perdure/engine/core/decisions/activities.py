@@ -15,9 +15,9 @@ from __future__ import annotations
 from typing import Final
 
 from perdure.engine.core.deadlines import Beat, limits_of
-from perdure.engine.core.effects import ActivityOffer, CancelAttempt, HandOver, Tell
+from perdure.engine.core.effects import ActivityOffer, CancelAttempt, HandOver, KeepSoon, Tell
 from perdure.engine.core.execution import Execution
-from perdure.engine.core.inputs import StartActivity, WorkersLost
+from perdure.engine.core.inputs import KeepBeats, StartActivity, WorkersLost
 from perdure.engine.core.retries import HoldFor, Retry, after_failure, told
 from perdure.engine.core.transition import Transition
 from perdure.errors import NotFound
@@ -213,6 +213,8 @@ def heartbeat(tx: Transition, message: ActivityHeartbeat) -> None:
     interval = max(HEARTBEAT_JOURNAL_INTERVAL, heartbeat_timeout // 2 if known else 0)
     if tx.now - activity.heartbeat_at >= interval:
         keep_beat(tx, activity)
+    elif not known:
+        tx.effects.append(KeepSoon())
 
 
 def keep_beat(tx: Transition, activity: PendingActivity) -> None:
@@ -222,12 +224,10 @@ def keep_beat(tx: Transition, activity: PendingActivity) -> None:
         tx.note(r.HeartbeatRecorded(activity.event.id, activity.attempt, beat.details, beat.time))
 
 
-def keep_beats(execution: Execution, now: int) -> Transition:
+def keep_beats(tx: Transition, _: KeepBeats) -> None:
     """Journal all that only memory knows of how far attempts came."""
-    tx = Transition(execution, now)
-    for scheduled in list(execution.beats):
-        keep_beat(tx, execution.state.activities[scheduled])
-    return tx
+    for scheduled in list(tx.execution.beats):
+        keep_beat(tx, tx.state.activities[scheduled])
 
 
 def evicted(tx: Transition, message: ActivityEvicted) -> None:
