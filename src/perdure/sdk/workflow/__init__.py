@@ -30,6 +30,7 @@
     saga.py         workflow.saga
     shielding.py    workflow.shielded
     entities.py     workflows that live as long as what they mirror
+    defaults.py     what a class's body gives each object
     attributes.py   what of an entity survives
     plain.py        plain `def` workflows, which wait without `await`
     loop.py         an asyncio event loop without time, I/O or threads

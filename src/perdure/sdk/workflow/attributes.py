@@ -17,6 +17,7 @@ import msgspec
 from perdure.model.payloads import Payload
 from perdure.sdk import models
 from perdure.sdk.converter import Codec, codec
+from perdure.sdk.workflow.defaults import own_defaults
 
 _logger: Final = logging.getLogger("perdure.workflow")
 _LOOSE: Final[Sequence[object]] = (Any, object, list, dict, tuple, set, frozenset)
@@ -83,7 +84,7 @@ class Attributes:
 
     def restore(self, payloads: Mapping[str, Payload]) -> object:
         """An object with these attributes. Those that the class has no more are dropped, which the log says once; new
-        ones are not set.
+        ones have their defaults.
 
         Raises:
             DecodeError: one doesn't fit its annotation any more.
@@ -99,6 +100,7 @@ class Attributes:
         for name, each in self.codecs.items():
             if name in payloads:
                 vars(instance)[name] = each.decode(payloads[name], self._where(name))
+        own_defaults(instance)
         return instance
 
     def _refuse_slots(self) -> None:
