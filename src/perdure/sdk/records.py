@@ -36,8 +36,8 @@ class Loss(NamedTuple):
     arrives: type[object]
 
     def __str__(self) -> str:
-        kept = _fields(self.arrives)
-        gone = ", ".join([repr(name) for name in _fields(self.sent) if name not in kept])
+        kept = fields(self.arrives)
+        gone = ", ".join([repr(name) for name in fields(self.sent) if name not in kept])
         without = f", without {gone}" if gone else ""
         at = f" at `${self.path}`" if self.path else ""
         sent, arrives = _shown(self.sent), _shown(self.arrives)
@@ -69,6 +69,11 @@ def find_loss(value: object, back: object, *, deep: bool) -> Loss | None:
     except RecursionError:
         pass
     return _search(value, back)
+
+
+def is_same(sent: type[object], arrives: type[object]) -> bool:
+    """Whether two classes are of records, and one, whatever name it was imported by."""
+    return _is_record(sent) and _is_record(arrives) and _name(sent) == _name(arrives)
 
 
 def _alike(value: object, back: object) -> bool:
@@ -136,7 +141,7 @@ def _has_parts(kind: type[object]) -> bool:
 @lru_cache(maxsize=4096)
 def _nesting(cls: type[object]) -> tuple[str, ...]:
     """The fields of a record that may hold records themselves; none of anything else."""
-    return tuple([name for name, hint in _fields(cls).items() if _may_be(hint)])
+    return tuple([name for name, hint in fields(cls).items() if _may_be(hint)])
 
 
 def _may_be(hint: object) -> bool:
@@ -154,12 +159,12 @@ def _is_record(cls: type[object]) -> bool:
     return issubclass(cls, msgspec.Struct) or dataclasses.is_dataclass(cls) or models.is_model(cls)
 
 
-def _fields(cls: type[object]) -> dict[str, object]:
+def fields(cls: type[object]) -> dict[str, object]:
     """The fields of a record, with their hints."""
     if not _is_record(cls):
         return {}
-    if (fields := models.fields(cls)) is not None:
-        return fields
+    if (of_model := models.fields(cls)) is not None:
+        return of_model
     hints = get_type_hints(cls)
     if issubclass(cls, msgspec.Struct):
         return {name: hints[name] for name in cls.__struct_fields__}

@@ -31,7 +31,7 @@ FROM_THE_STORE: set[type[Any]] = {
 BESIDE: set[type[Any]] = {t.HistoryWanted, t.InputWanted, t.QueryAnswer, t.WorkerLeaving, t.WorkerServes}
 """Worker messages that are about the worker, or its copy of a run, not about the run."""
 
-AT_ONCE: set[type[Any]] = {fx.OfferWorkflowTask, fx.EvictCopy, fx.ContinueRun, fx.DeleteRun}
+AT_ONCE: set[type[Any]] = {fx.OfferWorkflowTask, fx.KeepSoon, fx.EvictCopy, fx.ContinueRun, fx.DeleteRun}
 """Effects that concern only memory, or the row that is being written."""
 
 

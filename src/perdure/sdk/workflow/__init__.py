@@ -30,7 +30,9 @@
     saga.py         workflow.saga
     shielding.py    workflow.shielded
     entities.py     workflows that live as long as what they mirror
+    defaults.py     what a class's body gives each object
     attributes.py   what of an entity survives
+    changes.py      what would come back as something else
     plain.py        plain `def` workflows, which wait without `await`
     loop.py         an asyncio event loop without time, I/O or threads
     activation.py   the thread is the workflow's while its code runs

@@ -7,7 +7,7 @@ still be mended, at the run's first workflow task, and not years later at the fi
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import InitVar
 from pathlib import PurePath
 from typing import Any, ClassVar, Final, cast, get_args, get_origin, get_type_hints
@@ -17,9 +17,10 @@ import msgspec
 from perdure.model.payloads import Payload
 from perdure.sdk import models
 from perdure.sdk.converter import Codec, codec
+from perdure.sdk.workflow.changes import find_change
+from perdure.sdk.workflow.defaults import own_defaults
 
 _logger: Final = logging.getLogger("perdure.workflow")
-_LOOSE: Final[Sequence[object]] = (Any, object, list, dict, tuple, set, frozenset)
 _SCALARS: Final = (PurePath, str, int, float)
 """Classes of which `converter` can store subclasses."""
 
@@ -34,7 +35,6 @@ class Attributes:
     def __init__(self, cls: type[object]) -> None:
         self._cls = cls
         self._read: dict[str, Codec] | None = None
-        self._loose: frozenset[str] = frozenset()  # those whose annotation does not say what they are
         self._dropped: set[str] = set()  # those of earlier code, of which the log has told
 
     @property
@@ -43,7 +43,6 @@ class Attributes:
         if self._read is None:
             self._refuse_slots()
             hints = self._hints()
-            self._loose = frozenset([name for name, hint in hints.items() if _is_loose(hint)])
             self._read = {name: self._codec(name, hint) for name, hint in hints.items()}
         return self._read
 
@@ -64,26 +63,26 @@ class Attributes:
             )
 
     def encode(self, instance: object) -> dict[str, Payload]:
-        """The attributes that are set, by name."""
-        values = vars(instance)
-        payloads = {
-            name: each.encode(values[name], self._where(name)) for name, each in self.codecs.items() if name in values
-        }
-        for name in sorted(self._loose & payloads.keys()):
-            self._check_loose(name, cast(object, values[name]), payloads[name])
-        return payloads
+        """The attributes that are set, by name. Raises EncodeError, PayloadTooLarge or TypeError where one could not
+        survive."""
+        values: dict[str, object] = vars(instance)
+        return {name: self._encode(name, values[name]) for name in self.codecs if name in values}
 
-    def _check_loose(self, name: str, value: object, payload: Payload) -> None:
-        back = self.codecs[name].decode(payload, self._where(name))
-        if type(back) is not type(value) or back != value:
+    def _encode(self, name: str, value: object) -> Payload:
+        each, where = self.codecs[name], self._where(name)
+        payload = each.encode(value, where)
+        change = find_change(value, each.decode(payload, where))
+        if change is not None:
             raise TypeError(
-                f"{self._where(name)} would come back from a roll-over as {back!r:.60}, not {value!r:.60}: annotate "
-                "it, and what is in it, with their types, as `tuple[str, ...]` or `dict[int, Node]`"
+                f"{where} would come back from a roll-over{change}: annotate it, and what is in it, as what they are, "
+                "such as `tuple[str, ...]` or `dict[int, Node]`; of what can't be stored, such as a defaultdict, hold "
+                "what it comes back as"
             )
+        return payload
 
     def restore(self, payloads: Mapping[str, Payload]) -> object:
         """An object with these attributes. Those that the class has no more are dropped, which the log says once; new
-        ones are not set.
+        ones have their defaults.
 
         Raises:
             DecodeError: one doesn't fit its annotation any more.
@@ -99,6 +98,7 @@ class Attributes:
         for name, each in self.codecs.items():
             if name in payloads:
                 vars(instance)[name] = each.decode(payloads[name], self._where(name))
+        own_defaults(instance)
         return instance
 
     def _refuse_slots(self) -> None:
@@ -142,11 +142,6 @@ class Attributes:
 def _of_the_class(hint: object) -> bool:
     """Whether an annotation is not of an attribute of the object."""
     return hint is ClassVar or get_origin(hint) is ClassVar or isinstance(hint, InitVar)
-
-
-def _is_loose(hint: object) -> bool:
-    """Whether an annotation leaves open what the value, or a part of it, is: then it comes back as JSON has it."""
-    return any(hint is each for each in _LOOSE) or any(map(_is_loose, get_args(hint)))
 
 
 def _unstorable(hint: object) -> Iterator[type[object]]:

@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn, cast
 from perdure.sdk.signatures import Signature
 from perdure.sdk.workflow.attributes import Attributes
 from perdure.sdk.workflow.context import current
+from perdure.sdk.workflow.defaults import own_defaults
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.handlers import handlers_of
 
@@ -130,6 +131,7 @@ def _no_init(self: object) -> None:
 def _build(cls: type[object], /, *args: object, **kwargs: object) -> object:
     new = cast("Callable[..., object]", cls.__new__)
     instance = object.__new__(cls) if new is object.__new__ else new(cls, *args, **kwargs)
+    own_defaults(instance)
     token = _building.set(instance)
     try:
         cast("Callable[..., None]", type(instance).__init__)(instance, *args, **kwargs)
