@@ -55,6 +55,28 @@ async def test_another_process_that_has_the_file_is_named(path: Path) -> None:
     await store.close()
 
 
+async def test_a_file_that_its_holder_has_read_is_held_on(path: Path) -> None:
+    """As by a copy of its folder, which makes the system take back all locks of the process."""
+    store = SqliteStore(path)
+    await store.open(NOW)
+    _ = path.read_bytes(), path.with_name("perdure.db.lock").read_bytes()
+    assert await put(store, start("a")) == ["taken"]
+    assert processes.run(processes.try_to_open, path, "0")["error"] == "StoreLocked"
+    await store.close()
+
+
+async def test_a_holder_that_another_process_has_followed_acknowledges_nothing_more(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open(NOW)
+    _ = path.read_bytes(), path.with_name("perdure.db.lock").read_bytes()
+    with processes.launch(processes.hold, path) as other:
+        assert processes.told(other)["pid"] == other.pid
+        with pytest.raises(StoreLost, match="another process has opened it"):
+            await put(store, start("a"))
+        other.communicate()
+    await store.close()
+
+
 async def test_a_killed_holder_leaves_the_file_free_and_whole(path: Path) -> None:
     with processes.launch(processes.hold, path) as holder:
         assert processes.told(holder)["verdicts"] == ["taken"]

@@ -48,9 +48,14 @@ class Holder:
             ) from None
 
     def is_there(self) -> bool:
-        """Whether the file that is held is still the one at its path."""
+        """Whether the file that is held is still the one at its path, and held. Whoever reads it or the lock file in
+        this process gives up the locks when he closes it: so they are taken again, unless somebody else has them."""
+        if self._file is None:
+            return True
         try:
-            return self._file is None or os.path.samestat(os.stat(self._path), os.fstat(self._file))
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _OUR_BYTE)
+            return os.path.samestat(os.stat(self._path), os.fstat(self._file))
         except OSError:  # also where a folder of the path is gone, or was closed to us
             return False
 

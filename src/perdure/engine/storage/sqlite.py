@@ -191,6 +191,7 @@ class SqliteStore:
     def _give_up(self, writer: sqlite3.Connection, error: BaseException) -> NoReturn:
         """Undo a transaction that could not be written, and say why."""
         _roll_back(writer)
+        self._check_hold()  # what another process has written does not go with what is known of the file
         if isinstance(error, TROUBLES):
             raise explained(self._path, error) from error
         raise error
@@ -227,10 +228,15 @@ class SqliteStore:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
                 raise CommitUnknown(str(explained(self._path, error))) from error
             raise explained(self._path, error) from error
+        self._check_hold()
+
+    def _check_hold(self) -> None:
+        """Raises StoreLost where the file is not this process's any more."""
         if self._file is not None and not self._file.is_there():
             raise StoreLost(
-                f"{self._path} was removed or replaced while it was open, or its log {self._path}-wal was: nothing "
-                "more is acknowledged. Restore it, or find out who did it, and open it again"
+                f"{self._path} was removed or replaced while it was open, or its log {self._path}-wal was, or another "
+                "process has opened it after this one had read it by other means: nothing more is acknowledged. "
+                "Restore it, or find out who did it, and open it again"
             )
 
     def _log_pages(self) -> int:
