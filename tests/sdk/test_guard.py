@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -220,6 +221,21 @@ def test_imports_logging_and_pure_code_pass(caplog: pytest.LogCaptureFixture, tm
         logger.removeHandler(handler)
         handler.close()
     assert "a line with the source" in (tmp_path / "log").read_text()
+
+
+def test_what_is_installed_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stopped that would be taken for an empty folder, in the whole process, too."""
+    (tmp_path / "guarded-1.2.dist-info").mkdir()
+    (tmp_path / "guarded-1.2.dist-info" / "METADATA").write_text("Name: guarded\nVersion: 1.2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    @workflow
+    async def asks() -> str:
+        return importlib.metadata.version("guarded")
+
+    scenario = Scenario(asks)
+    scenario.do()
+    assert result(scenario) == importlib.metadata.version("guarded") == "1.2"
 
 
 def test_what_only_reads_the_time_repeats() -> None:

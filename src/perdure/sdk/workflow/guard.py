@@ -1,7 +1,8 @@
 """Stops what workflow code can't repeat: files, sockets, processes, threads, real sleep and waiting for others.
 
 It is there only while this thread executes a workflow. Python itself tells of most of it (an audit hook); for the
-rest there are dispatchers. Imports pass, and what is done to write a log line or a traceback, or to read a time zone.
+rest there are dispatchers. Imports pass, and what is done to write a log line or a traceback, or to read a time zone or
+the facts about an installed package.
 
 Not caught: files and sockets that were opened outside and are used inside, the environment, whether a file is there
 (`os.stat`: Python tells nobody of it, and other modules compare that function by identity), and what extension modules
@@ -99,6 +100,9 @@ _NETWORK: Final = ("socket.", "ftplib.", "http.client.", "imaplib.", "poplib.", 
 
 _LOGGING: Final = frozenset({logging.Logger._log.__code__, logging.Logger.handle.__code__})
 """What makes a log line and hands it to the handlers; what else `logging` does, such as opening files, is not it."""
+
+_READERS: Final = ("zoneinfo.", "importlib.metadata")
+"""Modules that may read files. The latter takes what stops it for an empty folder, and keeps that for the process."""
 
 
 stopped: Final[dict[str, str]] = {}
@@ -199,7 +203,7 @@ def _place(frame: FrameType | None) -> str:
         file = code.co_filename
         if code in _LOGGING or file == linecache.__file__ or file.startswith("<frozen importlib"):
             return ""
-        if frame.f_globals.get("__name__", "").startswith("zoneinfo."):
+        if frame.f_globals.get("__name__", "").startswith(_READERS):
             return ""
         if is_ours(code):
             if code.co_name == LOOP:
