@@ -34,6 +34,7 @@ from perdure.errors import GuardError
 from tests.sdk.harness import (
     Scenario,
     check_replay,
+    fetch,
     result,
 )
 from tests.sdk.harness import (
@@ -160,6 +161,62 @@ def test_what_a_replay_could_not_repeat_is_refused_with_the_line(
     assert instead in said or (plain and "`.start(…)`" in said)
 
 
+def place(comment: str) -> str:
+    """The line of this file that ends with a comment, as "file:line"."""
+    (line,) = (n for n, text in enumerate(HERE.read_text().splitlines(), 1) if text.endswith(f"  # {comment}"))
+    return f"{HERE}:{line}"
+
+
+@pytest.mark.parametrize("make", [asyncio.Lock, asyncio.Semaphore])
+def test_a_lock_that_workflows_share_is_refused(make: Callable[[], asyncio.Lock | asyncio.Semaphore]) -> None:
+    """Whoever lets it go would set off another workflow's code, while that has no turn."""
+    lock = make()
+
+    @workflow
+    async def careful() -> None:
+        async with lock:  # the lock's line
+            await fetch("a")
+
+    first, second = Scenario(careful), Scenario(careful)
+    first.do()
+    second.do()
+    first.complete()
+    said = first.broken().message
+    line = place("the lock's line")
+    assert said.startswith(f"{line}: waking workflow 'flow', which waits at {line}, from outside of it")
+    assert "inside the workflow" in said
+    again = first.broken().message  # the lock is the other's now, which asyncio says
+    assert "different event loop. Make asyncio's locks" in again
+
+
+def test_waking_a_workflow_from_outside_is_refused_there() -> None:
+    event, queue, futures = asyncio.Event(), asyncio.Queue[int](), list[asyncio.Future[int]]()
+    tasks: list[asyncio.Task[object]] = []
+
+    @workflow
+    async def waits() -> None:
+        tasks.append(asyncio.create_task(event.wait()))
+        futures.append(asyncio.get_running_loop().create_future())
+        await asyncio.gather(futures[0], queue.get(), tasks[0])
+
+    scenario = Scenario(waits)
+    scenario.do()
+    (future,), (task,) = futures, tasks
+    for wake in (
+        event.set,
+        lambda: queue.put_nowait(1),
+        lambda: future.set_result(1),
+        lambda: future.set_exception(ValueError),
+        future.cancel,
+        task.cancel,
+        lambda: future.get_loop().call_soon(print),
+    ):
+        with pytest.raises(GuardError, match=r"test_guard.py:\d+: waking workflow 'flow', which waits at .*signal"):
+            wake()
+    assert not future.done()
+    assert not task.cancelling()
+
+
 def test_the_line_is_that_of_the_workflow_not_of_the_library() -> None:
     @workflow
     async def careless() -> str:
@@ -227,7 +284,7 @@ def test_what_is_installed_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.
     """What stopped that would be taken for an empty folder, in the whole process, too."""
     (tmp_path / "guarded-1.2.dist-info").mkdir()
     (tmp_path / "guarded-1.2.dist-info" / "METADATA").write_text("Name: guarded\nVersion: 1.2\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
 
     @workflow
     async def asks() -> str:

@@ -186,7 +186,12 @@ def refuse(what: str, instead: str) -> None:
     """Raise GuardError for what workflow code does, unless an import or a log line does it."""
     place = _place(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
     if place:
-        raise refusal(place, what, instead, plain=thread.plain)
+        raise stop(place, what, instead)
+
+
+def stop(place: str, what: str, instead: str) -> GuardError:
+    """The error for what this thread does at a place."""
+    return refusal(place, what, instead, plain=thread.plain)
 
 
 def refusal(place: str, what: str, instead: str, *, plain: bool) -> GuardError:
