@@ -315,17 +315,60 @@ def test_what_only_reads_the_time_repeats() -> None:
     check_replay(scenario)
 
 
-def test_a_workflow_may_not_hide_it() -> None:
+def test_what_code_catches_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     """It is an ordinary exception; code that catches everything goes on without what it wanted."""
 
     @workflow
     async def stubborn() -> str:
-        try:
-            open(HERE)  # noqa: SIM115
-        except GuardError as error:
-            return error.line.rsplit(":", 1)[0]
-        return "opened"
+        caught: object = None
+        for _ in range(2):
+            try:
+                HERE.read_bytes()  # the caught line
+            except Exception as error:
+                caught = error
+        await fetch("a")
+        return str(caught)
 
-    scenario = Scenario(stubborn)
+    told: object = None
+    for _ in range(2):
+        scenario = Scenario(stubborn, live=False)
+        scenario.do()
+        scenario.complete()
+        scenario.do()
+        told = result(scenario)
+        assert isinstance(told, str)
+        assert told.startswith(place("the caught line"))
+    (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert warning.getMessage().startswith(f"{told}. The workflow's code went on all the same")
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_fails_the_task_is_told_of_there_only(caplog: pytest.LogCaptureFixture, grouped: bool) -> None:
+    async def careless() -> None:
+        open(HERE)  # noqa: SIM115
+
+    @workflow
+    async def group() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(careless())
+
+    @workflow
+    async def alone() -> None:
+        await careless()
+
+    Scenario(group if grouped else alone).broken()
+    assert not caplog.records
+
+
+def test_what_code_catches_while_it_is_evicted_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    @workflow
+    async def cleans() -> None:
+        try:
+            await fetch("a")
+        finally:
+            HERE.with_suffix(".lock").unlink()  # the last line
+
+    scenario = Scenario(cleans)
     scenario.do()
-    assert result(scenario) == str(HERE)
+    scenario.run.evict()
+    assert caplog.records[0].getMessage().startswith(f"{place('the last line')}: os.remove() can't be repeated")

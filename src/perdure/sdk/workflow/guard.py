@@ -24,15 +24,18 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from perdure.errors import GuardError
 from perdure.sdk.workflow.context import thread
 from perdure.sdk.workflow.dispatchers import dispatcher, replace
 from perdure.sdk.workflow.plain import block
 from perdure.sdk.workflow.source import LOOP, is_library, is_ours
+
+_log: Final = logging.getLogger("perdure.workflow")
 
 ACTIVITY: Final = "Do it in an activity, and use its result"
 PROCESS: Final = "Do it in an activity: activity.run_process ends it with its attempt"
@@ -190,8 +193,36 @@ def refuse(what: str, instead: str) -> None:
 
 
 def stop(place: str, what: str, instead: str) -> GuardError:
-    """The error for what this thread does at a place."""
-    return refusal(place, what, instead, plain=thread.plain)
+    """The error for what this thread does at a place. Where it is a workflow's code, `tell_hidden` is to follow."""
+    error = refusal(place, what, instead, plain=thread.plain)
+    if thread.context is not None:
+        thread.stopped[place] = str(error)
+    return error
+
+
+def tell_hidden(error: BaseException | None) -> None:
+    """An activation has ended with an error, or none: tell of what was stopped in it, but is not in that error."""
+    told, thread.stopped = thread.stopped, {}
+    for each in _leaves(error):
+        if isinstance(each, GuardError):
+            told.pop(each.line, None)
+    for text in told.values():
+        _warn_once(text)
+
+
+def _leaves(error: BaseException | None) -> Iterator[BaseException | None]:
+    """An error, or what is in a group of them."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+@functools.lru_cache(maxsize=1_000)
+def _warn_once(text: str) -> None:
+    """Tell of it; not again for each run and each replay."""
+    _log.warning("%s. The workflow's code went on all the same: where it catches this, let GuardError through", text)
 
 
 def refusal(place: str, what: str, instead: str, *, plain: bool) -> GuardError:
