@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -33,6 +34,7 @@ from perdure.errors import GuardError
 from tests.sdk.harness import (
     Scenario,
     check_replay,
+    fetch,
     result,
 )
 from tests.sdk.harness import (
@@ -159,6 +161,62 @@ def test_what_a_replay_could_not_repeat_is_refused_with_the_line(
     assert instead in said or (plain and "`.start(…)`" in said)
 
 
+def place(comment: str) -> str:
+    """The line of this file that ends with a comment, as "file:line"."""
+    (line,) = (n for n, text in enumerate(HERE.read_text().splitlines(), 1) if text.endswith(f"  # {comment}"))
+    return f"{HERE}:{line}"
+
+
+@pytest.mark.parametrize("make", [asyncio.Lock, asyncio.Semaphore])
+def test_a_lock_that_workflows_share_is_refused(make: Callable[[], asyncio.Lock | asyncio.Semaphore]) -> None:
+    """Whoever lets it go would set off another workflow's code, while that has no turn."""
+    lock = make()
+
+    @workflow
+    async def careful() -> None:
+        async with lock:  # the lock's line
+            await fetch("a")
+
+    first, second = Scenario(careful), Scenario(careful)
+    first.do()
+    second.do()
+    first.complete()
+    said = first.broken().message
+    line = place("the lock's line")
+    assert said.startswith(f"{line}: waking workflow 'flow', which waits at {line}, from outside of it")
+    assert "inside the workflow" in said
+    again = first.broken().message  # the lock is the other's now, which asyncio says
+    assert "different event loop. Make asyncio's locks" in again
+
+
+def test_waking_a_workflow_from_outside_is_refused_there() -> None:
+    event, queue, futures = asyncio.Event(), asyncio.Queue[int](), list[asyncio.Future[int]]()
+    tasks: list[asyncio.Task[object]] = []
+
+    @workflow
+    async def waits() -> None:
+        tasks.append(asyncio.create_task(event.wait()))
+        futures.append(asyncio.get_running_loop().create_future())
+        await asyncio.gather(futures[0], queue.get(), tasks[0])
+
+    scenario = Scenario(waits)
+    scenario.do()
+    (future,), (task,) = futures, tasks
+    for wake in (
+        event.set,
+        lambda: queue.put_nowait(1),
+        lambda: future.set_result(1),
+        lambda: future.set_exception(ValueError),
+        future.cancel,
+        task.cancel,
+        lambda: future.get_loop().call_soon(print),
+    ):
+        with pytest.raises(GuardError, match=r"test_guard.py:\d+: waking workflow 'flow', which waits at .*signal"):
+            wake()
+    assert not future.done()
+    assert not task.cancelling()
+
+
 def test_the_line_is_that_of_the_workflow_not_of_the_library() -> None:
     @workflow
     async def careless() -> str:
@@ -222,6 +280,21 @@ def test_imports_logging_and_pure_code_pass(caplog: pytest.LogCaptureFixture, tm
     assert "a line with the source" in (tmp_path / "log").read_text()
 
 
+def test_what_is_installed_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stopped that would be taken for an empty folder, in the whole process, too."""
+    (tmp_path / "guarded-1.2.dist-info").mkdir()
+    (tmp_path / "guarded-1.2.dist-info" / "METADATA").write_text("Name: guarded\nVersion: 1.2\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+    @workflow
+    async def asks() -> str:
+        return importlib.metadata.version("guarded")
+
+    scenario = Scenario(asks)
+    scenario.do()
+    assert result(scenario) == importlib.metadata.version("guarded") == "1.2"
+
+
 def test_what_only_reads_the_time_repeats() -> None:
     @workflow
     async def times() -> list[object]:
@@ -242,17 +315,60 @@ def test_what_only_reads_the_time_repeats() -> None:
     check_replay(scenario)
 
 
-def test_a_workflow_may_not_hide_it() -> None:
+def test_what_code_catches_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     """It is an ordinary exception; code that catches everything goes on without what it wanted."""
 
     @workflow
     async def stubborn() -> str:
-        try:
-            open(HERE)  # noqa: SIM115
-        except GuardError as error:
-            return error.line.rsplit(":", 1)[0]
-        return "opened"
+        caught: object = None
+        for _ in range(2):
+            try:
+                HERE.read_bytes()  # the caught line
+            except Exception as error:
+                caught = error
+        await fetch("a")
+        return str(caught)
 
-    scenario = Scenario(stubborn)
+    told: object = None
+    for _ in range(2):
+        scenario = Scenario(stubborn, live=False)
+        scenario.do()
+        scenario.complete()
+        scenario.do()
+        told = result(scenario)
+        assert isinstance(told, str)
+        assert told.startswith(place("the caught line"))
+    (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert warning.getMessage().startswith(f"{told}. The workflow's code went on all the same")
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_fails_the_task_is_told_of_there_only(caplog: pytest.LogCaptureFixture, grouped: bool) -> None:
+    async def careless() -> None:
+        open(HERE)  # noqa: SIM115
+
+    @workflow
+    async def group() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(careless())
+
+    @workflow
+    async def alone() -> None:
+        await careless()
+
+    Scenario(group if grouped else alone).broken()
+    assert not caplog.records
+
+
+def test_what_code_catches_while_it_is_evicted_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    @workflow
+    async def cleans() -> None:
+        try:
+            await fetch("a")
+        finally:
+            HERE.with_suffix(".lock").unlink()  # the last line
+
+    scenario = Scenario(cleans)
     scenario.do()
-    assert result(scenario) == str(HERE)
+    scenario.run.evict()
+    assert caplog.records[0].getMessage().startswith(f"{place('the last line')}: os.remove() can't be repeated")

@@ -28,7 +28,7 @@ from perdure.model.tasks import (
     ActivityHeartbeat,
     CancelActivity,
 )
-from perdure.sdk.activity import processes
+from perdure.sdk.activity import groups, processes
 from perdure.sdk.failures import exception_of, failure_of
 from tests.sdk.attempts import Bench
 from tests.sdk.harness import Scenario, fresh_registry
@@ -55,6 +55,9 @@ else:
 """
 """Starts a child that is like itself, and never ends. Says both pids; the fifo tells when both are set up."""
 
+LEADER = "import os, subprocess, sys; os.setpgid(0, 0); sys.exit(subprocess.call(sys.argv[1:]))"
+"""Runs a program in a group of its own, as coreutils' `timeout` does."""
+
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
@@ -66,12 +69,12 @@ async def bench() -> AsyncIterator[Bench]:
 class Endless:
     """A program that never ends by itself, and what it has written."""
 
-    def __init__(self, folder: Path, mode: str = "polite") -> None:
+    def __init__(self, folder: Path, mode: str = "polite", *, apart: bool = False) -> None:
         script = folder / "endless.py"
         script.write_text(ENDLESS)
         self.fifo = folder / "fifo"
         os.mkfifo(self.fifo)
-        self.args = (sys.executable, str(script), mode, str(self.fifo))
+        self.args = (*(python(LEADER) if apart else ()), sys.executable, str(script), mode, str(self.fifo))
 
     async def ready(self) -> None:
         """Wait until it and its child are set up."""
@@ -262,10 +265,11 @@ def test_whether_it_is_still_wanted_is_looked_at_again_and_again(closed: str, mo
 # --- Ends -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("mode", ["polite", "deaf"])
 @pytest.mark.parametrize("kind", ["async", "plain"])
+@pytest.mark.parametrize("apart", [False, True])
 async def test_a_cancelled_attempt_ends_the_whole_group(
-    bench: Bench, tmp_path: Path, lines: Lines, mode: str, kind: str
+    bench: Bench, tmp_path: Path, lines: Lines, mode: str, kind: str, apart: bool
 ) -> None:
-    program = Endless(tmp_path, mode)
+    program = Endless(tmp_path, mode, apart=apart)
     grace = 0.3 if mode == "deaf" else 60
 
     async def run() -> None:
@@ -307,10 +311,11 @@ async def test_what_an_activity_leaves_running_ends_with_it(bench: Bench, tmp_pa
 
 
 @pytest.mark.parametrize("reason", ["timed_out", "stop"])
+@pytest.mark.parametrize("apart", [False, True])
 async def test_timeouts_and_a_stop_of_the_worker_end_it(
-    bench: Bench, tmp_path: Path, lines: Lines, reason: str
+    bench: Bench, tmp_path: Path, lines: Lines, reason: str, apart: bool
 ) -> None:
-    program = Endless(tmp_path)
+    program = Endless(tmp_path, apart=apart)
 
     async def run() -> None:
         await activity.run_process(*program.args)
@@ -325,8 +330,9 @@ async def test_timeouts_and_a_stop_of_the_worker_end_it(
     assert_gone(*lines.pids())
 
 
-async def test_what_a_program_leaves_behind_is_ended_with_it(lines: Lines) -> None:
-    result = await activity.run_process("sh", "-c", "sleep 1000 & echo $!")
+@pytest.mark.parametrize("leader", [(), python(LEADER)])
+async def test_what_a_program_leaves_behind_is_ended_with_it(lines: Lines, leader: tuple[str, ...]) -> None:
+    result = await activity.run_process(*leader, "sh", "-c", "sleep 1000 & echo $!")
     assert_gone(int(result.stdout))
 
 
@@ -352,8 +358,9 @@ else:
 
 @pytest.mark.parametrize("mode", ["polite", "deaf"])
 @pytest.mark.parametrize("kind", ["async", "plain"])
-def test_the_death_of_the_worker_leaves_no_orphan(tmp_path: Path, mode: str, kind: str) -> None:
-    program = Endless(tmp_path, mode)
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_death_of_the_worker_leaves_no_orphan(tmp_path: Path, mode: str, kind: str, apart: bool) -> None:
+    program = Endless(tmp_path, mode, apart=apart)
     worker = subprocess.Popen(
         [sys.executable, "-c", "import logging; logging.basicConfig(level='INFO')\n" + WORKER, kind, *program.args],
         stderr=subprocess.PIPE,
@@ -365,6 +372,17 @@ def test_the_death_of_the_worker_leaves_no_orphan(tmp_path: Path, mode: str, kin
     found = re.search(r": (\d+) (\d+)$", logged, re.MULTILINE)
     assert found is not None
     assert_gone(*(int(pid) for pid in found.groups()))
+
+
+def test_the_death_of_a_worker_that_waits_for_the_end_of_groups_ends_them() -> None:
+    programs = [subprocess.Popen(["sleep", "1000"], process_group=0) for _ in range(2)]
+    gone = subprocess.Popen(["true"], process_group=0)
+    gone.wait()
+    second = groups.watch(groups.SECOND_WATCHER, *(str(-each.pid) for each in (gone, *programs)))
+    assert second.stdin is not None
+    second.stdin.close()  # as where the worker dies
+    assert [each.wait() for each in programs] == [-signal.SIGKILL] * 2
+    groups.reap(second)
 
 
 # --- Cancelled plain functions --------------------------------------------------------------------------

@@ -6,7 +6,9 @@ moment at which that could be left alone::
 
     this process ──pipe──▶ watcher (leads the group)     the pipe ends: SIGTERM to the group, a grace, SIGKILL
 
-What leaves the group by itself (a daemon, by setsid or setpgid) is out of reach.
+A program that makes a group of its own, as coreutils' `timeout` does, gives it its own pid. The watcher is told that
+(`tell`), and ends that group, too. What else leaves the group by itself (a daemon, by setsid or setpgid) is out of
+reach.
 """
 
 from __future__ import annotations
@@ -14,17 +16,24 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from typing import Final
 
-WATCHER: Final = "trap '' HUP INT TERM; echo; read -r _; kill -TERM 0; sleep \"$1\"; kill -KILL 0"
-SECOND_WATCHER: Final = "trap '' HUP INT TERM; echo; read -r _; kill -KILL -- \"-$1\""
+# A group that isn't there when it is sent SIGTERM is sent no SIGKILL: its number may be somebody else's by then. `kill`
+# with a signal and `--` is understood by all shells only in this form.
+WATCHER: Final = (
+    "trap '' HUP INT TERM; echo; read -r own; read -r _; kill -TERM 0; kill -s TERM -- \"-$own\" || own=; "
+    'sleep "$1"; test -z "$own" || kill -s KILL -- "-$own"; kill -KILL 0'
+)
+SECOND_WATCHER: Final = "trap '' HUP INT TERM; echo; read -r _; kill -s KILL -- \"$@\""
 _GONE: Final = (ProcessLookupError, PermissionError)  # the latter on some systems, of a group of the dead
 
 
-def watch(script: str, argument: str) -> subprocess.Popen[bytes]:
-    """Start a watcher. WATCHER's argument is the grace in seconds, SECOND_WATCHER's the group that it ends."""
+def watch(script: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a watcher. WATCHER's argument is the grace in seconds; SECOND_WATCHER's are the groups that it ends, each
+    as a negative number."""
     watcher = subprocess.Popen(
-        ["/bin/sh", "-c", script, "perdure-watcher", argument],
+        ["/bin/sh", "-c", script, "perdure-watcher", *arguments],
         cwd="/",
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -35,6 +44,13 @@ def watch(script: str, argument: str) -> subprocess.Popen[bytes]:
     with watcher.stdout:
         watcher.stdout.readline()  # from now on it ignores what is sent to its group, but SIGKILL
     return watcher
+
+
+def tell(watcher: subprocess.Popen[bytes], pid: int) -> None:
+    """The program runs, and may come to lead a group."""
+    assert watcher.stdin is not None
+    with suppress(BrokenPipeError):  # the program has ended its whole group already
+        os.write(watcher.stdin.fileno(), b"%d\n" % pid)
 
 
 def signal_group(group: int, number: int) -> bool:

@@ -3,7 +3,7 @@
 A program runs in a process group of its own, which it shares with a watcher (see `groups`). ::
 
     worker ──pipe──▶ watcher (leads the group)
-       └───────────▶ program (is in the group) ──▶ its own children
+       └───────────▶ program (is in the group, or leads one of its own) ──▶ its own children
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from perdure.sdk.activity.groups import (
     how_it_ended,
     reap,
     signal_group,
+    tell,
     watch,
 )
 from perdure.sdk.activity.logs import OUTSIDE, ActivityLogger
@@ -219,7 +220,7 @@ class _Running:
         self._program = program
         self._attempt = attempt
         self._stop = stop
-        self._group = 0
+        self._groups: list[int] = []  # the one that the program leads if it makes one, and the watcher's
         self._deadline = 0.0
         self._next_beat = 0.0
         logger = OUTSIDE if attempt is None else ActivityLogger(attempt)
@@ -229,7 +230,6 @@ class _Running:
         """Run it to its end. Raises OSError where it can't be started."""
         program = self._program
         watcher = watch(WATCHER, f"{program.grace:.3f}")
-        self._group = watcher.pid
         try:
             process = subprocess.Popen(
                 program.args,
@@ -243,14 +243,18 @@ class _Running:
         except BaseException:
             end_group(watcher)
             raise
+        self._groups = [process.pid, watcher.pid]
         with process, selectors.DefaultSelector() as selector:
             try:
+                tell(watcher, process.pid)
                 self._pump(process, selector)
+                self._groups = self._signal(0)  # a number without a group may be somebody else's soon
                 if self.stopping:
-                    self._await_group(watcher, selector)
+                    self._await_groups(watcher, selector)
                 self._read_rest(selector)
             finally:
-                end_group(watcher)
+                self._signal(signal.SIGKILL)
+                reap(watcher)
                 process.kill()
         out, err = self._outputs
         stdout, stderr = out.text(), err.text()
@@ -297,25 +301,31 @@ class _Running:
         if not self.stopping and self._stop():
             self.stopping = True
             self._deadline = time.monotonic() + self._program.grace
-            signal_group(self._group, signal.SIGTERM)
+            self._signal(signal.SIGTERM)
         elif self.stopping and time.monotonic() >= self._deadline:
             process.kill()
 
-    def _await_group(self, watcher: subprocess.Popen[bytes], selector: selectors.BaseSelector) -> None:
+    def _signal(self, number: int) -> list[int]:
+        """To all that the program has started; the groups that are there."""
+        return [group for group in self._groups if signal_group(group, number)]
+
+    def _await_groups(self, watcher: subprocess.Popen[bytes], selector: selectors.BaseSelector) -> None:
         """The program was told to end, and has: what it had started is given the rest of the grace, and is read."""
-        second = watch(SECOND_WATCHER, str(watcher.pid))
+        second = watch(SECOND_WATCHER, *(str(-group) for group in self._groups))
         try:
             watcher.kill()
-            watcher.wait()  # now the group is empty when all others have ended
+            watcher.wait()  # now its group is empty when all others have ended
             pause = 0.001
-            while signal_group(watcher.pid, 0) and time.monotonic() < self._deadline:
+            while (left := self._signal(0)) and time.monotonic() < self._deadline:
+                self._groups = left
                 if selector.get_map():
                     _serve(selector, pause)
                 else:
                     time.sleep(pause)
                 pause = min(2 * pause, PROCESS_POLL / SECOND)
+            self._groups = left
         finally:
-            end_group(watcher)
+            self._signal(signal.SIGKILL)
             second.kill()
             reap(second)
 

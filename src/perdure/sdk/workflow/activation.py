@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from perdure.sdk.workflow import generators, stuck
-from perdure.sdk.workflow.context import WorkflowContext, enter
+from perdure.sdk.workflow.context import WorkflowContext, enter, thread
+from perdure.sdk.workflow.guard import tell_hidden
 from perdure.sdk.workflow.loop import DeterministicLoop
 
 # From Python 3.14 on a thread has one current task, not one a loop.
@@ -64,3 +65,5 @@ class Activation:
                 _swap_current_task(outer, self._task)
             if self._collecting:
                 gc.enable()
+            if thread.stopped:
+                tell_hidden(error)

@@ -163,10 +163,14 @@ class _Thread(threading.local):
     context: WorkflowContext | None = None
     plain = False
 
+    def __init__(self) -> None:
+        self.stopped: dict[str, str] = {}
+
 
 thread: Final = _Thread()
 """What this thread does; `thread.context` is what `current` returns, for those who ask often. `thread.plain`: it is in
-the code of a plain function, which waits without `await` (see `plain`)."""
+the code of a plain function, which waits without `await` (see `plain`). `thread.stopped`: what the guard has raised in
+this activation, by the line."""
 
 
 def current() -> WorkflowContext | None:

@@ -28,7 +28,7 @@ from perdure.sdk.failures import origin_of
 from perdure.sdk.interceptors import Header
 from perdure.sdk.workflow.context import OpenSagas
 from perdure.sdk.workflow.definition import WorkflowDefinition
-from perdure.sdk.workflow.loop import DeterministicLoop, LoopTask
+from perdure.sdk.workflow.loop import MAKE_INSIDE, DeterministicLoop, LoopTask
 from perdure.sdk.workflow.plain import run_plain
 from perdure.sdk.workflow.source import awaited_lines, place_of
 
@@ -43,6 +43,8 @@ _SAGAS_LEFT: Final = (
     "before, await them"
 )
 _AWAIT: Final = "`await` what is not done yet, rather than ask it for its result"
+_ELSEWHERE: Final = ("a different event loop", "a different loop")
+"""How asyncio's errors end about what belongs to another workflow, or to the program outside."""
 
 
 class ContinueAsNewRequested(BaseException):
@@ -121,6 +123,8 @@ def located(failure: Failure, error: BaseException, definition: WorkflowDefiniti
     that can't be stored); and what to do, where asyncio says little."""
     if type(error) is InvalidStateError and not failure.message.endswith(_AWAIT):
         failure = replace(failure, message=f"{failure.message.removesuffix('.')}: {_AWAIT}")
+    if type(error) is RuntimeError and failure.message.endswith(_ELSEWHERE):
+        failure = replace(failure, message=f"{failure.message}. {MAKE_INSIDE}")
     if failure.location or definition is None:
         return failure
     code = definition.code

@@ -1,7 +1,8 @@
 """Stops what workflow code can't repeat: files, sockets, processes, threads, real sleep and waiting for others.
 
 It is there only while this thread executes a workflow. Python itself tells of most of it (an audit hook); for the
-rest there are dispatchers. Imports pass, and what is done to write a log line or a traceback, or to read a time zone.
+rest there are dispatchers. Imports pass, and what is done to write a log line or a traceback, or to read a time zone or
+the facts about an installed package.
 
 Not caught: files and sockets that were opened outside and are used inside, the environment, whether a file is there
 (`os.stat`: Python tells nobody of it, and other modules compare that function by identity), and what extension modules
@@ -23,15 +24,18 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from perdure.errors import GuardError
 from perdure.sdk.workflow.context import thread
 from perdure.sdk.workflow.dispatchers import dispatcher, replace
 from perdure.sdk.workflow.plain import block
 from perdure.sdk.workflow.source import LOOP, is_library, is_ours
+
+_log: Final = logging.getLogger("perdure.workflow")
 
 ACTIVITY: Final = "Do it in an activity, and use its result"
 PROCESS: Final = "Do it in an activity: activity.run_process ends it with its attempt"
@@ -99,6 +103,9 @@ _NETWORK: Final = ("socket.", "ftplib.", "http.client.", "imaplib.", "poplib.", 
 
 _LOGGING: Final = frozenset({logging.Logger._log.__code__, logging.Logger.handle.__code__})
 """What makes a log line and hands it to the handlers; what else `logging` does, such as opening files, is not it."""
+
+_READERS: Final = ("zoneinfo.", "importlib.metadata")
+"""Modules that may read files. The latter takes what stops it for an empty folder, and keeps that for the process."""
 
 
 stopped: Final[dict[str, str]] = {}
@@ -182,7 +189,40 @@ def refuse(what: str, instead: str) -> None:
     """Raise GuardError for what workflow code does, unless an import or a log line does it."""
     place = _place(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
     if place:
-        raise refusal(place, what, instead, plain=thread.plain)
+        raise stop(place, what, instead)
+
+
+def stop(place: str, what: str, instead: str) -> GuardError:
+    """The error for what this thread does at a place. Where it is a workflow's code, `tell_hidden` is to follow."""
+    error = refusal(place, what, instead, plain=thread.plain)
+    if thread.context is not None:
+        thread.stopped[place] = str(error)
+    return error
+
+
+def tell_hidden(error: BaseException | None) -> None:
+    """An activation has ended with an error, or none: tell of what was stopped in it, but is not in that error."""
+    told, thread.stopped = thread.stopped, {}
+    for each in _leaves(error):
+        if isinstance(each, GuardError):
+            told.pop(each.line, None)
+    for text in told.values():
+        _warn_once(text)
+
+
+def _leaves(error: BaseException | None) -> Iterator[BaseException | None]:
+    """An error, or what is in a group of them."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+@functools.lru_cache(maxsize=1_000)
+def _warn_once(text: str) -> None:
+    """Tell of it; not again for each run and each replay."""
+    _log.warning("%s. The workflow's code went on all the same: where it catches this, let GuardError through", text)
 
 
 def refusal(place: str, what: str, instead: str, *, plain: bool) -> GuardError:
@@ -199,7 +239,7 @@ def _place(frame: FrameType | None) -> str:
         file = code.co_filename
         if code in _LOGGING or file == linecache.__file__ or file.startswith("<frozen importlib"):
             return ""
-        if frame.f_globals.get("__name__", "").startswith("zoneinfo."):
+        if frame.f_globals.get("__name__", "").startswith(_READERS):
             return ""
         if is_ours(code):
             if code.co_name == LOOP:

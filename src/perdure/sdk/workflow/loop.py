@@ -25,9 +25,9 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar, cast
 
 from perdure.clock import SECOND
 from perdure.durations import microseconds
+from perdure.errors import GuardError
 from perdure.limits import MAX_DURATION
-from perdure.sdk.workflow.context import thread
-from perdure.sdk.workflow.guard import ACTIVITY, PROCESS, THREAD, refusal
+from perdure.sdk.workflow.guard import ACTIVITY, PROCESS, THREAD, stop
 from perdure.sdk.workflow.source import Line, awaited_lines, place_of, user_line, user_stack
 
 T = TypeVar("T")
@@ -62,6 +62,11 @@ class _NoHost:
 
 _FOREVER: Final = MAX_DURATION / SECOND
 _NO_HOST: Final = _NoHost()
+MAKE_INSIDE: Final = (
+    "Make asyncio's locks, events, queues and futures inside the workflow that uses them; from outside, send it a "
+    "signal"
+)
+"""What to do instead of sharing them."""
 
 
 class LoopHandle(asyncio.Handle):
@@ -157,6 +162,28 @@ class LoopFuture(asyncio.Future[T]):
         return self._number
 
 
+class OwnFuture(LoopFuture[T]):
+    """A future of asyncio's locks, events and queues, or of the user's code: only what runs in its loop may end it."""
+
+    __slots__ = ("_home",)
+
+    def __init__(self, loop: DeterministicLoop) -> None:
+        super().__init__(loop)
+        self._home = loop
+
+    def set_result(self, result: T) -> None:
+        self._home.check()
+        super().set_result(result)
+
+    def set_exception(self, exception: type[BaseException] | BaseException) -> None:
+        self._home.check()
+        super().set_exception(exception)
+
+    def cancel(self, msg: object = None) -> bool:
+        self._home.check()
+        return super().cancel(msg)
+
+
 class LoopTask(asyncio.Task[T]):
     """A task that hashes by its number.
 
@@ -187,6 +214,7 @@ class LoopTask(asyncio.Task[T]):
     def cancel(self, msg: object = None) -> bool:
         """Request the cancellation, as asyncio does. Where the task waits for what must end by itself first, neither
         is lost: it gets that outcome, and `CancelledError` when it waits the next time."""
+        cast("DeterministicLoop", self.get_loop()).check()
         waited = cast("asyncio.Future[Any] | None", getattr(self, "_fut_waiter", None))
         asked = super().cancel(msg)
         if waited is not None and _goes_on(waited):
@@ -330,11 +358,24 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._number = number = self._number + 1
         return number
 
+    def check(self) -> None:
+        """Raises GuardError where what runs is not the run's code: then nothing would take what becomes ready."""
+        if not self.running:
+            raise self._from_outside()
+
+    def _from_outside(self) -> GuardError:
+        who = (self.logger.extra or {}).get("workflow_id")
+        waits = f", which waits at {place}," if (place := place_of(self.waiting_lines())) else ""
+        here = place_of(user_stack(sys._getframe(1)))  # pyright: ignore[reportPrivateUsage]
+        return stop(here, f"waking workflow {who!r}{waits} from outside of it", MAKE_INSIDE)
+
     # --- asyncio's interface ----------------------------------------------------------------------------
     def time(self) -> float:
         return self.clock
 
     def call_soon(self, callback: _Callback, *args: object, context: Context | None = None) -> LoopHandle:
+        if not self.running:
+            raise self._from_outside()
         if context is None:  # an empty one is false
             context = contextvars.copy_context()
         handle = LoopHandle(callback, args, context)
@@ -362,8 +403,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.TimerHandle:
         return self.call_later(when - self.clock, callback, *args, context=context)
 
-    def create_future(self) -> LoopFuture[object]:
-        return LoopFuture(self)
+    def create_future(self) -> OwnFuture[object]:
+        return OwnFuture(self)
 
     def create_task(
         self, coro: _Code[T], *, name: str | None = None, context: Context | None = None, **options: object
@@ -433,7 +474,7 @@ def _refused(name: str, what: str, instead: str) -> Callable[..., NoReturn]:
     def method(loop: DeterministicLoop, *_: object, **__: object) -> NoReturn:
         # A task of asyncio's own coroutine has no line of the user's: then those at which the others wait.
         place = place_of(user_stack(sys._getframe(1)) or loop.waiting_lines())  # pyright: ignore[reportPrivateUsage]
-        raise refusal(place, f"{what} (loop.{name})", instead, plain=thread.plain)
+        raise stop(place, f"{what} (loop.{name})", instead)
 
     method.__name__ = name
     return method
