@@ -289,6 +289,12 @@ def test_a_model_that_can_not_be_JSON_says_why() -> None:
     with pytest.raises(EncodeError, match=r"Raw at `\$\[0\]` that pydantic makes no JSON of: .*utf-8"):
         codec(list[Raw]).encode([Raw(data=b"\xff")], HERE)
 
+    class Linked(Raw):
+        url: pydantic.HttpUrl
+
+    with pytest.raises(EncodeError, match=r"Linked at `\$\[0\]` that pydantic makes no JSON of: .*utf-8"):
+        codec(list[Linked]).encode([Linked(data=b"\xff", url=pydantic.HttpUrl("http://a"))], HERE)
+
 
 def test_types_that_JSON_can_not_tell_apart_are_refused_with_what_to_do() -> None:
     with pytest.raises(TypeError, match=r"more than one dataclass.* JSON doesn't tell such values apart: use tagged"):

@@ -307,12 +307,14 @@ def _children(value: object) -> Iterator[tuple[str, object]]:
         yield from ((f".{name}", item) for name, item in vars(value).items())
 
 
-def _find(value: object, wanted: Callable[[object], bool], depth: int = 0) -> tuple[str, object] | None:
+def _find(
+    value: object, wanted: Callable[[object], bool], depth: int = 0, *, into_models: bool = True
+) -> tuple[str, object] | None:
     """The path of the first innermost part that is wanted, and the part."""
     if depth == _MAX_DEPTH:
         return None
-    for step, child in _children(value):
-        found = _find(child, wanted, depth + 1)
+    for step, child in _children(value) if into_models or not models.is_model(type(value)) else ():
+        found = _find(child, wanted, depth + 1, into_models=into_models)
         if found is not None:
             return step + found[0], found[1]
     return ("", value) if wanted(value) else None
@@ -340,7 +342,8 @@ def _check_keys(value: dict[object, object], where: str) -> None:
 def _encode_error(value: object, where: str, error: Exception) -> EncodeError:
     if isinstance(error, RecursionError):
         return EncodeError(f"{where} is nested too deeply, or contains itself")
-    path, part = _find(value, _unencodable) or ("", value)
+    # What pydantic can write in its models, such as an address, may be nothing that could stand alone.
+    path, part = _find(value, _unencodable, into_models=False) or ("", value)
     at = f" at `${path}`" if path else ""
     if isinstance(error, UnicodeEncodeError):
         return EncodeError(f"{where} holds text that is not valid Unicode{at}: {error}")
