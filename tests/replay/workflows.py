@@ -179,6 +179,67 @@ async def cancelled() -> str:
     return "never"
 
 
+async def stubborn() -> None:
+    """Fails when it is cancelled."""
+    try:
+        await asyncio.get_running_loop().create_future()
+    except asyncio.CancelledError:
+        raise ApplicationError("bad end") from None
+
+
+@workflow(name="replay.Stopped")
+class Stopped:
+    """Groups whose tasks fail while they are cancelled: what their parent hears of that, and when."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.ready = False
+
+    async def run(self) -> list[str]:
+        """By a timeout, a group around it, a task's `cancel`, and at last by the cancellation of the workflow."""
+        async with asyncio.timeout(0.002):
+            await self.group()
+        await self.tell("after the timeout")
+        try:
+            async with asyncio.TaskGroup() as outer:
+                outer.create_task(work("bad"))
+                await self.group()
+                await self.tell("after the inner group")
+        except* ApplicationError:
+            await self.tell("after the outer group")
+        task = asyncio.create_task(self.group())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await self.tell("cancelled" if task.cancelled() else "done")
+        self.ready = True
+        await self.group()
+        await self.tell("after the workflow's cancellation")
+        await self.tell("at the end")
+        return self.told
+
+    async def group(self) -> None:
+        """Ends when it is cancelled only."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(stubborn())
+                group.create_task(stubborn())
+        except* ApplicationError as errors:
+            self.told.append(f"{len(errors.exceptions)} failed")
+
+    async def tell(self, what: str) -> None:
+        """Waits."""
+        try:
+            self.told.append(await work(what))
+        except asyncio.CancelledError:
+            self.told.append(f"no {what}")
+
+    @workflow.update
+    async def wait(self) -> None:
+        """Until it is to be cancelled."""
+        await workflow.wait_until(lambda: self.ready)
+
+
 @workflow(name="replay.plain")
 def plain(names: list[str]) -> list[str]:
     """Without `await`."""
@@ -245,6 +306,13 @@ async def _cancelled(client: Client) -> WorkflowHandle[object]:
     return handle
 
 
+async def _stopped(client: Client) -> WorkflowHandle[object]:
+    handle = await client.start(Stopped())
+    await handle.update(Stopped.wait)
+    await handle.cancel()
+    return handle
+
+
 async def _plain(client: Client) -> WorkflowHandle[object]:
     return await client.start(plain(NAMES))
 
@@ -262,6 +330,7 @@ CASES: dict[str, Callable[[Client], Awaitable[WorkflowHandle[object]]]] = {
     "talk": _talk,
     "saga": _saga,
     "cancelled": _cancelled,
+    "stopped": _stopped,
     "plain": _plain,
     "lasting": _lasting,
 }

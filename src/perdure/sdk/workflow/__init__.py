@@ -43,6 +43,7 @@
     dispatchers.py  functions of the standard library that do something else inside workflows
     generators.py   whose an asynchronous generator is
     ordering.py     asyncio's functions on sets of tasks, in a fixed order
+    sameness.py     asyncio's functions that differ between versions of Python, as Python 3.13 has them
     conditions.py   workflow.wait_until
     source.py       where in the user's code something happened
     logs.py         workflow.logger

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from perdure.clock import SECOND
-from perdure.sdk.workflow import guard, ordering, stuck
+from perdure.sdk.workflow import guard, ordering, sameness, stuck
 from perdure.sdk.workflow.context import WorkflowContext, current
 from perdure.sdk.workflow.dispatchers import dispatcher, originals, replace
 
@@ -76,8 +76,11 @@ def install() -> None:
         ordered = dispatcher(getattr(asyncio, name), getattr(ordering, name))
         replace(asyncio, name, ordered)
         replace(asyncio.tasks, name, ordered)
-    enter = dispatcher(asyncio.TaskGroup.__aenter__, ordering.enter_task_group)
-    replace(asyncio.TaskGroup, "__aenter__", enter)
+    for owner, name, instead in (
+        (asyncio.TaskGroup, "__aenter__", sameness.enter_task_group),
+        (asyncio.TaskGroup, "__aexit__", sameness.exit_task_group),
+    ):
+        replace(owner, name, dispatcher(getattr(owner, name), instead))
 
 
 def _microseconds(run: WorkflowContext) -> int:

@@ -190,7 +190,7 @@ class LoopTask(asyncio.Task[T]):
     origin: the user's line that made it, known in a replay only.
     """
 
-    __slots__ = ("_late", "_number", "_owed", "origin")
+    __slots__ = ("_late", "_number", "_owed", "_own", "_requests", "origin")
 
     def __init__(
         self,
@@ -205,7 +205,9 @@ class LoopTask(asyncio.Task[T]):
         self._number = number  # asyncio hashes the task while it is being made
         name = name or f"Task-{number - loop.salt}"
         self._owed = 0
+        self._own: LoopHandle | None = None
         self._late = False
+        self._requests = 0
         super().__init__(coro, loop=loop, name=name, context=context, **cast("dict[str, Any]", options))
 
     def __hash__(self) -> int:
@@ -213,15 +215,35 @@ class LoopTask(asyncio.Task[T]):
 
     def cancel(self, msg: object = None) -> bool:
         """Request the cancellation, as asyncio does. Where the task waits for what must end by itself first, neither
-        is lost: it gets that outcome, and `CancelledError` when it waits the next time."""
-        cast("DeterministicLoop", self.get_loop()).check()
+        is lost: it gets that outcome, and `CancelledError` when it waits the next time.
+
+        A task that cancels itself, as a TaskGroup's does, hears of it when it waits the next time, unless all requests
+        were taken back by then. asyncio allows that from Python 3.13 on, and does not count requests otherwise; so
+        they are counted here."""
+        if self.done():
+            return False
+        loop = cast("DeterministicLoop", self.get_loop())
+        loop.check()
+        self._requests += 1
+        if asyncio.current_task(loop) is self:
+            if self._own is None:
+                self._owed += 1
+                self._own = loop.call_soon(self._cancel_own, msg)
+            return True
         waited = cast("asyncio.Future[Any] | None", getattr(self, "_fut_waiter", None))
         asked = super().cancel(msg)
         if waited is not None and _goes_on(waited):
             self._owed += 1
             # It is called after the task's own step, since the task began to wait before.
-            waited.add_done_callback(partial(self._cancel_again, self.cancelling(), msg))
+            waited.add_done_callback(partial(self._cancel_again, self._requests, msg))
         return asked
+
+    def cancelling(self) -> int:
+        return self._requests
+
+    def uncancel(self) -> int:
+        self._requests = max(self._requests - 1, 0)
+        return self._requests
 
     @property
     def missed(self) -> bool:
@@ -229,14 +251,18 @@ class LoopTask(asyncio.Task[T]):
         it has ended without having waited again."""
         return self._late or (self._owed > 0 and not self.done())
 
-    def _cancel_again(self, level: int, msg: object, waited: asyncio.Future[Any]) -> None:
+    def _cancel_own(self, msg: object) -> None:
+        self._own = None
+        self._cancel_again(1, msg)
+
+    def _cancel_again(self, level: int, msg: object, waited: asyncio.Future[Any] | None = None) -> None:
         self._owed -= 1
         # A lower level: whoever requested it, such as asyncio.timeout, has taken it back.
-        if waited.cancelled() or self.cancelling() < level:
+        if (waited is not None and waited.cancelled()) or self._requests < level:
             return
         self._late = self.done()
         if not self._late:
-            self.uncancel()
+            self._requests -= 1
             self.cancel(msg)
 
 

@@ -1,4 +1,4 @@
-"""`asyncio.wait`, `as_completed`, `wait_for` and `TaskGroup` in a fixed order.
+"""`asyncio.wait`, `as_completed` and `wait_for` in a fixed order.
 
 asyncio keeps tasks in sets. Those of a workflow's loop hash by number, so that their order is the same in every
 process; but the numbers, and the way in which sets are used, differ between versions of Python, and
@@ -9,15 +9,14 @@ must replay under another: so inside workflows these keep to the order in which 
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future, Queue, Task, TaskGroup
+from asyncio import Future, Queue
 from collections.abc import Awaitable, Iterable, Iterator
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 T = TypeVar("T")
 
 # Bound before `determinism.install` puts the functions below in their places.
 _asyncio_wait: Final = asyncio.wait
-_asyncio_enter_task_group: Final = TaskGroup.__aenter__
 
 
 class OrderedSet(set[T]):
@@ -134,9 +133,3 @@ async def wait_for(fut: Awaitable[T], timeout: float | None) -> T:
         return future.result()
     except asyncio.CancelledError as error:
         raise TimeoutError from error
-
-
-async def enter_task_group(group: TaskGroup) -> TaskGroup:
-    """As `TaskGroup.__aenter__`; the group cancels its tasks in the order of their creation."""
-    group._tasks = OrderedSet[Task[Any]]()
-    return await _asyncio_enter_task_group(group)

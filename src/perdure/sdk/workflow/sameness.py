@@ -1,0 +1,71 @@
+"""What asyncio does otherwise from one Python to the next, as Python 3.13 does it.
+
+A history that was recorded under one version must replay under another: so inside workflows these stand in place of
+asyncio's own, under every version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Task, TaskGroup
+from types import TracebackType
+from typing import Any, Final, cast
+
+from perdure.sdk.workflow.ordering import OrderedSet
+
+# Bound before `determinism.install` puts the functions below in their places.
+_asyncio_enter_task_group: Final = TaskGroup.__aenter__
+_asyncio_exit_task_group: Final = TaskGroup.__aexit__
+
+
+class _Parent:
+    """The task that a group is in, as the group sees it: what it was asked before does not count."""
+
+    def __init__(self, task: Task[Any]) -> None:
+        self._task = task
+        self._before = task.cancelling()
+        self._asked = 0  # how often the group has cancelled it, and not taken that back
+
+    def done(self) -> bool:
+        return self._task.done()
+
+    def cancel(self) -> bool:
+        self._asked += 1
+        return self._task.cancel()
+
+    def uncancel(self) -> int:
+        self._asked -= 1
+        self._task.uncancel()
+        return self.cancelling()
+
+    def cancelling(self) -> int:
+        return max(self._task.cancelling() - self._before, 0)
+
+    def failed(self) -> None:
+        """The group raises the failures of its tasks: a cancellation that has come meanwhile is still to be raised."""
+        while self._asked > 0:  # Python 3.11 forgets it where it came while the group was being left
+            self.uncancel()
+        if self.cancelling():
+            self.uncancel()
+            self.cancel()
+
+
+async def enter_task_group(group: TaskGroup) -> TaskGroup:
+    """As `TaskGroup.__aenter__`; the group cancels its tasks in the order of their creation."""
+    group._tasks = OrderedSet[Task[Any]]()
+    entered = await _asyncio_enter_task_group(group)
+    cast(Any, group)._parent_task = _Parent(cast("Task[Any]", asyncio.current_task()))
+    return entered
+
+
+async def exit_task_group(
+    group: TaskGroup, et: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+) -> bool | None:
+    """As `TaskGroup.__aexit__`. Where a task fails while the group is being cancelled, that failure is raised, and
+    `CancelledError` when the parent waits the next time; before Python 3.13 that was lost. One that was caught before
+    the group began is not raised again; by Python 3.13 it is."""
+    try:
+        return await _asyncio_exit_task_group(group, et, exc, tb)
+    except BaseExceptionGroup:
+        cast(_Parent, cast(Any, group)._parent_task).failed()
+        raise
