@@ -215,6 +215,9 @@ MAX_BACKFILL_TIMES: Final = 100_000
 """Times that one backfill may take: each second of a day, two months of minutes, eleven years of hours. Each is a
 workflow, so what is meant to be more is asked for in parts, while one looks on."""
 
+MAX_SCHEDULE_RESETS: Final = 10_000
+"""Resets of ended workflows that a schedule remembers: far more than are on their way to it at once."""
+
 RECENT_ACTIONS: Final = 10
 """Starts that have ended and that a schedule remembers, to be shown. All of them can be listed as workflows."""
 

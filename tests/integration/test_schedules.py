@@ -281,6 +281,64 @@ async def test_what_a_schedule_started_and_was_reset_reports_once(client: Client
     assert seen.running == ()
 
 
+async def test_what_is_reset_after_its_end_runs_again_for_its_schedule(client: Client) -> None:
+    handle = await client.create_schedule("revived", waits(), DAILY)
+    await handle.trigger()
+    (first,) = (await described(handle, lambda d: bool(d.running) and d.running[0].status == "Running")).running
+    run = client.get(first.workflow_id)
+    await run.signal("go")
+    await described(handle, lambda d: bool(d.recent))
+    run = revived = await client.get(run.id).reset(to="first", reapply=False)
+    for _ in range(2):
+        (again,) = (await described(handle, lambda d: bool(d.running))).running
+        assert (again.run_id, again.status, again.manual) == (revived.run_id, "Running", True)
+        run = await client.get(run.id).reset(to="first", reapply=False)  # while it runs, which is nothing new
+    await handle.trigger()
+    seen = await handle.describe()
+    assert (seen.started, seen.skipped, seen.running_count) == (1, 1, 1)
+    await run.signal("go")
+    seen = await described(handle, lambda d: len(d.recent) == 2)
+    assert [(each.run_id, each.status) for each in seen.recent] == [
+        (first.run_id, "Completed"),
+        (run.run_id, "Completed"),
+    ]
+    await handle.trigger()
+    assert (await handle.describe()).running_count == 1
+
+
+async def test_a_run_is_reset_whose_id_another_start_has_taken(client: Client) -> None:
+    handle = await client.create_schedule("twice", waits(), DAILY)
+    begin, end = datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 1, 2, tzinfo=UTC)
+    first = None
+    for number in range(2):
+        await handle.backfill(begin, end, request_id=f"backfill-{number}")
+        (run,) = (await described(handle, lambda d: bool(d.running) and d.running[0].status == "Running")).running
+        if first is None:
+            first = run
+            await client.get(first.workflow_id).signal("go")
+            await described(handle, lambda d: len(d.recent) == 1)
+    assert first is not None and first.run_id
+    again = await client.get(first.workflow_id, run_id=first.run_id).reset(to="first", reapply=False)
+    seen = await described(handle, lambda d: len(d.recent) == 2 and bool(d.running))
+    assert [each.status for each in seen.recent] == ["Completed", "Terminated"]
+    assert [each.run_id for each in seen.running] == [again.run_id]
+    await again.signal("go")
+    seen = await described(handle, lambda d: len(d.recent) == 3)
+    assert seen.running == ()
+
+
+async def test_a_reset_for_a_schedule_that_was_deleted_is_like_any_other(client: Client) -> None:
+    handle = await client.create_schedule("mortal", quick(1), DAILY)
+    await handle.trigger()
+    (run,) = (await described(handle, lambda d: bool(d.recent))).recent
+    await handle.delete()
+    await client.create_schedule("mortal", quick(2), DAILY)
+    again = await client.get(run.workflow_id, quick).reset(to="first")
+    assert (await again.result()).endswith(" 1")
+    seen = await handle.describe()
+    assert (seen.running, seen.recent) == ((), ())
+
+
 async def test_a_workflow_that_continues_as_new_reports_at_its_end(client: Client) -> None:
     handle = await client.create_schedule("rolls", rolls(2), DAILY)
     await handle.trigger()

@@ -7,7 +7,7 @@ from itertools import count
 from msgspec.structs import replace
 
 from perdure.engine.core import evolve
-from perdure.engine.core.decisions import closing, schedules
+from perdure.engine.core.decisions import closing, resets, schedules
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
 from perdure.engine.node import delivery
@@ -15,7 +15,7 @@ from perdure.model import records as r
 from perdure.model import schedules as s
 from perdure.model.requests import StartWorkflow
 from perdure.model.state import State
-from tests.simulation.mutations import Mutation, Patch
+from tests.simulation.mutations import Mutation, Patch, nothing
 
 
 def start_again_when_sent_again(patch: Patch) -> None:
@@ -49,6 +49,10 @@ def report_nothing(patch: Patch) -> None:
     patch.setattr(closing, "send", unreported)
 
 
+def tell_of_no_reset(patch: Patch) -> None:
+    patch.setattr(resets, "report_to_schedule", nothing)
+
+
 def never_look_what_runs(patch: Patch) -> None:
     def take(tx: Transition, start: s.DueStart) -> bool:
         schedules._act(tx, start)
@@ -72,6 +76,7 @@ SCHEDULE_MUTATIONS = [
     Mutation("start again what is sent again", "2: a time is started once", start_again_when_sent_again),
     Mutation("pass over times", "3: a time is kept", pass_over_what_is_due),
     Mutation("never report to a schedule", "5: what waits goes on", report_nothing),
+    Mutation("tell a schedule of no reset", "2: overlap policies hold", tell_of_no_reset, seed=6),
     Mutation("never look what a schedule runs", "2: overlap policies hold", never_look_what_runs),
     Mutation("forget what a schedule has buffered", "4: what waits goes on", forget_what_waits),
     Mutation("don't count what is skipped", "3: a time is accounted for", count_nothing),

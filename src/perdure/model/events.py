@@ -50,12 +50,14 @@ class ParentRef(Struct, frozen=True, array_like=True, gc=False):
 class ScheduleRef(Struct, frozen=True, array_like=True, gc=False):
     """What has started a run: a schedule, the first run of its chain, the number of the start, and its nominal time.
 
-    The schedule is in the namespace of the schedules of the run's."""
+    The schedule is in the namespace of the schedules of the run's. reset: the number, in the workflow's chain, of the
+    run with which it went on the last time that it was reset after its end; 0: it never was."""
 
     schedule_id: str
     schedule_run_id: str
     start_id: int
     time: int
+    reset: int = 0
 
 
 # --- The execution --------------------------------------------------------------------------------------

@@ -195,7 +195,8 @@ class OutboxScheduledStart(Struct, frozen=True, array_like=True, gc=False, tag=5
 
 
 class OutboxScheduleReport(Struct, frozen=True, array_like=True, gc=False, tag=6):
-    """Tell a schedule how what it has started ended."""
+    """Tell a schedule how what it has started ended, or (status "Running") that it was reset after that, and runs
+    again."""
 
     schedule: ScheduleRef
     run_id: str
@@ -440,6 +441,18 @@ class ScheduledRunClosed(Record, frozen=True, array_like=True, gc=False, tag=177
     failure: Failure | None = None
 
 
+class ScheduledRunReset(Record, frozen=True, array_like=True, gc=False, tag=182):
+    """What was started had ended, and was reset: it runs again. reset: see `events.ScheduleRef`. nominal: the time of
+    the start."""
+
+    start_id: int
+    reset: int
+    nominal: int
+    workflow_id: str
+    run_id: str
+    time: int
+
+
 class ScheduleTriggered(Record, frozen=True, array_like=True, gc=False, tag=178):
     """A person wants one start now."""
 
@@ -506,6 +519,7 @@ PrivateRecord = (
     | ScheduledRunAsked
     | ScheduledStartAnswered
     | ScheduledRunClosed
+    | ScheduledRunReset
     | ScheduleTriggered
     | BackfillAdded
     | BackfillAdvanced

@@ -130,6 +130,8 @@ class ScheduleState(Struct, array_like=True):
     begun, missed, skipped, refused: how many starts were begun; were due too long ago; were left out by the overlap
         policy; were begun and refused. last_refusal: of which workflow id, and why.
     steps: records since the run in the store began.
+    resets: of what was reset after its end, by the start's id, the last (see `events.ScheduleRef`), the latest last: by
+        them, what is told late or twice is recognised.
     """
 
     schedule: Schedule
@@ -152,6 +154,7 @@ class ScheduleState(Struct, array_like=True):
     last_failure: Failure | None = None
     steps: int = 0
     last_refusal: str = ""
+    resets: dict[int, int] = {}
 
 
 # --- Replies ------------------------------------------------------------------------------------------------

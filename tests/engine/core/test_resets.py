@@ -9,7 +9,7 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decisions import messages
 from perdure.engine.core.decisions.outbox import Elsewhere
-from perdure.engine.core.decisions.resets import Fork, end_for_reset, left_by, point_of
+from perdure.engine.core.decisions.resets import Fork, end_for_reset, left_by, point_of, scheduled_as
 from perdure.engine.core.transition import Transition
 from perdure.errors import InvalidRequest
 from perdure.limits import DEFAULT_RETENTION, OUTBOX_RETRY_LIFETIME
@@ -93,6 +93,22 @@ def test_the_points_that_a_run_can_be_reset_to() -> None:
     for event_id, to in ((0, ""), (4, "last")):
         with pytest.raises(InvalidRequest, match="either the event_id"):
             point_of(run.history, event_id, to)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_schedule_hears_of_a_reset_after_the_end() -> None:
+    by = e.ScheduleRef("nightly", "schedule-1", 7, NOW)
+    run = Run.begin(scheduled_by=by)
+    base = run.state.started
+    run.complete(schedule("a"))
+    assert scheduled_as(base, run.state, 2) == by  # it goes on as it was
+    run.decide(q.TerminateWorkflow(NAMESPACE, WORKFLOW, "", "", ""))
+    again = scheduled_as(base, run.state, 2)
+    assert again is not None and again == e.ScheduleRef("nightly", "schedule-1", 7, NOW, 2)
+    point = point_of(run.history, 0, "last")
+    fork = Fork(request(), run.history[:point], run.history[point:], NEW, 2, run.now, DEFAULT_RETENTION, again)
+    new = Run(fork.go_on(), now=run.now)
+    assert ended(new) == [r.OutboxScheduleReport(again, NEW, "Running", None, None)]
+    assert scheduled_as(base, new.state, 3) == again  # it is told of once
 
 
 def test_messages_that_came_later_come_again() -> None:

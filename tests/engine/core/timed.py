@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from perdure.calendars import iso
 from perdure.clock import HOUR
 from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
@@ -13,6 +14,7 @@ from perdure.engine.core.decisions.schedules import begin_schedule, check_create
 from perdure.engine.core.scheduling import of
 from perdure.engine.core.timetable import timetable
 from perdure.limits import DEFAULT_RETENTION
+from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model import schedules as s
 from perdure.model.failures import Failure
@@ -77,11 +79,16 @@ class Timed(Run):
         while self.state.outbox:
             self.answer(next(iter(self.state.outbox)))
 
-    def report(self, start_id: int, status: Status = "Completed", failure: Failure | None = None) -> None:
-        """What was started has ended."""
+    def report(
+        self, start_id: int, status: Status = "Completed", failure: Failure | None = None, *, reset: int = 0
+    ) -> None:
+        """What was started has ended; or it runs again, after its last reset by the run with this number."""
         result = payload(start_id) if status == "Completed" else None
         first = self.state.started.first_run_id
-        self.decide(i.ScheduledRunReported(first, start_id, f"run-of-{start_id}", status, result, failure))
+        by = e.ScheduleRef("hourly", first, start_id, FIRST + (start_id - 1) * HOUR, reset)
+        workflow_id = f"hourly-{iso(by.time)}"
+        run_id = f"run-{reset}-of-{start_id}" if reset else f"run-of-{start_id}"
+        self.decide(i.ScheduledRunReported(by, workflow_id, run_id, status, result, failure))
 
     def trigger(self, overlap: s.Overlap | None = None) -> Sequence[fx.Send]:
         request = s.TriggerSchedule(*TARGET, self.request_id(), overlap, "because", "ann")

@@ -441,6 +441,7 @@ RECORDS: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.ScheduledRunAsked: scheduling.asked,
     r.ScheduledStartAnswered: scheduling.answered,
     r.ScheduledRunClosed: scheduling.closed,
+    r.ScheduledRunReset: scheduling.run_again,
     r.ScheduleTriggered: scheduling.triggered,
     r.BackfillAdded: scheduling.backfill_added,
     r.BackfillAdvanced: scheduling.backfill_advanced,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from perdure.engine.core.deadlines import Stalls
+from perdure.model.events import ScheduleRef
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload
 from perdure.model.requests import StartWorkflow, Status
@@ -92,13 +93,14 @@ class OutboxUndelivered(Struct, frozen=True, gc=False):
 
 
 class ScheduledRunReported(Struct, frozen=True, gc=False):
-    """What a schedule has started has ended. Idempotent: it is recognised by the number of its start.
+    """What a schedule has started has ended, or (status "Running") runs again, by a reset after its end. Idempotent: it
+    is recognised by the number of its start, and of the reset.
 
-    schedule_run_id: the first run of the schedule's chain. run_id: the run that ended.
+    run_id: the run that ended, or runs.
     """
 
-    schedule_run_id: str
-    start_id: int
+    schedule: ScheduleRef
+    workflow_id: str
     run_id: str
     status: Status
     result: Payload | None

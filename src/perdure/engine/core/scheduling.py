@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 from perdure.engine.core.interventions import keep
-from perdure.limits import RECENT_ACTIONS
+from perdure.limits import MAX_SCHEDULE_RESETS, RECENT_ACTIONS
 from perdure.model import records as r
 from perdure.model.requests import Action, Intervention
 from perdure.model.schedules import Backfill, ScheduledRun, ScheduleState
@@ -91,6 +91,18 @@ def closed(state: State, record: r.ScheduledRunClosed) -> None:
     else:
         schedule.refused += 1
         schedule.last_refusal = f"{run.workflow_id}: {record.error}"
+    schedule.steps += 1
+
+
+def run_again(state: State, record: r.ScheduledRunReset) -> None:
+    schedule, id = of(state), record.start_id
+    schedule.running[id] = ScheduledRun(
+        record.nominal, record.time, record.workflow_id, manual=True, run_id=record.run_id, status="Running"
+    )
+    schedule.resets.pop(id, None)  # the latest is the last
+    schedule.resets[id] = record.reset
+    if len(schedule.resets) > MAX_SCHEDULE_RESETS:
+        del schedule.resets[next(iter(schedule.resets))]
     schedule.steps += 1
 
 

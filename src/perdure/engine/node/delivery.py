@@ -50,7 +50,7 @@ async def deliver(
             begun: Started = await call(start_of(sender, message))
             run_id = begun.run_id
         elif isinstance(message, r.OutboxScheduleReport):
-            to, over = report_of(namespace, message)
+            to, over = report_of(sender, message)
             await tell(to, "", over)
         elif isinstance(message, r.OutboxSignal):
             signal = SignalWorkflow(

@@ -16,6 +16,7 @@ from perdure.engine.core.decisions.resets import (
     end_for_reset,
     left_by,
     point_of,
+    scheduled_as,
     shared_by,
     without_earlier,
 )
@@ -156,7 +157,9 @@ def begin_again(serving: Serving, live: Live, work: Work) -> None:
     now, is_latest = serving.clock.now(), input.base == input.latest
     run_id, same_chain = serving.ids.new_id(), execution.state.started.first_run_id == base.first_run_id
     left = left_by(execution.state, is_base=is_latest) if same_chain else NOTHING  # else it was another start
-    fork = Fork(request, input.kept, input.later, run_id, live.key.run_no + 1, now, serving.retention)
+    run_no = live.key.run_no + 1
+    scheduled_by = scheduled_as(base, execution.state, run_no)
+    fork = Fork(request, input.kept, input.later, run_id, run_no, now, serving.retention, scheduled_by)
     ended: Sequence[HistoryEvent] = ()
     if execution.open:
         end = Transition(execution, now)

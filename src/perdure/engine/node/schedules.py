@@ -142,9 +142,9 @@ def start_of(schedule: Execution, message: r.OutboxScheduledStart) -> StartWorkf
     )
 
 
-def report_of(namespace: str, message: r.OutboxScheduleReport) -> tuple[ChainKey, ScheduledRunReported]:
-    """Where a report goes, and what it is there."""
-    by = message.schedule
-    return ChainKey(s.schedules_of(namespace), by.schedule_id), ScheduledRunReported(
-        by.schedule_run_id, by.start_id, message.run_id, message.status, message.result, message.failure
+def report_of(started: Execution, message: r.OutboxScheduleReport) -> tuple[ChainKey, ScheduledRunReported]:
+    """Where a report of what was started goes, and what it is there."""
+    by, ref = message.schedule, started.ref
+    return ChainKey(s.schedules_of(ref.namespace), by.schedule_id), ScheduledRunReported(
+        by, ref.workflow_id, message.run_id, message.status, message.result, message.failure
     )

@@ -74,7 +74,7 @@ class ScheduledRunDescription(Struct, frozen=True, kw_only=True):
     """None: its start is on its way, or was refused."""
     status: Status | None
     manual: bool
-    """A person asked for it: a trigger, or a backfill."""
+    """A person asked for it: a trigger, a backfill, or a reset after its end."""
     error: str | None
     """What it failed with, or why it could not be started."""
 

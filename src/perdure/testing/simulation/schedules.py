@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final, get_args
@@ -20,7 +20,16 @@ from perdure.engine.storage.api import ChainKey
 from perdure.errors import InvalidRequest, NotFound, PerdureError, Unavailable
 from perdure.model import schedules as s
 from perdure.model.events import WorkflowExecutionStarted
-from perdure.model.requests import ListedWorkflow, Reply, Request, StartWorkflow, Status
+from perdure.model.requests import (
+    ListedWorkflow,
+    PauseWorkflow,
+    Reply,
+    Request,
+    ResetWorkflow,
+    ResumeWorkflow,
+    StartWorkflow,
+    Status,
+)
 from perdure.sdk.client.client import Client
 from perdure.sdk.client.schedules import ScheduleDescription
 from perdure.sdk.converter import encode
@@ -53,18 +62,26 @@ class Timed:
 
 @dataclass
 class Told:
-    """What is known of it outside. made: it is on disk. asked: what persons asked for, and whether it was done."""
+    """What is known of it outside. made: it is on disk. asked: what persons asked for, and whether it was done. reset:
+    what of that it had started is reset."""
 
     request: s.CreateSchedule | None = None
     made: bool = False
     refused: bool = False
     asked: dict[str, bool] = field(default_factory=dict[str, bool])
+    reset: ListedWorkflow | None = None
 
 
 def make_timed(workflows: list[Wanted], seed: str) -> list[Timed]:
     """The schedules of a seed. They draw from a source of their own, so that the seeds are what they were."""
     random = Random(f"schedules {seed} {workflows!r}")
-    return [_timed(random, f"t{number}") for number in range(random.choice((0, 0, 1, 2)))]
+    schedules = [_timed(random, f"t{number}") for number in range(random.choice((0, 0, 1, 2)))]
+    resets = Random(f"resets {seed}")
+    for timed in schedules:
+        if resets.random() < 0.3:
+            pause = resets.random() * timed.every * (timed.times + 1)
+            timed.acts.append((pause, "reset", resets.randint(0, 5)))
+    return schedules
 
 
 def _timed(random: Random, schedule_id: str) -> Timed:
@@ -149,6 +166,8 @@ class Timekeepers:
         elif kind == "update":
             assert told.request is not None
             await self._insist(s.UpdateSchedule(NAMESPACE, id, told.request.schedule, name))
+        elif kind == "reset":
+            await self._reset(timed, told, n)
         elif kind == "backfill":
             await self._insist(self._backfill(timed, told, n))
         else:
@@ -166,6 +185,43 @@ class Timekeepers:
         now = EPOCH + int(self._ledger.time() * SECOND)
         end = min(end, now - 10 * SECOND)  # whatever clock it is measured by
         return s.BackfillSchedule(NAMESPACE, timed.schedule_id, f"backfill-{n}", min(begin, end), end)
+
+    async def _reset(self, timed: Timed, told: Told, n: int) -> None:
+        """One of those that have ended runs again, and is held up for a while, in which it counts as what runs."""
+        id, ledger = timed.schedule_id, self._ledger
+        ended = [row for row in started_by(ledger, id) if row.status != "Running"]
+        told.reset = told.reset or (ended[n % len(ended)] if ended else None)
+        if told.reset is None:
+            return
+        wid = told.reset.workflow_id
+        try:
+            again = await self._insist(ResetWorkflow(NAMESPACE, wid, told.reset.run_id, f"reset-{id}", to="first"))
+        except InvalidRequest as error:  # it was stopped before it had done anything
+            ledger.say(f"{wid} not reset: {error}")
+            return
+        ledger.say(f"{wid} reset: goes on as {again.run_id}")
+        await self._hold(PauseWorkflow(NAMESPACE, wid, again.run_id))
+        run = await self._look(wid, again.run_id, lambda run: run.counted or not run.open)
+        counted = {each.workflow_id for each in run.schedule.running.values()}
+        await asyncio.sleep(timed.every)
+        begun = {row.workflow_id for row in started_by(ledger, id, "Running")} - counted
+        if begun and timed.overlap != "allow_all" and _Again(ledger, wid, again.run_id).open:
+            ledger.fail(f"{begun} has begun beside {wid}, which was reset; schedule {id} is {timed.overlap}")
+        await self._hold(ResumeWorkflow(NAMESPACE, wid, again.run_id))
+        await self._look(wid, again.run_id, lambda run: run.heard and not (run.counted or run.open))
+
+    async def _look(self, workflow_id: str, run_id: str, wanted: Callable[[_Again], bool]) -> _Again:
+        while True:
+            run = _Again(self._ledger, workflow_id, run_id)
+            if wanted(run):
+                return run
+            await asyncio.sleep(0.1)
+
+    async def _hold(self, request: PauseWorkflow | ResumeWorkflow) -> None:
+        try:
+            await self._insist(request)
+        except NotFound as error:  # it has ended again
+            self._ledger.say(f"{request.workflow_id}: {error}")
 
     async def _wait(self, timed: Timed) -> None:
         """Look every now and then, until all is over."""
@@ -185,7 +241,7 @@ class Timekeepers:
     def _check_alone(self, timed: Timed) -> None:
         if timed.overlap != "allow_all":
             running = [row.workflow_id for row in started_by(self._ledger, timed.schedule_id, "Running")]
-            if len(running) > 1:
+            if len(running) > 1 + sum(kind == "reset" for _, kind, _ in timed.acts):
                 self._ledger.fail(f"{running} run at once; schedule {timed.schedule_id} is {timed.overlap}")
 
     async def _insist(self, request: Request[Reply]) -> Reply:
@@ -194,6 +250,20 @@ class Timekeepers:
                 return await self._client.service.call(request)
             except Unavailable:
                 await asyncio.sleep(0.05)
+
+
+class _Again:
+    """A run that was reset, and what its schedule knows of it: that it was reset (heard), and runs (counted)."""
+
+    def __init__(self, ledger: Ledger, workflow_id: str, run_id: str) -> None:
+        run = ledger.run_on_disk(workflow_id, run_id)
+        by = run.started.scheduled_by if run is not None else None
+        assert run is not None and by is not None
+        schedule = _stored(ledger, by.schedule_id)
+        assert schedule is not None
+        self.schedule, self.open = schedule, run.status == "Running"
+        self.heard = schedule.resets.get(by.start_id, 0) == by.reset
+        self.counted = self.heard and by.start_id in schedule.running
 
 
 def _over(seen: ScheduleDescription) -> bool:
@@ -234,7 +304,7 @@ def _check(ledger: Ledger, timed: Timed, told: Told) -> None:
     assert schedule is not None
     if schedule.running or schedule.buffer or schedule.backfills:
         ledger.fail(f"schedule {id} is over, but something is left: {schedule}")
-    starts: list[tuple[int, int]] = []
+    begun: dict[str, tuple[int, int]] = {}  # by the first run, which a reset leaves as it is
     for row in started_by(ledger, id):
         if row.status == "Running":
             ledger.fail(f"{row.workflow_id} runs, but schedule {id} thinks that all has ended")
@@ -243,14 +313,13 @@ def _check(ledger: Ledger, timed: Timed, told: Told) -> None:
         started = state.started
         assert isinstance(started, WorkflowExecutionStarted)
         assert started.scheduled_by is not None
-        starts.append((started.scheduled_by.start_id, started.scheduled_by.time))
+        begun[started.first_run_id] = started.scheduled_by.start_id, started.scheduled_by.time
         for history in ledger.histories(row.workflow_id):
             check_history(history)
+    starts = sorted(begun.values())
     numbers = [number for number, _ in starts]
     if len(set(numbers)) != len(numbers) or len(numbers) + schedule.refused != schedule.begun:
-        ledger.fail(
-            f"schedule {id} has begun {schedule.begun}, {schedule.refused} were refused; there are {sorted(starts)}"
-        )
+        ledger.fail(f"schedule {id} has begun {schedule.begun}, {schedule.refused} were refused; there are {starts}")
     _check_accounts(ledger, timed, schedule, Counter(time for _, time in starts), request.schedule.spec)
 
 

@@ -103,12 +103,17 @@ def failure_for_parent(state: State) -> Failure | None:
 
 def report_to_parent(tx: Transition) -> None:
     """A child tells its parent how it ended, and what a schedule has started tells that."""
-    state = tx.state
-    parent, scheduled_by = state.started.parent, state.started.scheduled_by
+    state, parent = tx.state, tx.state.started.parent
     if state.new_run_id:
         return  # the last run of the chain tells
-    run_id = state.started.run_id
-    if scheduled_by is not None:
-        send(tx, 0, r.OutboxScheduleReport(scheduled_by, run_id, state.status, state.result, state.failure))
+    report_to_schedule(tx)
     if parent is not None:
-        send(tx, 0, r.OutboxReport(parent, run_id, state.result, failure_for_parent(state)))
+        send(tx, 0, r.OutboxReport(parent, state.started.run_id, state.result, failure_for_parent(state)))
+
+
+def report_to_schedule(tx: Transition) -> None:
+    """What a schedule has started tells it how it ended; or that it runs, where it had ended before."""
+    state = tx.state
+    run_id, by = state.started.run_id, state.started.scheduled_by
+    if by is not None:
+        send(tx, 0, r.OutboxScheduleReport(by, run_id, state.status, state.result, state.failure))

@@ -22,7 +22,7 @@ from perdure.clock import DAY
 from perdure.engine.core.decisions import sending
 from perdure.engine.core.decisions.activities import offer
 from perdure.engine.core.decisions.carrying import starts_of
-from perdure.engine.core.decisions.closing import children_of, close, send
+from perdure.engine.core.decisions.closing import children_of, close, report_to_schedule, send
 from perdure.engine.core.decisions.starts import first_event
 from perdure.engine.core.effects import EvictCopy
 from perdure.engine.core.queries import CLOSED
@@ -166,6 +166,18 @@ def left_by(state: State, *, is_base: bool) -> Left:
     )
 
 
+def scheduled_as(base: e.WorkflowExecutionStarted, latest: State, run_no: int) -> e.ScheduleRef | None:
+    """As which start the schedule knows the new run; to be asked before the latest run ends.
+
+    base: how the run that is reset began. run_no: that of the new run.
+    """
+    if base.scheduled_by is None:
+        return None
+    if latest.status == "Running" and latest.started.first_run_id == base.first_run_id:
+        return latest.started.scheduled_by  # the new one goes on in its place, and the schedule hears of neither
+    return replace(base.scheduled_by, reset=run_no)
+
+
 def end_for_reset(
     tx: Transition, request: ResetWorkflow, new_run_id: str, spared: Collection[r.ChildInherited], left: Collection[str]
 ) -> None:
@@ -195,6 +207,7 @@ class Fork:
         kept: the events that both have, the last one the start of the workflow task that is run again.
         later: what came after it in the other run, and in later ones of the chain (see `added_by`).
         run_id, run_no: those of the new run.
+        scheduled_by: what has started it (see `scheduled_as`).
     """
 
     def __init__(
@@ -206,6 +219,7 @@ class Fork:
         run_no: int,
         now: int,
         retention: int,
+        scheduled_by: e.ScheduleRef | None = None,
     ) -> None:
         first, started = kept[0], kept[-1]
         assert isinstance(first, e.WorkflowExecutionStarted) and isinstance(started, e.WorkflowTaskStarted)
@@ -216,7 +230,8 @@ class Fork:
             for event in (*kept, *later)
             if isinstance(event, e.WorkflowTaskFailed) and event.base_run_id
         ]
-        own = replace(first, run_id=run_id, original_run_id=first.original_run_id or first.run_id)
+        original = first.original_run_id or first.run_id
+        own = replace(first, run_id=run_id, original_run_id=original, scheduled_by=scheduled_by)
         self.tx = first_event(request.namespace, request.workflow_id, run_no, own, retention)
         self.tx.now = max(now, started.time)
         for event in kept[1:]:
@@ -282,6 +297,9 @@ class Fork:
         tx.schedule_task()
         for activity in tx.state.activities.values():
             offer(tx, activity)
+        by = tx.state.started.scheduled_by
+        if by is not None and by.reset == tx.state.run_no:
+            report_to_schedule(tx)
         tx.remember(request)
         tx.reply = Started(ref.run_id)
         return tx

@@ -333,8 +333,8 @@ def start_answered(tx: Transition, message: r.OutboxScheduledStart, answer: Outb
     """What was started exists, or its start was refused."""
     schedule = of(tx.state)
     run = schedule.running.get(message.start_id)
-    if run is None:
-        return  # it has reported its end already
+    if run is None or run.status:
+        return  # it has reported its end already, and may have been reset since
     if answer.error:
         tx.note(r.ScheduledRunClosed(message.start_id, "", "", answer.error))
         _drain(tx)
@@ -345,23 +345,35 @@ def start_answered(tx: Transition, message: r.OutboxScheduledStart, answer: Outb
 
 
 def reported(tx: Transition, report: ScheduledRunReported) -> None:
-    """What was started has ended. Reports of what a schedule of the same id has started before count for nothing."""
+    """What was started has ended, or runs again. Reports of what a schedule of the same id has started before count for
+    nothing.
+
+    A workflow may be reset before its end was heard of, and end again before it was heard that it runs: what is known
+    of a later reset goes before all that an earlier one has to tell.
+    """
     tx.reply = DONE
-    schedule = tx.state.schedule
-    if schedule is None or tx.state.started.first_run_id != report.schedule_run_id:
+    schedule, by = tx.state.schedule, report.schedule
+    if schedule is None or tx.state.started.first_run_id != by.schedule_run_id or not tx.execution.open:
         return
-    run = schedule.running.get(report.start_id)
-    if run is None or not tx.execution.open:
+    known, ended = schedule.resets.get(by.start_id, 0), report.status != "Running"
+    if by.reset > known and (ended or len(schedule.running) < MAX_SCHEDULED_RUNS):
+        tx.note(r.ScheduledRunReset(by.start_id, by.reset, by.time, report.workflow_id, report.run_id, tx.now))
+    elif by.reset < known or by.start_id not in schedule.running:
         return
-    failure = report.failure
+    if ended:
+        _ended(tx, report)
+    roll_over(tx)
+
+
+def _ended(tx: Transition, report: ScheduledRunReported) -> None:
+    failure, status = report.failure, report.status
     text = failure.text if failure is not None else ""
-    tx.note(r.ScheduledRunClosed(report.start_id, report.run_id, report.status, text, report.result, failure))
-    if report.status in _FAILED and schedule.schedule.pause_on_failure and tx.state.paused is None:
-        why = f"{run.workflow_id} {'took too long' if report.status == 'TimedOut' else 'failed'}: {text}"
+    tx.note(r.ScheduledRunClosed(report.schedule.start_id, report.run_id, status, text, report.result, failure))
+    if status in _FAILED and of(tx.state).schedule.pause_on_failure and tx.state.paused is None:
+        why = f"{report.workflow_id} {'took too long' if status == 'TimedOut' else 'failed'}: {text}"
         tx.note(r.RunPaused(why.removesuffix(": ")[:500], "pause_on_failure", tx.now))
         tx.listed = True
     _drain(tx)
-    roll_over(tx)
 
 
 # --- The chain ------------------------------------------------------------------------------------------
