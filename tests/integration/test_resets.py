@@ -271,6 +271,81 @@ async def test_an_update_of_an_earlier_run_that_was_reset_is_not_given_to_a_late
     assert sorted(entries) == ["a", "b", "end"]
 
 
+@workflow(name="resets.Order")
+class Order:
+    """Its end is a signal."""
+
+    def __init__(self) -> None:
+        self.items: list[str] = []
+        self.closed = False
+
+    async def run(self) -> list[str]:
+        await workflow.wait_until(lambda: self.closed)
+        return self.items
+
+    @workflow.update
+    def add(self, item: str) -> int:
+        self.items.append(item)
+        return len(self.items)
+
+    @workflow.signal
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_signal_by_which_the_workflow_ended_comes_after_the_updates_before_it(client: Client) -> None:
+    handle = await client.start(Order(), id="order")
+    await described(handle, lambda d: d.workflow_task is None)
+    for n, item in enumerate(("tea", "milk"), 1):
+        assert await handle.update(Order.add, item) == n
+    await handle.signal(Order.close)
+    assert await handle.result() == ["tea", "milk"]
+    for _ in range(2):
+        assert await (await handle.reset(to="first")).result() == ["tea", "milk"]
+        handle = client.get("order", Order)
+
+
+@workflow(name="resets.Diary")
+class Diary:
+    """Goes on as a new run after each line."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        self.had = len(lines)
+
+    async def run(self) -> list[str]:
+        await workflow.wait_until(lambda: len(self.lines) > self.had)
+        if "end" not in self.lines:
+            workflow.continue_as_new(Diary(self.lines))
+        return self.lines
+
+    @workflow.update
+    def enter(self, line: str) -> None:
+        self.lines.append(line)
+
+    @workflow.signal
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+async def test_messages_stay_in_order_through_runs_that_continue_as_new(client: Client) -> None:
+    """Each of them is given once, whichever run of the chain is reset."""
+    first = await client.start(Diary([]), id="diary")
+    latest = client.get("diary", Diary)
+    await described(latest, lambda d: d.workflow_task is None)
+    for line in ("a", "b", "c", "d"):
+        await latest.update(Diary.enter, f"update {line}")
+        await latest.signal(Diary.note, f"signal {line}")
+    await latest.update(Diary.enter, "end")
+    lines = await latest.result()
+    assert lines == [*(f"{how} {line}" for line in "abcd" for how in ("update", "signal")), "end"]
+    again = await client.get("diary", Diary, run_id=first.run_id).reset(to="first")
+    assert await latest.result() == lines
+    for run_id in (first.run_id, again.run_id, again.run_id, first.run_id):
+        await client.get("diary", Diary, run_id=run_id).reset(to="first")
+        assert await latest.result() == lines
+
+
 async def test_a_child_of_another_attempt_is_not_taken_for_its_own(client: Client) -> None:
     World.broken = True
     first, second = Gate.named("reset-attempt-1"), Gate.named("reset-attempt-2")

@@ -37,7 +37,7 @@ def carry_signals(patch: Patch, times: int) -> None:
 
     def carried(state: State, command: c.ContinueAsNew) -> fx.ContinueRun:
         left = carry(state, command)
-        return fx.ContinueRun(left.messages * times, left.records, left.starts)
+        return fx.ContinueRun(left.messages * times, left.records, left.starts, left.postponed)
 
     patch.setattr(commands, "carry", carried)
 

@@ -142,12 +142,16 @@ class WorkflowExecutionContinuedAsNew(Event, frozen=True, array_like=True, gc=Fa
 
 
 class WorkflowExecutionSignaled(Event, frozen=True, array_like=True, gc=False, tag=8):
-    """A message arrived."""
+    """A message arrived.
+
+    again: a reset has given it to the run, or to one that has passed it on; the run that was reset had it before.
+    """
 
     signal_name: str
     input: Payloads
     identity: str = ""
     header: dict[str, Payload] | None = None
+    again: bool = False
 
 
 class WorkflowExecutionCancelRequested(Event, frozen=True, array_like=True, gc=False, tag=9):

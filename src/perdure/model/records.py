@@ -10,7 +10,13 @@ from typing import Literal
 
 from msgspec import Struct
 
-from perdure.model.events import HistoryEvent, ParentClosePolicy, ParentRef, ScheduleRef
+from perdure.model.events import (
+    HistoryEvent,
+    ParentClosePolicy,
+    ParentRef,
+    ScheduleRef,
+    WorkflowExecutionSignaled,
+)
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload, Payloads
 from perdure.model.requests import Intervention, Status
@@ -359,6 +365,19 @@ class RunForked(Record, frozen=True, array_like=True, gc=False, tag=147):
     bytes: int = 0
 
 
+class MessagePostponed(Record, frozen=True, array_like=True, gc=False, tag=148):
+    """A message waits until those before it were given, and updates among them answered: a signal, which has the id 0
+    until it enters the history, or the id of an update that was admitted."""
+
+    message: WorkflowExecutionSignaled | str
+
+
+class PostponedGiven(Record, frozen=True, array_like=True, gc=False, tag=149):
+    """So many of the first postponed messages wait no longer; the signals among them follow in the history."""
+
+    count: int
+
+
 class ActivityAttemptDetached(Record, frozen=True, array_like=True, gc=False, tag=160):
     """The worker has let an attempt go that is completed from elsewhere. It goes on (started)."""
 
@@ -509,6 +528,8 @@ PrivateRecord = (
     | ChildInherited
     | InheritedChildOver
     | RunForked
+    | MessagePostponed
+    | PostponedGiven
     | ActivityAttemptDetached
     | ScheduleDefined
     | ScheduleCarried

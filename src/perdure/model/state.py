@@ -14,6 +14,7 @@ from perdure.model.events import (
     SignalExternalWorkflowExecutionInitiated,
     StartChildWorkflowExecutionInitiated,
     TimerStarted,
+    WorkflowExecutionSignaled,
     WorkflowExecutionStarted,
 )
 from perdure.model.failures import Failure
@@ -155,3 +156,4 @@ class State(Struct):
     forked_at: int = 0  # when it began as a copy of another run's first part; timeouts begin there
     start_at: int = 0  # when the first workflow task may be scheduled; 0: it was, or at once
     schedule: ScheduleState | None = None  # of a run that is a schedule's, and has no code
+    postponed: list[WorkflowExecutionSignaled | str] = []  # in order; the ids of updates, see `decisions.postponing`

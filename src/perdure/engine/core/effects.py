@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from perdure.model.events import HistoryEvent
+from perdure.model.events import HistoryEvent, WorkflowExecutionSignaled
 from perdure.model.failures import Failure
 from perdure.model.records import OutboxAdded, Outgoing, PrivateRecord
 from perdure.model.requests import UpdateOutcome
@@ -104,12 +104,13 @@ class ContinueRun(Struct, frozen=True, gc=False):
     """The next run of the chain begins, in the same commit as the end of this one.
 
     messages: the events with which it begins, after its first. records: what else goes over to it. starts: those of
-    its children that are on their way still.
+    its children that are on their way still. postponed: messages that it is given later (see `State.postponed`).
     """
 
     messages: tuple[HistoryEvent, ...] = ()
     records: tuple[PrivateRecord, ...] = ()
     starts: tuple[OutboxAdded, ...] = ()
+    postponed: tuple[WorkflowExecutionSignaled | str, ...] = ()
 
 
 class KeepSoon(Struct, frozen=True, gc=False):

@@ -96,6 +96,7 @@ def _closed(status: Status) -> Callable[[State, Any], None]:
         state.admitted.clear()
         state.accepted.clear()
         state.buffered.clear()
+        state.postponed.clear()
 
     return close
 
@@ -283,8 +284,22 @@ def _update_admitted(state: State, record: r.UpdateAdmitted) -> None:
     state.admitted[record.update_id] = record
 
 
+def _answered(state: State, update_id: str) -> None:
+    state.admitted.pop(update_id, None)
+    if state.postponed:
+        state.postponed.remove(update_id)
+
+
+def _message_postponed(state: State, record: r.MessagePostponed) -> None:
+    state.postponed.append(record.message)
+
+
+def _postponed_given(state: State, record: r.PostponedGiven) -> None:
+    del state.postponed[: record.count]
+
+
 def _update_rejected(state: State, record: r.UpdateRejected) -> None:
-    state.admitted.pop(record.update_id, None)
+    _answered(state, record.update_id)
     state.finished[record.update_id] = FinishedUpdate(None, record.failure, rejected=True)
 
 
@@ -293,7 +308,7 @@ def _update_remembered(state: State, record: r.UpdateRemembered) -> None:
 
 
 def _update_accepted(state: State, event: e.WorkflowExecutionUpdateAccepted) -> None:
-    state.admitted.pop(event.update_id, None)
+    _answered(state, event.update_id)
     state.accepted[event.update_id] = AcceptedUpdate(event.id, event.name)
 
 
@@ -431,6 +446,8 @@ RECORDS: Final[dict[type[r.Record], Callable[[State, Any], None]]] = {
     r.ChildInherited: _child_inherited,
     r.InheritedChildOver: _inherited_child_over,
     r.RunForked: interventions.run_forked,
+    r.MessagePostponed: _message_postponed,
+    r.PostponedGiven: _postponed_given,
     r.ActivityAttemptDetached: _attempt_detached,
     r.ScheduleDefined: scheduling.defined,
     r.ScheduleCarried: scheduling.carried,

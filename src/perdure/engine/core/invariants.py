@@ -83,6 +83,10 @@ def _check_open(state: State, hold: Callable[[bool, str], None]) -> None:
         hold(all(id == event.id <= last for id, event in pending.items()), "what was sent is misfiled")
     updates = [*state.admitted, *state.accepted, *state.finished]
     hold(len(updates) == len(set(updates)), f"an update is in two stages at once: {sorted(updates)}")
+    if state.postponed:
+        later = [message for message in state.postponed if isinstance(message, str)]
+        hold(later == list(state.admitted), f"the updates {later} are in order, but admitted are {[*state.admitted]}")
+        hold(isinstance(state.postponed[0], str), "a signal waits that nothing is before")
     hold(all(0 < update.accepted_event_id <= last for update in state.accepted.values()), "an update has no event")
     task = state.task
     if task is None:
@@ -117,7 +121,7 @@ def _check_closed(state: State, hold: Callable[[bool, str], None]) -> None:
     hold(state.close_time == state.last_time, "something happened after it was closed")
     for name in (
         "activities", "activity_ids", "ended_ids", "timers", "ended_timers", "children", "inherited", "signals_sent",
-        "cancels_sent", "admitted", "accepted", "buffered",
+        "cancels_sent", "admitted", "accepted", "buffered", "postponed",
     ):  # fmt: skip
         hold(not getattr(state, name), f"it is closed, but {name} is not empty")
 

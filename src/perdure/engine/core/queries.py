@@ -69,7 +69,7 @@ def describe(execution: Execution) -> Description:
             *(PendingUpdate(id, update.name) for id, update in state.admitted.items()),
             *(PendingUpdate(id, update.name, accepted=True) for id, update in state.accepted.items()),
         ),
-        len(state.buffered),
+        len(state.buffered) + sum(not isinstance(message, str) for message in state.postponed),
         state.held,
         started.parent,
         started.memo,

@@ -13,6 +13,7 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
 from perdure.engine.core.decisions.activities import start, waits
+from perdure.engine.core.decisions.postponing import updates_given
 from perdure.engine.core.decisions.workflow_tasks import take
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
@@ -237,10 +238,9 @@ class Offers:
         state, taken = execution.state, execution.taken
         assert taken is not None and state.task is not None
         self._watch(live, state)
-        admitted = state.admitted
         updates = (
-            tuple([AdmittedUpdate(u.update_id, u.name, u.input, u.header) for u in admitted.values()])
-            if admitted
+            tuple([AdmittedUpdate(u.update_id, u.name, u.input, u.header) for u in updates_given(state)])
+            if state.admitted
             else ()
         )
         live.sticky = worker.hello.instance

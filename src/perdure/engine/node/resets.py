@@ -13,12 +13,14 @@ from perdure.engine.core.decisions.resets import (
     Fork,
     added_by,
     counts,
+    earlier_updates,
     end_for_reset,
+    is_copy,
     left_by,
     point_of,
     scheduled_as,
     shared_by,
-    without_earlier,
+    without,
 )
 from perdure.engine.core.deduplication import dedup_id
 from perdure.engine.core.transition import Transition
@@ -44,6 +46,8 @@ class ResetRun(Struct, frozen=True, gc=False):
 
     base: the run that is reset. kept, later: its events up to the point, and those after it, also of later runs.
     latest, last_event_id: the latest run, and how far its history had gone. shared: how much of it is the base's.
+    repeats: whether the signals that were given to it again are among the others (see `added_by`).
+    earlier: updates that are not for the new run (see `earlier_updates`).
     """
 
     request: ResetWorkflow
@@ -53,6 +57,8 @@ class ResetRun(Struct, frozen=True, gc=False):
     latest: RunKey
     last_event_id: int
     shared: int
+    repeats: bool
+    earlier: Collection[str]
 
 
 async def reset(node: Node, request: ResetWorkflow) -> Started:
@@ -92,6 +98,7 @@ class Past:
         self._base = self._before = self._latest = Told()
         self._latest_key = base
         self._between: list[HistoryEvent] = []  # what those beyond the base have added that are closed
+        self._repeats = False  # one of those was begun by a reset
         self.answered: Collection[str] = ()
 
     async def read(self, latest: RunKey) -> None:
@@ -100,22 +107,29 @@ class Past:
         while self._latest_key.run_no < latest.run_no:
             self._between += self._added()
             if self._latest.events:  # else it is deleted
+                self._repeats = self._latest_repeats
                 self._before = self._latest
             self._latest, self._latest_key = Told(), self._latest_key._replace(run_no=self._latest_key.run_no + 1)
             await self._reading.read_on(self._latest_key, self._latest)
+
+    @property
+    def _latest_repeats(self) -> bool:
+        run = self._latest.events
+        return self._repeats or (self._latest is not self._base and bool(run) and is_copy(run))
 
     def _added(self) -> list[HistoryEvent]:
         """What the latest run tells beyond the others; nothing if it belongs to another start."""
         run, base = self._latest.events, self._base.events
         if self._latest is self._base or not run or _first_run(run) != _first_run(base):
             return []
-        return added_by(run, self._before.events, base)
+        return added_by(run, self._before.events, base, repeats=self._latest_repeats)
 
     def reset_by(self, request: ResetWorkflow) -> ResetRun:
         """The reset, with what it needs. Raises LimitExceeded where that is too much for one commit."""
         base, latest = self._base.events, self._latest.events or self._before.events
         point = point_of(base, request.event_id, request.to)
-        later = [*base[point:], *without_earlier([*self._between, *self._added()], base, self.answered)]
+        earlier = earlier_updates(base, self.answered)
+        later = [*base[point:], *without(earlier, [*self._between, *self._added()])]
         written = [*base[:point], *(event for event in later if request.reapply and type(event) in MESSAGES)]
         if (size := sum(len(encode_event(event)) for event in written)) > MAX_RESET_BYTES:
             raise LimitExceeded(
@@ -131,6 +145,8 @@ class Past:
             self._latest_key,
             latest[-1].id,
             shared_by(latest, base),
+            self._latest_repeats,
+            earlier,
         )
 
 
@@ -156,18 +172,20 @@ def begin_again(serving: Serving, live: Live, work: Work) -> None:
         return
     now, is_latest = serving.clock.now(), input.base == input.latest
     run_id, same_chain = serving.ids.new_id(), execution.state.started.first_run_id == base.first_run_id
-    left = left_by(execution.state, is_base=is_latest) if same_chain else NOTHING  # else it was another start
+    left = NOTHING  # it was another start
+    if same_chain:
+        left = left_by(execution.state, is_base=is_latest, repeats=input.repeats, earlier=input.earlier)
     run_no = live.key.run_no + 1
     scheduled_by = scheduled_as(base, execution.state, run_no)
     fork = Fork(request, input.kept, input.later, run_id, run_no, now, serving.retention, scheduled_by)
-    ended: Sequence[HistoryEvent] = ()
+    buffered: Sequence[HistoryEvent] = ()
     if execution.open:
         end = Transition(execution, now)
-        end_for_reset(end, request, run_id if same_chain else "", fork.spares(left), fork.takes(left))
-        if same_chain:  # what was in the buffer
-            ended = end.events if is_latest else [event for event in end.events if counts(event, input.shared)]
+        told = end_for_reset(end, request, run_id if same_chain else "", fork.spares(left), fork.takes(left))
+        if same_chain:
+            buffered = told if is_latest else [event for event in told if counts(event, input.shared)]
         serving.apply(live, Work(None, again=False), end)
-    tx = fork.go_on(left, ended)
+    tx = fork.go_on(left, buffered)
     new = begin(serving, live, tx)
     if live.row is not None:
         live.successor = new

@@ -129,7 +129,7 @@ class WorkflowDescription(Struct, frozen=True, kw_only=True):
     workflow_task: WorkflowTaskDescription | None
     pending_updates: tuple[UpdateDescription, ...]
     buffered: int
-    """Messages and outcomes that wait for the workflow task that is open."""
+    """Messages and outcomes that wait until the workflow task that is open is over."""
     hold_reason: str | None
     """Why the run itself waits for a person: it reached a hard limit."""
     parent_id: str | None

@@ -134,7 +134,7 @@ class Ledger(logging.Handler):
 
     def notes_on_disk(self, workflow_id: str, state: State) -> list[int]:
         """The signals that are in the journal, in order."""
-        events = [*self.history(workflow_id), *state.buffered]
+        events = [*self.history(workflow_id), *state.buffered, *state.postponed]
         return [int(e.input[0].data) for e in events if isinstance(e, WorkflowExecutionSignaled)]
 
     def clerks(self, workflow_id: str) -> list[str]:

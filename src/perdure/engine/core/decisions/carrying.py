@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from perdure.engine.core.decisions.closing import children_of, send
+from perdure.engine.core.decisions.postponing import give
 from perdure.engine.core.effects import ContinueRun
 from perdure.engine.core.queries import CLOSED
 from perdure.engine.core.transition import Transition
@@ -38,7 +39,10 @@ def carry(state: State, command: c.ContinueAsNew) -> ContinueRun:
     ]
     children = children_of(state) if command.keep_children else ()
     return ContinueRun(
-        (*signals, *arrived), (*remembered, *children, *state.admitted.values()), starts_of(state, children)
+        (*signals, *arrived),
+        (*remembered, *children, *state.admitted.values()),
+        starts_of(state, children),
+        tuple(state.postponed),
     )
 
 
@@ -62,6 +66,9 @@ def take_over(tx: Transition, carried: ContinueRun) -> None:
         send(tx, 0, added.message, added.time)
     for event in carried.messages:
         tx.arrive(_renewed(event))
+    for message in carried.postponed:
+        tx.note(r.MessagePostponed(message))
+    give(tx)
 
 
 def _renewed(event: e.HistoryEvent) -> e.HistoryEvent:

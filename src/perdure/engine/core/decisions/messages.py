@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perdure.engine.core.decisions.closing import close
+from perdure.engine.core.decisions.postponing import give, receive
 from perdure.engine.core.effects import EvictCopy
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import Join
@@ -68,7 +69,7 @@ def require_room(execution: Execution) -> None:
             f"workflow {state.workflow_id!r} takes no more messages: its history has {state.last_event_id} events "
             f"and {state.history_bytes} bytes (limits.MAX_HISTORY_EVENTS, limits.MAX_HISTORY_BYTES)"
         )
-    if len(state.buffered) >= MAX_BUFFERED_INPUTS:
+    if len(state.buffered) + len(state.postponed) >= MAX_BUFFERED_INPUTS:
         raise Unavailable(
             f"{MAX_BUFFERED_INPUTS} messages wait for the open workflow task of {state.workflow_id!r} "
             "(limits.MAX_BUFFERED_INPUTS); try again"
@@ -90,7 +91,7 @@ def signal(tx: Transition, request: SignalWorkflow) -> None:
 def _signal(tx: Transition, name: str, input: Payloads, identity: str, header: dict[str, Payload] | None) -> None:
     require_open(tx.execution)
     require_room(tx.execution)
-    tx.arrive(e.WorkflowExecutionSignaled(0, tx.now, name, input, identity, header))
+    receive(tx, e.WorkflowExecutionSignaled(0, tx.now, name, input, identity, header))
 
 
 def cancel(tx: Transition, request: CancelWorkflowRequest) -> None:
@@ -109,6 +110,7 @@ def terminate(tx: Transition, request: TerminateWorkflow) -> None:
     require_child(tx.execution, request.child_of)
     require_open(tx.execution)
     tx.flush()
+    give(tx, everything=True)
     close(tx, e.WorkflowExecutionTerminated(0, tx.now, request.reason, request.identity))
     tx.effects.append(EvictCopy())
     tx.reply = DONE
@@ -131,6 +133,8 @@ def update(tx: Transition, request: UpdateWorkflow) -> None:
         tx.note(
             r.UpdateAdmitted(request.update_id, request.name, request.input, request.identity, tx.now, request.header)
         )
+        if state.postponed:
+            tx.note(r.MessagePostponed(request.update_id))
         tx.remember(request)  # a repetition is not for the next run of this id
         tx.schedule_task()
     tx.reply = known

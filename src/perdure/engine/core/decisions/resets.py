@@ -23,6 +23,7 @@ from perdure.engine.core.decisions import sending
 from perdure.engine.core.decisions.activities import offer
 from perdure.engine.core.decisions.carrying import starts_of
 from perdure.engine.core.decisions.closing import children_of, close, report_to_schedule, send
+from perdure.engine.core.decisions.postponing import give, receive
 from perdure.engine.core.decisions.starts import first_event
 from perdure.engine.core.effects import EvictCopy
 from perdure.engine.core.queries import CLOSED
@@ -98,9 +99,12 @@ def counts(event: e.HistoryEvent, shared: int) -> bool:
 
 
 def added_by(
-    run: Sequence[e.HistoryEvent], before: Sequence[e.HistoryEvent], base: Sequence[e.HistoryEvent]
+    run: Sequence[e.HistoryEvent], before: Sequence[e.HistoryEvent], base: Sequence[e.HistoryEvent], *, repeats: bool
 ) -> list[e.HistoryEvent]:
-    """What a later run of the chain tells beyond the histories of the run before it, and of the one that is reset."""
+    """What a later run of the chain tells beyond the histories of the run before it, and of the one that is reset.
+
+    repeats: the signals that a reset has given to it again are those runs' (see `is_copy`).
+    """
     mark = _mark_of(run)
     if mark:  # what follows it, up to the next task, was given to it again
         own = dropwhile(lambda event: not isinstance(event, e.WorkflowTaskScheduled), run[mark:])
@@ -108,24 +112,35 @@ def added_by(
         end = before[-1]
         own = iter(run[1 + (end.passed_on if isinstance(end, e.WorkflowExecutionContinuedAsNew) else 0) :])
     shared = shared_by(run, base)
-    return [event for event in own if counts(event, shared)]
+    return [event for event in own if counts(event, shared) and not (repeats and _is_again(event))]
 
 
-def without_earlier(
-    added: Sequence[e.HistoryEvent], base: Sequence[e.HistoryEvent], answered: Collection[str]
-) -> list[e.HistoryEvent]:
-    """What later runs have added, without updates from before the run that is reset: where an even earlier run was
-    reset meanwhile, they were carried out once more.
+def is_copy(run: Sequence[e.HistoryEvent]) -> bool:
+    """Whether a run was begun by a reset. If it is later than the one that is reset now, what it and those that follow
+    it were given again is told by earlier runs; else by none, where the run that is reset has passed it on."""
+    return bool(_mark_of(run))
+
+
+def _is_again(event: object) -> bool:
+    return isinstance(event, e.WorkflowExecutionSignaled) and event.again
+
+
+def earlier_updates(base: Sequence[e.HistoryEvent], answered: Collection[str]) -> Collection[str]:
+    """Updates from before the run that is reset: where an even earlier run was reset meanwhile, later ones are given
+    them once more.
 
     answered: the updates that the run that is reset knows to be over, those of the runs before it, too.
     """
     own = {event.update_id for event in base if isinstance(event, e.WorkflowExecutionUpdateAccepted)}
+    return frozenset(answered) - own
+
+
+def without(earlier: Collection[str], added: Sequence[e.HistoryEvent]) -> list[e.HistoryEvent]:
+    """What later runs have added, without those updates."""
     return [
         event
         for event in added
-        if not isinstance(event, e.WorkflowExecutionUpdateAccepted)
-        or event.update_id not in answered
-        or event.update_id in own
+        if not isinstance(event, e.WorkflowExecutionUpdateAccepted) or event.update_id not in earlier
     ]
 
 
@@ -135,33 +150,40 @@ class Left(Struct, frozen=True):
     children: those that go on, if the new run has them (see `Fork.children`).
     inherited: those that it has taken over itself, with the starts that are on their way; only where it is the one that
     is reset.
-    admitted: updates that were not accepted yet; open: the ids of all that were not completed; finished: those that
-    were, and what came of them.
+    waiting: updates that were not accepted yet, in order with signals that were to be given after some of them.
+    open: the ids of all updates that were not completed; finished: those that were, and what came of them.
+    earlier: updates that were completed before the run that is reset began (see `earlier_updates`).
     released: how much longer the history may get (see `records.RunForked`); only where it is the one that is reset.
     """
 
     children: Collection[r.ChildInherited] = ()
     inherited: Sequence[r.ChildInherited] = ()
     starts: Sequence[r.OutboxAdded] = ()
-    admitted: Sequence[r.UpdateAdmitted] = ()
+    waiting: Sequence[r.UpdateAdmitted | e.WorkflowExecutionSignaled] = ()
     open: Sequence[str] = ()
     finished: Mapping[str, FinishedUpdate] = {}
+    earlier: Collection[str] = ()
     released: tuple[int, int] = (0, 0)
 
 
 NOTHING: Final = Left()
 
 
-def left_by(state: State, *, is_base: bool) -> Left:
-    """What a run leaves; to be asked before it ends. It is of the same chain as the one that is reset."""
+def left_by(state: State, *, is_base: bool, repeats: bool = False, earlier: Collection[str] = ()) -> Left:
+    """What a run leaves; to be asked before it ends. It is of the same chain as the one that is reset.
+
+    repeats: see `added_by`.
+    """
+    queue = [message for message in state.postponed or state.admitted if not (repeats and _is_again(message))]
     inherited = tuple(state.inherited.values()) if is_base else ()
     return Left(
         frozenset(children_of(state)),
         inherited,
         starts_of(state, inherited),
-        tuple(state.admitted.values()),
+        [state.admitted[message] if isinstance(message, str) else message for message in queue],
         (*state.admitted, *state.accepted),
         dict(state.finished),
+        earlier,
         (state.released_events, state.released_bytes) if is_base else (0, 0),
     )
 
@@ -180,8 +202,8 @@ def scheduled_as(base: e.WorkflowExecutionStarted, latest: State, run_no: int) -
 
 def end_for_reset(
     tx: Transition, request: ResetWorkflow, new_run_id: str, spared: Collection[r.ChildInherited], left: Collection[str]
-) -> None:
-    """The open run ends, since another one goes on in its place.
+) -> Sequence[e.HistoryEvent]:
+    """The open run ends, since another one goes on in its place. Returns what was in the buffer.
 
     Args:
         new_run_id: that one.
@@ -189,6 +211,8 @@ def end_for_reset(
         left: open updates that are (see `Fork.takes`).
     """
     tx.flush()
+    buffered = tuple(tx.events)
+    give(tx, everything=True)  # for who reads its history; `Left.waiting` has them
     reason = f"reset: {request.reason}" if request.reason else "reset"
     close(
         tx,
@@ -197,6 +221,7 @@ def end_for_reset(
         left=left,
     )
     tx.effects.append(EvictCopy())
+    return buffered
 
 
 class Fork:
@@ -246,7 +271,8 @@ class Fork:
 
     def takes(self, left: Left) -> Collection[str]:
         """Of the updates that were open, those that are open in this run, too: their callers wait for it now."""
-        return left.open if self._request.reapply else [id for id in left.open if id in self.tx.state.accepted]
+        own, earlier = self.tx.state.accepted, left.earlier
+        return {id for id in left.open if id in own or (self._request.reapply and id not in earlier)}
 
     @property
     def children(self) -> list[r.ChildInherited]:
@@ -260,12 +286,12 @@ class Fork:
         """The children that do not end with the latest run, since they are this one's now."""
         return {*self.children, *left.inherited}
 
-    def go_on(self, left: Left = NOTHING, ended: Sequence[e.HistoryEvent] = ()) -> Transition:
+    def go_on(self, left: Left = NOTHING, buffered: Sequence[e.HistoryEvent] = ()) -> Transition:
         """Fail the workflow task, give the run what came later, and run the task again.
 
         Args:
             left: what else the latest run has left.
-            ended: the events with which that one was ended for this one.
+            buffered: what was in the buffer of that one (see `end_for_reset`).
         """
         tx, request, point = self.tx, self._request, self._point
         takes = self.takes(left)
@@ -288,7 +314,7 @@ class Fork:
         for activity in list(tx.state.activities.values()):
             if activity.cancel_requested:  # nobody works on it any more
                 tx.arrive(e.ActivityTaskCanceled(0, tx.now, activity.event.id, 0))
-        for event in (*self._later, *ended):
+        for event in (*self._later, *buffered):
             again = AGAIN.get(type(event))
             if again is not None and (request.reapply or type(event) not in MESSAGES):
                 again(self, event)
@@ -315,9 +341,12 @@ class Fork:
             tx.note(record)
         for added in left.starts:
             send(tx, 0, added.message, added.time)
-        for update in left.admitted:
-            if update.update_id in takes and not self._knows(update.update_id):
-                tx.note(update)
+        for message in left.waiting:
+            if not isinstance(message, r.UpdateAdmitted):
+                if self._request.reapply:
+                    self.signaled(message)
+            elif message.update_id in takes and not self._knows(message.update_id):
+                self._admit(message)
         finished = dict(left.finished) | {id: FinishedUpdate(None, CLOSED, rejected=True) for id in left.open}
         again = state.admitted.keys() | state.accepted.keys() | state.finished.keys()
         remembered = [(id, update) for id, update in finished.items() if id not in again]
@@ -327,13 +356,17 @@ class Fork:
     # --- What came later --------------------------------------------------------------------------------
     def signaled(self, event: e.WorkflowExecutionSignaled) -> None:
         """A message."""
-        self.tx.arrive(replace(event, id=0, time=self.tx.now))
+        receive(self.tx, replace(event, id=0, time=self.tx.now, again=True))
 
     def update_accepted(self, event: e.WorkflowExecutionUpdateAccepted) -> None:
         """An update: the validator is asked again."""
         if not self._knows(event.update_id):
             admitted = event.update_id, event.name, event.input, event.identity, self.tx.now, event.header
-            self.tx.note(r.UpdateAdmitted(*admitted))
+            self._admit(r.UpdateAdmitted(*admitted))
+
+    def _admit(self, update: r.UpdateAdmitted) -> None:
+        self.tx.note(update)
+        self.tx.note(r.MessagePostponed(update.update_id))  # what comes after it is to wait for it
 
     def _knows(self, update_id: str) -> bool:
         state = self.tx.state

@@ -19,6 +19,7 @@ from perdure.engine.core.deadlines import (
 from perdure.engine.core.decisions.activities import offer, timed_out
 from perdure.engine.core.decisions.chains import end_or_retry
 from perdure.engine.core.decisions.outbox import resend
+from perdure.engine.core.decisions.postponing import give
 from perdure.engine.core.decisions.schedules import due as schedule_due
 from perdure.engine.core.decisions.workflow_tasks import due as task_due
 from perdure.engine.core.effects import DeleteRun, EvictCopy
@@ -42,6 +43,7 @@ def _run(tx: Transition, _: Key) -> None:
         tx.effects.append(DeleteRun())
     elif tx.now >= run_deadline(tx.state):
         tx.flush()
+        give(tx, everything=True)
         end_or_retry(tx, e.WorkflowExecutionTimedOut(0, tx.now))
         tx.effects.append(EvictCopy())
 

@@ -14,6 +14,7 @@ from perdure.engine.core.decisions.activities import offer
 from perdure.engine.core.decisions.checks import CLOSING, check
 from perdure.engine.core.decisions.commands import COMMANDS
 from perdure.engine.core.decisions.messages import history_full
+from perdure.engine.core.decisions.postponing import give
 from perdure.engine.core.effects import EvictCopy, OfferWorkflowTask, Tell
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import RetryWorkflowTask, WorkflowTaskLost, WorkflowTaskUndecided
@@ -120,10 +121,14 @@ def offer_scheduled(tx: Transition, before: int) -> None:
                 offer(tx, activity)
 
 
-def settle(tx: Transition) -> None:
-    """The task is over: what was buffered enters the history, and if there is news, the next one begins."""
+def settle(tx: Transition, *, everything: bool = False) -> None:
+    """The task is over: what was buffered enters the history, and if there is news, the next one begins.
+
+    everything: also what else was to be given later (see `postponing`).
+    """
     tx.execution.taken = None
-    if tx.flush() or tx.state.admitted:
+    arrived = tx.flush()
+    if give(tx, everything=everything) or arrived or tx.state.admitted:
         tx.schedule_task()
     if history_full(tx.state):
         hold_run(tx)
@@ -159,7 +164,7 @@ def unseen(tx: Transition, message: WorkflowTaskCompletion) -> bool:
     answered = {command.update_id for command in message.commands if isinstance(command, AcceptUpdate | RejectUpdate)}
     return any(update_id not in answered for update_id in tx.state.admitted) or any(
         isinstance(event, e.WorkflowExecutionSignaled | e.WorkflowExecutionCancelRequested)
-        for event in tx.state.buffered
+        for event in (*tx.state.buffered, *tx.state.postponed)
     )
 
 
@@ -172,7 +177,7 @@ def refuse_close(tx: Transition, task: OpenTask) -> None:
     scheduled = tx.state.task.scheduled_event_id if tx.state.task is not None else 0
     tx.add(e.WorkflowTaskFailed(tx.next_id, tx.now, scheduled, started, failure))
     tx.effects.append(EvictCopy())
-    settle(tx)
+    settle(tx, everything=True)
     tx.schedule_task()
 
 
