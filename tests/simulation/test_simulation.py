@@ -42,6 +42,7 @@ def test_seeds_of_several_nodes(first: int, capsys: pytest.CaptureFixture[str]) 
     [
         ("one", 90_041),  # a local activity goes on with its fourth attempt in the run after a reset
         ("several", 80_028),  # the same, with several nodes
+        ("several", 80_003),  # a run is described by its id, when another is in its place
     ],
 )
 def test_seeds_that_reach_what_few_do(kind: str, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
