@@ -37,6 +37,18 @@ def test_seeds_of_several_nodes(first: int, capsys: pytest.CaptureFixture[str]) 
     assert not failed, capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        ("one", 90_041),  # a local activity goes on with its fourth attempt in the run after a reset
+        ("several", 80_028),  # the same, with several nodes
+        ("several", 80_003),  # a run is described by its id, when another is in its place
+    ],
+)
+def test_seeds_that_reach_what_few_do(kind: str, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(kind, seed), capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["one", "several"])
 def test_seeds_with_schedules_that_often_go_on_in_another_run(
     kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

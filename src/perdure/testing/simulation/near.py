@@ -37,10 +37,12 @@ class Near:
 
 @dataclass
 class _Try:
-    """An attempt. losses: how many processes and workers had been lost when it began."""
+    """An attempt. losses: how many processes and workers had been lost when it began. origin: the run whose history
+    its own began with, where that is a copy; else its own."""
 
     number: int
     losses: int
+    origin: str
     end: str = "running"
     ended: float = 0.0
 
@@ -72,17 +74,29 @@ class Nears:
     def _begin(self, key: tuple[str, str, int], number: int, asked: Near) -> _Try:
         ledger, (wid, run_id, part) = self.ledger, key
         ledger.say(f"local activity {part} of {wid} attempt {number} begins")
-        if ledger.run_on_disk(wid, run_id) is None:
+        run = ledger.run_on_disk(wid, run_id)
+        if run is None:
             ledger.fail(f"local activity {part} of {wid} began, but run {run_id} is not on disk")
+            raise AssertionError
+        origin = run.started.original_run_id or run_id
         if unstored := {*asked.seen} - {*ledger.notes_on_disk(wid, ledger.on_disk(wid, "a local activity began"))}:
             ledger.fail(f"local activity {part} of {wid} began, but the signals {unstored} are not on disk")
         before = self._of.setdefault(key, [])
         if before and before[-1].losses == ledger.attempts.losses and not ledger.several:
             self._check_next(key, number, before[-1], asked)
-        if number > 1 and not any(each.number == number - 1 and each.end == "raised" for each in before):
+        if number > 1 and not self._has_failed(wid, part, number - 1, origin):
             ledger.fail(f"attempt {number} of local activity {part} of {wid} began, but the one before did not fail")
-        before.append(_Try(number, ledger.attempts.losses))
+        before.append(_Try(number, ledger.attempts.losses, origin))
         return before[-1]
+
+    def _has_failed(self, workflow_id: str, part: int, number: int, origin: str) -> bool:
+        """In the same run, or in one that was reset: the run in its place goes on counting from what it has copied."""
+        return any(
+            (each.number, each.origin, each.end) == (number, origin, "raised")
+            for key, attempts in self._of.items()
+            if (key[0], key[2]) == (workflow_id, part)
+            for each in attempts
+        )
 
     def _check_next(self, key: tuple[str, str, int], number: int, last: _Try, asked: Near) -> None:
         """Nobody was lost since the attempt before. (It may still have been for nothing: a store refuses rows, too.)"""

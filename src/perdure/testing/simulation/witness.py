@@ -37,7 +37,8 @@ ANSWERED: Final = QUERY_ELSEWHERE / SECOND + 2.0
 class Before(NamedTuple):
     """What was known of a workflow when a request came.
 
-    state: its latest run on disk; only for reads. run: that one's id; "" where there was none.
+    state: the run that is to be described, as it was on disk; only for that. run: the latest one's id; "" where there
+    was none.
     """
 
     exists: bool
@@ -81,11 +82,13 @@ class Witness:
         ledger, wid = self._ledger, request.workflow_id
         asked = ledger.asked.get(wid, Asked())
         exists = at_once(ledger.store.versions([RunKey(NAMESPACE, wid, 1)])) != [0]
-        latest = ledger.stored(wid)
+        latest = described = ledger.stored(wid)
+        if isinstance(request, q.DescribeWorkflow) and request.run_id:
+            described = ledger.run_on_disk(wid, request.run_id)
         return Before(
             exists,
             latest.started.run_id if latest is not None else "",
-            latest if isinstance(request, q.DescribeWorkflow) else None,
+            described if isinstance(request, q.DescribeWorkflow) else None,
             frozenset(n for n, how in asked.notes.items() if how == "taken" and n < LATE),
             frozenset(n for n, how in asked.updates.items() if how == "completed"),
             asked.steps,
