@@ -95,7 +95,7 @@ def test_the_seeds_reach_what_they_are_for() -> None:
     assert sum(len(each.deaths) for each in worlds) > SEEDS
     timed = [each for world in worlds for each in world.schedules]
     assert len(timed) > SEEDS / 2
-    assert {kind for each in timed for _, kind, _ in each.acts} == {"trigger", "pause", "update", "backfill"}
+    assert {kind for each in timed for _, kind, _ in each.acts} == {"trigger", "pause", "update", "backfill", "reset"}
     assert {each.overlap for each in timed} == set(get_args(Overlap))
     assert {each.limit for each in timed} == {-1, 3}
 
