@@ -163,6 +163,7 @@ class SqliteStore:
             self._make_durable(writer)
 
         await self._help(put)  # also to write it takes a while
+        self._check_hold()
 
     async def forget_blobs(self, now: int, kept_until: int, limit: int) -> int:
         def forget(writer: sqlite3.Connection) -> int:
@@ -170,7 +171,9 @@ class SqliteStore:
             self._make_durable(writer)
             return looked_at
 
-        return await self._help(forget)
+        looked_at = await self._help(forget)
+        self._check_hold()
+        return looked_at
 
     def _write(self, writer: sqlite3.Connection, change: Callable[[], Result]) -> Result:
         """Begin a transaction, and change something in it."""
@@ -199,6 +202,8 @@ class SqliteStore:
     async def _commit(self, writer: sqlite3.Connection) -> None:
         """Make the open transaction durable. The helper finishes it even if the caller is cancelled."""
         await self._work(lambda: self._make_durable(writer), writer)
+        # Not by the helper: after each call of the system it would wait for Python's lock, which is the loop's.
+        self._check_hold()
 
     async def _help(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Let the helper do something with the writer's connection."""
@@ -228,7 +233,6 @@ class SqliteStore:
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
                 raise CommitUnknown(str(explained(self._path, error))) from error
             raise explained(self._path, error) from error
-        self._check_hold()
 
     def _check_hold(self) -> None:
         """Raises StoreLost where the file is not this process's any more."""
