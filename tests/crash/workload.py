@@ -116,7 +116,11 @@ def plain_work(step: Step) -> int:
     world().begin(step)
     for _ in range(step.turns):
         time.sleep(0)
-    return world().end(step)
+    try:
+        return world().end(step)
+    except asyncio.CancelledError:  # by its heartbeat
+        world().cancelled(step)
+        raise
 
 
 @activity(start_to_close_timeout=PATIENCE, retry_policy=retried)
