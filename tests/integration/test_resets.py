@@ -255,6 +255,10 @@ class Ledger:
     def enter(self, entry: str) -> None:
         self.entries.append(entry)
 
+    @workflow.signal
+    def note(self, entry: str) -> None:
+        self.entries.append(entry)
+
 
 async def test_an_update_of_an_earlier_run_that_was_reset_is_not_given_to_a_later_one(client: Client) -> None:
     handle = await client.start(Ledger([]), id="ledger")
@@ -305,44 +309,21 @@ async def test_a_signal_by_which_the_workflow_ended_comes_after_the_updates_befo
         handle = client.get("order", Order)
 
 
-@workflow(name="resets.Diary")
-class Diary:
-    """Goes on as a new run after each line."""
-
-    def __init__(self, lines: list[str]) -> None:
-        self.lines = lines
-        self.had = len(lines)
-
-    async def run(self) -> list[str]:
-        await workflow.wait_until(lambda: len(self.lines) > self.had)
-        if "end" not in self.lines:
-            workflow.continue_as_new(Diary(self.lines))
-        return self.lines
-
-    @workflow.update
-    def enter(self, line: str) -> None:
-        self.lines.append(line)
-
-    @workflow.signal
-    def note(self, line: str) -> None:
-        self.lines.append(line)
-
-
 async def test_messages_stay_in_order_through_runs_that_continue_as_new(client: Client) -> None:
     """Each of them is given once, whichever run of the chain is reset."""
-    first = await client.start(Diary([]), id="diary")
-    latest = client.get("diary", Diary)
+    first = await client.start(Ledger([]), id="diary")
+    latest = client.get("diary", Ledger)
     await described(latest, lambda d: d.workflow_task is None)
     for line in ("a", "b", "c", "d"):
-        await latest.update(Diary.enter, f"update {line}")
-        await latest.signal(Diary.note, f"signal {line}")
-    await latest.update(Diary.enter, "end")
+        await latest.update(Ledger.enter, f"update {line}")
+        await latest.signal(Ledger.note, f"signal {line}")
+    await latest.update(Ledger.enter, "end")
     lines = await latest.result()
     assert lines == [*(f"{how} {line}" for line in "abcd" for how in ("update", "signal")), "end"]
-    again = await client.get("diary", Diary, run_id=first.run_id).reset(to="first")
+    again = await client.get("diary", Ledger, run_id=first.run_id).reset(to="first")
     assert await latest.result() == lines
     for run_id in (first.run_id, again.run_id, again.run_id, first.run_id):
-        await client.get("diary", Diary, run_id=run_id).reset(to="first")
+        await client.get("diary", Ledger, run_id=run_id).reset(to="first")
         assert await latest.result() == lines
 
 

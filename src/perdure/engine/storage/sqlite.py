@@ -163,7 +163,6 @@ class SqliteStore:
             self._make_durable(writer)
 
         await self._help(put)  # also to write it takes a while
-        self._check_hold()
 
     async def forget_blobs(self, now: int, kept_until: int, limit: int) -> int:
         def forget(writer: sqlite3.Connection) -> int:
@@ -171,9 +170,7 @@ class SqliteStore:
             self._make_durable(writer)
             return looked_at
 
-        looked_at = await self._help(forget)
-        self._check_hold()
-        return looked_at
+        return await self._help(forget)
 
     def _write(self, writer: sqlite3.Connection, change: Callable[[], Result]) -> Result:
         """Begin a transaction, and change something in it."""
@@ -202,8 +199,6 @@ class SqliteStore:
     async def _commit(self, writer: sqlite3.Connection) -> None:
         """Make the open transaction durable. The helper finishes it even if the caller is cancelled."""
         await self._work(lambda: self._make_durable(writer), writer)
-        # Not by the helper: after each call of the system it would wait for Python's lock, which is the loop's.
-        self._check_hold()
 
     async def _help(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Let the helper do something with the writer's connection."""
@@ -215,7 +210,10 @@ class SqliteStore:
         self._busy = doing
         # The first of its callbacks, so that whoever waits for the writer also waits for the checkpoint.
         doing.add_done_callback(lambda done: self._tidy_up(writer, done))
-        return await asyncio.shield(doing)
+        done = await asyncio.shield(doing)
+        # Not by the helper: after each call of the system it would wait for Python's lock, which is the loop's.
+        self._check_hold()
+        return done
 
     def _tidy_up(self, writer: sqlite3.Connection, done: asyncio.Future[Any]) -> None:
         """After a commit: begin a checkpoint if it is time."""

@@ -63,7 +63,7 @@ class Worker:
     Args:
         client: whose Service and namespace it serves; or a Service.
         task_queue: the queue that it takes its work from.
-        max_concurrent_activities: how many activities run at once at most.
+        max_concurrent_activities: how many activities run at once at most; of plain functions, 1,000.
         max_activity_processes: how many of them in processes (`@activity(executor="process")`) at most; by default as
             many as there are processors. They are started when they are needed, and end with the worker.
         max_cached_workflows: how many suspended workflows it keeps in memory; by default
