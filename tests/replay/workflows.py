@@ -240,6 +240,38 @@ class Stopped:
         await workflow.wait_until(lambda: self.ready)
 
 
+@workflow(name="replay.turns")
+async def turns() -> list[str]:
+    """Who comes first, where asyncio takes another number of turns from one Python to the next."""
+    told: list[str] = []
+    loop = asyncio.get_running_loop()
+    changed, slots = asyncio.Condition(), asyncio.Semaphore(0)
+
+    async def watch(name: str) -> None:
+        async with changed:
+            await changed.wait()
+            told.append(name)
+
+    async def enter(name: str) -> None:
+        await slots.acquire()
+        loop.call_soon(told.append, f"after {name}")
+        told.append(name)
+
+    watching = [asyncio.create_task(watch(name)) for name in ("first", "second")]
+    await asyncio.sleep(0)
+    async with changed:
+        changed.notify()
+        watching[0].cancel()
+    await asyncio.wait(watching, timeout=0.002)
+    entering = [asyncio.create_task(enter("a"))]
+    await asyncio.sleep(0)
+    entering += [asyncio.create_task(enter(name)) for name in "bcd"]
+    for _ in range(3):
+        slots.release()
+    await asyncio.wait(entering, timeout=0.002)
+    return [await work(what) for what in told]
+
+
 @workflow(name="replay.plain")
 def plain(names: list[str]) -> list[str]:
     """Without `await`."""
@@ -313,6 +345,10 @@ async def _stopped(client: Client) -> WorkflowHandle[object]:
     return handle
 
 
+async def _turns(client: Client) -> WorkflowHandle[object]:
+    return await client.start(turns())
+
+
 async def _plain(client: Client) -> WorkflowHandle[object]:
     return await client.start(plain(NAMES))
 
@@ -331,6 +367,7 @@ CASES: dict[str, Callable[[Client], Awaitable[WorkflowHandle[object]]]] = {
     "saga": _saga,
     "cancelled": _cancelled,
     "stopped": _stopped,
+    "turns": _turns,
     "plain": _plain,
     "lasting": _lasting,
 }

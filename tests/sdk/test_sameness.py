@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
+
+import pytest
 
 from perdure import workflow
 from tests.sdk.harness import Scenario, check_replay, fetch, kinds, result
@@ -34,6 +37,7 @@ async def waits(told: list[str], what: str) -> None:
         told.append(f"{what} was cancelled")
 
 
+# --- Groups and requests of cancellation ----------------------------------------------------------------
 def test_a_cancellation_in_which_a_task_of_a_group_fails_is_raised_at_the_next_wait() -> None:
     @workflow
     async def flow() -> list[str]:
@@ -203,3 +207,89 @@ def test_who_requests_its_own_cancellation_can_take_it_back_until_it_waits() -> 
     scenario.do()
     assert result(scenario) == [True, 1, 0, 0, "after both went on", "after one was cancelled", 1]
     check_replay(scenario)
+
+
+# --- Turns of the loop ----------------------------------------------------------------------------------
+def test_a_notice_that_meets_a_cancellation_is_handed_on() -> None:
+    @workflow
+    async def flow() -> list[str]:
+        told: list[str] = []
+        changed = asyncio.Condition()
+
+        async def watch(name: str) -> None:
+            async with changed:
+                await changed.wait()
+                told.append(name)
+
+        first, second, third = (asyncio.create_task(watch(name)) for name in "abc")
+        await asyncio.sleep(0)
+        async with changed:
+            changed.notify()
+            first.cancel()
+        await asyncio.wait([first, second])
+        told.append(f"{first.cancelled()}")
+        async with changed:
+            changed.notify_all()
+        await third
+        try:
+            await changed.wait()
+        except RuntimeError as error:
+            told.append(str(error))
+        return told
+
+    scenario = Scenario(flow)
+    scenario.do()
+    assert result(scenario) == ["b", "True", "c", "cannot wait on un-acquired lock"]
+    check_replay(scenario)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_semaphore_lets_through_as_many_as_it_has_room_for(cancelled: bool) -> None:
+    @workflow
+    async def flow() -> list[str]:
+        told: list[str] = []
+        slots = asyncio.Semaphore(0)
+
+        async def enter(name: str) -> None:
+            try:
+                await slots.acquire()
+            finally:
+                asyncio.get_running_loop().call_soon(told.append, f"after {name}")
+            told.append(name)
+
+        first = asyncio.create_task(enter("a"))
+        await asyncio.sleep(0)
+        tasks = [first, *(asyncio.create_task(enter(name)) for name in "bcde")]
+        for _ in range(3):
+            slots.release()
+        if cancelled:
+            first.cancel()
+        await asyncio.wait(tasks, timeout=1)
+        assert slots.locked()
+        return told
+
+    scenario = Scenario(flow)
+    scenario.do()
+    scenario.fire()
+    scenario.do()
+    told = ["b", "c", "d", "after a"] if cancelled else ["a", "b", "c", "after a"]
+    assert cast("list[str]", result(scenario))[:4] == told
+    check_replay(scenario)
+
+
+def test_what_waits_for_a_condition_can_be_taken_out_of_memory() -> None:
+    left: list[str] = []
+
+    @workflow
+    async def flow() -> None:
+        changed = asyncio.Condition()
+        try:
+            async with changed:
+                await changed.wait()
+        finally:
+            left.append(f"locked: {changed.locked()}")
+
+    scenario = Scenario(flow)
+    scenario.do()
+    scenario.run.evict()
+    assert left == ["locked: False"]

@@ -79,6 +79,8 @@ def install() -> None:
     for owner, name, instead in (
         (asyncio.TaskGroup, "__aenter__", sameness.enter_task_group),
         (asyncio.TaskGroup, "__aexit__", sameness.exit_task_group),
+        (asyncio.Condition, "wait", sameness.wait_on_condition),
+        (asyncio.Semaphore, "acquire", sameness.acquire_semaphore),
     ):
         replace(owner, name, dispatcher(getattr(owner, name), instead))
 

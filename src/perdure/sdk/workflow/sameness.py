@@ -7,15 +7,17 @@ asyncio's own, under every version.
 from __future__ import annotations
 
 import asyncio
-from asyncio import Task, TaskGroup
+from asyncio import Condition, Future, Semaphore, Task, TaskGroup
+from collections import deque
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from perdure.sdk.workflow.ordering import OrderedSet
 
 # Bound before `determinism.install` puts the functions below in their places.
 _asyncio_enter_task_group: Final = TaskGroup.__aenter__
 _asyncio_exit_task_group: Final = TaskGroup.__aexit__
+_asyncio_acquire: Final = Semaphore.acquire
 
 
 class _Parent:
@@ -69,3 +71,44 @@ async def exit_task_group(
     except BaseExceptionGroup:
         cast(_Parent, cast(Any, group)._parent_task).failed()
         raise
+
+
+async def acquire_semaphore(semaphore: Semaphore) -> Literal[True]:
+    """As `Semaphore.acquire`. All that there is room for are let through at once; before Python 3.13, each lets in the
+    next."""
+    inner = cast(Any, semaphore)
+    try:
+        return await _asyncio_acquire(semaphore)
+    finally:
+        while inner._value > 0 and any(not waiter.done() for waiter in inner._waiters or ()):
+            inner._wake_up_next()
+
+
+async def wait_on_condition(condition: Condition) -> Literal[True]:
+    """As `Condition.wait`. Who is cancelled after a notice hands that on; before Python 3.13 it was lost."""
+    if not condition.locked():
+        raise RuntimeError("cannot wait on un-acquired lock")
+    waiters: deque[Future[bool]] = cast(Any, condition)._waiters
+    notice: Future[bool] = asyncio.get_running_loop().create_future()
+    waiters.append(notice)
+    condition.release()
+    ended: BaseException | None = None
+    try:
+        await notice
+    except BaseException as error:
+        ended = error
+    waiters.remove(notice)
+    while True:  # however often it is cancelled meanwhile
+        try:
+            await condition.acquire()
+            break
+        except asyncio.CancelledError as error:
+            ended = error
+    if ended is None:
+        return True
+    if notice.done() and not notice.cancelled():
+        condition.notify()
+    try:
+        raise ended
+    finally:
+        del ended  # it leads here by its traceback
