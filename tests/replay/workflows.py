@@ -247,6 +247,9 @@ async def turns() -> list[str]:
     loop = asyncio.get_running_loop()
     changed, slots = asyncio.Condition(), asyncio.Semaphore(0)
 
+    async def tell(what: str) -> None:
+        told.append(what)
+
     async def watch(name: str) -> None:
         async with changed:
             await changed.wait()
@@ -257,6 +260,12 @@ async def turns() -> list[str]:
         loop.call_soon(told.append, f"after {name}")
         told.append(name)
 
+    over = asyncio.create_task(tell("over"))
+    await over
+    late = asyncio.create_task(tell("late"))
+    await asyncio.gather(over)
+    told.append("gathered")
+    await late
     watching = [asyncio.create_task(watch(name)) for name in ("first", "second")]
     await asyncio.sleep(0)
     async with changed:

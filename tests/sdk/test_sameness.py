@@ -293,3 +293,73 @@ def test_what_waits_for_a_condition_can_be_taken_out_of_memory() -> None:
     scenario.do()
     scenario.run.evict()
     assert left == ["locked: False"]
+
+
+def test_gather_does_not_wait_for_what_has_been_done() -> None:
+    @workflow
+    async def flow() -> list[object]:
+        told: list[object] = []
+
+        async def tell(what: str) -> str:
+            told.append(what)
+            return what.upper()
+
+        first, broken = asyncio.ensure_future(tell("a")), asyncio.get_running_loop().create_future()
+        broken.set_exception(ValueError("no"))
+        await first
+        second = asyncio.ensure_future(tell("late"))
+        told.append(await asyncio.gather(first, first))
+        nothing: list[str] = await asyncio.gather()
+        told.append(nothing)
+        told += map(str, await asyncio.gather(broken, first, return_exceptions=True))
+        try:
+            await asyncio.gather(broken, first)
+        except ValueError as error:
+            told.append(f"{error}, in time")
+        told.append(await asyncio.gather(tell("x"), second, tell("y")))
+        return told
+
+    scenario = Scenario(flow)
+    scenario.do()
+    told = ["a", ["A", "A"], [], "no", "A", "no, in time", "late", "x", "y", ["X", "LATE", "Y"]]
+    assert result(scenario) == told
+    check_replay(scenario)
+
+
+def test_gather_is_cancelled_with_what_it_waits_for() -> None:
+    @workflow
+    async def flow() -> list[str]:
+        told: list[str] = []
+
+        async def member(what: str) -> None:
+            try:
+                await fetch(what)
+            except asyncio.CancelledError:
+                told.append(what)
+                raise
+
+        async def gathers(exceptions: bool) -> None:
+            await asyncio.gather(member("a"), member("b"), return_exceptions=exceptions)
+
+        for exceptions in (False, True):
+            task = asyncio.create_task(gathers(exceptions))
+            await asyncio.sleep(1)
+            task.cancel()
+            await asyncio.wait([task])
+            told.append(f"{task.cancelled()}")
+        task = asyncio.create_task(member("c"))
+        outer = asyncio.gather(task, fetch("d"), return_exceptions=True)
+        await asyncio.sleep(1)
+        task.cancel()
+        told += [type(each).__name__ for each in await outer]
+        return told
+
+    scenario = Scenario(flow)
+    scenario.do()
+    for _ in range(3):
+        scenario.fire()
+        scenario.do()
+    scenario.complete("done", which=-1)
+    scenario.do()
+    assert result(scenario) == ["a", "b", "True", "a", "b", "True", "c", "CancelledError", "str"]
+    check_replay(scenario)

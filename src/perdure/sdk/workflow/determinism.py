@@ -12,7 +12,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from perdure.clock import SECOND
 from perdure.sdk.workflow import guard, ordering, sameness, stuck
@@ -76,6 +76,9 @@ def install() -> None:
         ordered = dispatcher(getattr(asyncio, name), getattr(ordering, name))
         replace(asyncio, name, ordered)
         replace(asyncio.tasks, name, ordered)
+    # Not one of `originals`: code may have taken it by its name. There it is the same, but for a turn of the loop on
+    # old Pythons, where what it is given has ended.
+    asyncio.gather = asyncio.tasks.gather = cast(Any, dispatcher(asyncio.gather, sameness.gather))
     for owner, name, instead in (
         (asyncio.TaskGroup, "__aenter__", sameness.enter_task_group),
         (asyncio.TaskGroup, "__aexit__", sameness.exit_task_group),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Condition, Future, Semaphore, Task, TaskGroup
 from collections import deque
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Final, Literal, cast
 
@@ -18,6 +19,7 @@ from perdure.sdk.workflow.ordering import OrderedSet
 _asyncio_enter_task_group: Final = TaskGroup.__aenter__
 _asyncio_exit_task_group: Final = TaskGroup.__aexit__
 _asyncio_acquire: Final = Semaphore.acquire
+_asyncio_gather: Final = cast("Callable[..., Future[list[object]]]", asyncio.gather)
 
 
 class _Parent:
@@ -71,6 +73,29 @@ async def exit_task_group(
     except BaseExceptionGroup:
         cast(_Parent, cast(Any, group)._parent_task).failed()
         raise
+
+
+def gather(*awaitables: Awaitable[object], return_exceptions: bool = False) -> Future[list[object]]:
+    """As `asyncio.gather`. It ends at once where what it is given has; before Python 3.12, a turn of the loop later."""
+    outer = _asyncio_gather(*awaitables, return_exceptions=return_exceptions)
+    if outer.done():
+        return outer
+    children: list[Future[object]] = cast(Any, outer)._children
+    outcomes = [_outcome(child) for child in children if child.done()]
+    failures = [outcome for failed, outcome in outcomes if failed and not return_exceptions]
+    if failures:
+        outer.set_exception(cast(BaseException, failures[0]))
+    elif len(outcomes) == len(children):
+        outer.set_result([outcome for _, outcome in outcomes])
+    return outer
+
+
+def _outcome(ended: Future[object]) -> tuple[bool, object]:
+    """Whether it has failed, and with what; or its result."""
+    if ended.cancelled():
+        return True, asyncio.CancelledError()
+    error = ended.exception()
+    return (False, ended.result()) if error is None else (True, error)
 
 
 async def acquire_semaphore(semaphore: Semaphore) -> Literal[True]:
