@@ -66,6 +66,7 @@ from perdure.sdk.calls import ActivityHandle
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.workflow.api import workflow
 from perdure.sdk.workflow.calls import UnusedCallWarning, WorkflowCall
+from perdure.sdk.workflow.children import ChildOptions
 from perdure.sdk.workflow.context import WorkflowInfo
 from perdure.sdk.workflow.external import ExternalHandle
 from perdure.sdk.workflow.futures import ChildHandle
@@ -106,6 +107,7 @@ __all__ = [
     "AttemptState",
     "Calendar",
     "ChildHandle",
+    "ChildOptions",
     "Client",
     "ClientCall",
     "CodecError",

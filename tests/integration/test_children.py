@@ -9,6 +9,7 @@ import pytest
 from perdure import (
     ApplicationError,
     NotFound,
+    RetryPolicy,
     WorkflowAlreadyStarted,
     WorkflowFailed,
     WorkflowTerminated,
@@ -155,6 +156,57 @@ async def test_children_end_with_their_parent(engine: Engine) -> None:
         with pytest.raises(WorkflowTerminated):
             await client.get("left-behind", waiting).result()
         await gate.cancelled.wait()
+
+
+async def test_a_child_of_a_class_may_be_left_behind(client: Client) -> None:
+    @workflow(name="children.Staying")
+    class Staying:
+        async def run(self) -> str:
+            return await workflow.receive("go", str)
+
+    @workflow(name="children.leaving")
+    async def leaving() -> str:
+        return workflow.start(Staying(), parent_close_policy="abandon", memo={"team": "web"}).id
+
+    child = client.get(await client.run(leaving()), Staying)
+    assert (await child.describe()).memo == {"team": "web"}
+    await child.signal("go", "home")
+    assert await child.result() == "home"
+
+
+async def test_a_child_that_fails_is_tried_again(engine: Engine) -> None:
+    @workflow(name="children.third_time", failure_exceptions=(Broken,))
+    async def third_time(attempts: int) -> int:
+        await asyncio.sleep(0.01)
+        if workflow.info().attempt < attempts:
+            raise Broken("leaf")
+        return workflow.info().attempt
+
+    thrice = RetryPolicy(initial_interval="10ms", maximum_attempts=3)
+
+    @workflow(name="children.trying")
+    async def trying(attempts: int) -> int:
+        return await third_time.options(id=f"tried-{attempts}", retry_policy=thrice)(attempts)
+
+    async with engine.open() as client:
+        handle = await client.start(trying(3))
+        assert await handle.result() == 3
+        ends = [name for name in await event_names(handle) if name.startswith("ChildWorkflowExecution")]
+        assert ends == ["ChildWorkflowExecutionStarted", "ChildWorkflowExecutionCompleted"]
+        with pytest.raises(Broken):
+            await client.run(trying(4))
+
+
+async def test_an_id_that_a_child_may_not_use_again(client: Client) -> None:
+    @workflow(name="children.once")
+    async def once() -> str:
+        first = await leaf.options(id="once", id_reuse_policy="allow_duplicate_failed_only")("a")
+        try:
+            return await workflow.run(leaf("b"), id="once", id_reuse_policy="allow_duplicate_failed_only")
+        except WorkflowAlreadyStarted:
+            return first
+
+    assert await client.run(once()) == "A"
 
 
 async def test_a_child_outlives_a_restart(engine: Engine) -> None:

@@ -16,8 +16,13 @@ from perdure import (
     WorkflowTimedOut,
     workflow,
 )
-from perdure.model.events import WorkflowExecutionFailed, WorkflowExecutionSignaled, WorkflowExecutionStarted
-from perdure.model.requests import IdReusePolicy, StartSignal, StartWorkflow
+from perdure.model.events import (
+    IdReusePolicy,
+    WorkflowExecutionFailed,
+    WorkflowExecutionSignaled,
+    WorkflowExecutionStarted,
+)
+from perdure.model.requests import StartSignal, StartWorkflow
 from perdure.sdk.client.client import Client
 from tests.integration.engines import Engine, Simulation, event_names
 

@@ -26,6 +26,7 @@ PUBLIC = [
     "AttemptState",
     "Calendar",
     "ChildHandle",
+    "ChildOptions",
     "Client",
     "CodecError",
     "ClientCall",

@@ -16,7 +16,8 @@ from perdure.model.payloads import Payload
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.coroutines import Coro
 from perdure.sdk.workflow import context
-from perdure.sdk.workflow.context import ChildOptions, OpenSagas, WorkflowInfo
+from perdure.sdk.workflow.children import ChildTerms
+from perdure.sdk.workflow.context import OpenSagas, WorkflowInfo
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.entities import Entity
 
@@ -28,7 +29,7 @@ class Immediate:
 
     def __init__(self) -> None:
         self.activities: list[tuple[ActivityDefinition, ActivityOptions, tuple[object, ...], dict[str, object]]] = []
-        self.children: list[tuple[WorkflowDefinition, ChildOptions, tuple[object, ...], dict[str, object]]] = []
+        self.children: list[tuple[WorkflowDefinition, ChildTerms, tuple[object, ...], dict[str, object]]] = []
         self.gates: list[asyncio.Future[Any]] = []
         self.gated = False
         self.sagas: OpenSagas = {}
@@ -62,13 +63,13 @@ class Immediate:
     def start_child(
         self,
         definition: WorkflowDefinition,
-        options: ChildOptions,
+        terms: ChildTerms,
         args: Sequence[object],
         kwargs: dict[str, object],
     ) -> asyncio.Future[object]:
-        self.children.append((definition, options, tuple(args), kwargs))
+        self.children.append((definition, terms, tuple(args), kwargs))
         future = asyncio.get_running_loop().create_future()
-        future.set_result((definition.name, options.id, *args))
+        future.set_result((definition.name, terms.id, *args))
         return future
 
     def send(self, command: SignalExternalWorkflow | RequestCancelExternalWorkflow) -> asyncio.Future[None]:

@@ -7,6 +7,7 @@ import asyncio
 import copy
 import gc
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ from typing import Generic, TypeVar, cast
 
 import pytest
 
-from perdure import UnusedCallWarning, activity, workflow
-from perdure.clock import MINUTE, SECOND
+from perdure import ChildOptions, RetryPolicy, UnusedCallWarning, activity, workflow
+from perdure.clock import HOUR, MINUTE, SECOND
 from perdure.sdk.activity.api import definition_of as activity_definition
+from perdure.sdk.converter import encode
 from perdure.sdk.registry import REGISTRY, Registry
 from perdure.sdk.workflow.calls import WorkflowCall, call_of, definition_of
-from perdure.sdk.workflow.context import ChildOptions
+from perdure.sdk.workflow.children import ChildTerms
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from tests.sdk.immediate import ContinueAsNew, inside
 
@@ -128,9 +130,9 @@ async def test_inside_a_workflow_awaiting_a_call_runs_a_child() -> None:
             task = group.create_task(provision_team("h"))
             assert "provision_team" in repr(task)
         assert task.result() == ("provision_team", "", "h")
-    options = [child[1] for child in run.children]
-    assert options[1] == ChildOptions(id="c1", task_queue="q", run_timeout=5 * MINUTE)
-    assert options[3] == ChildOptions(id="c2", run_timeout=SECOND)
+    terms = [child[1] for child in run.children]
+    assert terms[1] == ChildTerms(id="c1", task_queue="q", run_timeout=5 * MINUTE)
+    assert terms[3] == ChildTerms(id="c2", run_timeout=SECOND)
 
 
 async def test_a_call_is_awaited_once() -> None:
@@ -354,6 +356,63 @@ async def test_children_of_classes() -> None:
             workflow.continue_as_new(Joining("eve"))
     assert caught.value.args == ("Joining", "eve")
     assert [child[2] for child in run.children] == [("ann",), ("bob",)]
+
+
+async def test_what_may_be_said_of_a_child() -> None:
+    policy = RetryPolicy(maximum_attempts=3)
+    with inside() as run:
+        await workflow.run(
+            Joining("ann"),
+            id="x",
+            task_queue="side",
+            execution_timeout="2h",
+            run_timeout="1h",
+            task_timeout="30s",
+            retry_policy=policy,
+            id_reuse_policy="reject_duplicate",
+            memo={"team": "web"},
+            parent_close_policy="abandon",
+            cancellation_type="try",
+        )
+        await workflow.start(provision_team.options(id="y", run_timeout="1h")("a"), run_timeout="2h", memo=None)
+    said = ChildTerms(
+        "x",
+        "side",
+        2 * HOUR,
+        HOUR,
+        30 * SECOND,
+        policy.for_engine,
+        "reject_duplicate",
+        {"team": encode("web", "")},
+        "abandon",
+        "try",
+    )
+    assert [child[1] for child in run.children] == [said, ChildTerms("y", run_timeout=2 * HOUR)]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"id": " x"}, "id must neither begin nor end with white space"),
+        ({"run_timeout": "soon"}, "run_timeout is 'soon', which is not a duration"),
+        ({"task_timeout": "3m"}, "task_timeout must be at most 120 s, not '3m'"),
+        ({"retry_policy": 3}, "retry_policy must be a perdure.RetryPolicy, not int"),
+        ({"retry_policy": RetryPolicy(on_exhausted="hold")}, "a workflow that has failed is closed"),
+        ({"id_reuse_policy": "never"}, 'id_reuse_policy must be "allow_duplicate" or'),
+        ({"memo": ["web"]}, "memo must be a mapping of names to values, not list"),
+        ({"parent_close_policy": "keep"}, 'parent_close_policy must be "terminate" or'),
+        ({"cancellation_type": "now"}, 'cancellation_type must be "try" or'),
+        ({"start_delay": "1h"}, "a child has no option 'start_delay'; it has id, task_queue"),
+    ],
+)
+def test_what_is_wrong_about_a_child(options: ChildOptions, told: str) -> None:
+    with inside():
+        for say in (
+            lambda: workflow.start(Joining("ann"), **options),
+            lambda: provision_team.options(**options),
+        ):
+            with pytest.raises((TypeError, ValueError), match=re.escape(told)):
+                say()
 
 
 # --- Messages -------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from perdure.model.events import ParentClosePolicy
+from perdure.model.events import IdReusePolicy, ParentClosePolicy
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload, Payloads
 from perdure.model.retry import DEFAULT_RETRY, RetryPolicy
@@ -118,6 +118,10 @@ class StartChildWorkflow(Struct, frozen=True, array_like=True, gc=False, tag=12)
     execution_timeout: int = 0
     run_timeout: int = 0
     header: dict[str, Payload] | None = None
+    task_timeout: int = 0
+    retry_policy: RetryPolicy | None = None
+    id_reuse_policy: IdReusePolicy = "allow_duplicate"
+    memo: dict[str, Payload] | None = None
 
 
 class SignalExternalWorkflow(Struct, frozen=True, array_like=True, gc=False, tag=13):

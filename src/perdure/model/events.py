@@ -28,6 +28,11 @@ from perdure.model.retry import DEFAULT_RETRY, RetryPolicy
 
 SearchValue = str | int | float | bool | list[str]
 ParentClosePolicy = Literal["terminate", "request_cancel", "abandon"]
+"""What becomes of a child that its parent's end finds open."""
+
+IdReusePolicy = Literal["allow_duplicate", "allow_duplicate_failed_only", "reject_duplicate"]
+"""Whether a workflow id whose last run is closed may be started again."""
+
 RetryState = Literal["", "non_retryable", "maximum_attempts", "timeout", "cancel_requested", "manual", "in_progress"]
 
 
@@ -349,6 +354,10 @@ class StartChildWorkflowExecutionInitiated(Event, frozen=True, array_like=True, 
     execution_timeout: int = 0
     run_timeout: int = 0
     header: dict[str, Payload] | None = None
+    task_timeout: int = 0
+    retry_policy: RetryPolicy | None = None
+    id_reuse_policy: IdReusePolicy = "allow_duplicate"
+    memo: dict[str, Payload] | None = None
 
 
 class ChildWorkflowExecutionStarted(Event, frozen=True, array_like=True, gc=False, tag=28):

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from perdure.model.events import (
     HistoryEvent,
+    IdReusePolicy,
     ParentClosePolicy,
     ParentRef,
     ScheduleRef,
@@ -158,6 +159,10 @@ class OutboxStart(Struct, frozen=True, array_like=True, gc=False, tag=1):
     execution_timeout: int = 0
     run_timeout: int = 0
     header: dict[str, Payload] | None = None
+    task_timeout: int = 0
+    retry_policy: RetryPolicy | None = None
+    id_reuse_policy: IdReusePolicy = "allow_duplicate"
+    memo: dict[str, Payload] | None = None
 
 
 class OutboxSignal(Struct, frozen=True, array_like=True, gc=False, tag=2):

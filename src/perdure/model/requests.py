@@ -12,16 +12,13 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
-from perdure.model.events import HistoryEvent, ParentRef, ScheduleRef, SearchValue
+from perdure.model.events import HistoryEvent, IdReusePolicy, ParentRef, ScheduleRef, SearchValue
 from perdure.model.failures import Failure
 from perdure.model.payloads import Payload, Payloads
 from perdure.model.retry import RetryPolicy
 from perdure.model.tasks import FromWorker, ToWorker, WorkerHello
 
 Reply = TypeVar("Reply", covariant=True)
-
-IdReusePolicy = Literal["allow_duplicate", "allow_duplicate_failed_only", "reject_duplicate"]
-"""Whether a workflow id whose last run is closed may be started again."""
 
 IdConflictPolicy = Literal["fail", "use_existing", "terminate_existing"]
 """What a start does where a run with the id is open."""

@@ -5,7 +5,7 @@ Each function returns the value in its plain form: a member of a `StrEnum` is te
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import TypeVar, cast, get_args
 
 from perdure.limits import MAX_ID_LENGTH, MAX_PRIORITY
@@ -53,6 +53,16 @@ def several(values: Iterable[Item], what: str) -> list[Item]:
         shown = getattr(values, "__name__", None) or f"{type(values).__name__}(…)"
         raise TypeError(f"{what} must be a list: [{shown}]")
     return list(values)
+
+
+def exception_classes(classes: object, what: str) -> tuple[type[BaseException], ...]:
+    """Exception classes. Raises TypeError where they are something else."""
+    if not isinstance(classes, Sequence):
+        raise TypeError(f"{what} must be a tuple of exception classes, not {classes!r}")
+    for cls in cast("Sequence[object]", classes):
+        if not (isinstance(cls, type) and issubclass(cls, BaseException)):
+            raise TypeError(f"{what} must hold exception classes, not {cls!r}")
+    return tuple(cast("Sequence[type[BaseException]]", classes))
 
 
 def whole_number(value: object, what: str, smallest: int, largest: int) -> int:

@@ -15,6 +15,7 @@ from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model import requests as q
 from perdure.model.failures import Failure
+from perdure.model.retry import RetryPolicy
 from tests.engine.core.harness import FAILURE, NAMESPACE, NOW, RUN, WORKFLOW, Run, effects, payload
 
 CHILD = c.StartChildWorkflow("child", "Child", "", (payload(1),), "terminate", HOUR, HOUR)
@@ -46,6 +47,20 @@ def test_a_child_is_started_through_the_outbox() -> None:
     run.decide(i.OutboxAnswered(1, "", "child-run"))
     assert run.history[-2] == e.ChildWorkflowExecutionStarted(6, NOW, 5, "child", "child-run")
     assert not run.state.outbox and run.execution.wake_at() == 0
+
+
+def test_all_that_is_said_of_a_child_goes_with_its_start() -> None:
+    run, policy, memo = Run.begin(), RetryPolicy(maximum_attempts=3), {"team": payload("web")}
+    tx = run.complete(
+        c.StartChildWorkflow(
+            "child", "Child", "side", (), "abandon", HOUR, HOUR, None, HOUR, policy, "reject_duplicate", memo
+        )
+    )
+    (sent,) = effects(tx, fx.Send)
+    parent = e.ParentRef(NAMESPACE, WORKFLOW, RUN, 5)
+    assert sent.message == r.OutboxStart(
+        "child", "Child", "side", (), parent, HOUR, HOUR, None, HOUR, policy, "reject_duplicate", memo
+    )
 
 
 def test_a_child_that_can_not_be_started_fails() -> None:

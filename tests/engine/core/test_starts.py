@@ -10,7 +10,8 @@ from perdure.engine.core.decisions.starts import check_start
 from perdure.errors import InvalidRequest, WorkflowAlreadyStarted
 from perdure.model import commands as c
 from perdure.model import events as e
-from perdure.model.requests import IdReusePolicy, Started
+from perdure.model.events import IdReusePolicy
+from perdure.model.requests import Started
 from tests.engine.core.harness import FAILURE, NOW, QUEUE, RUN, Run, effects, payload, start_request
 
 

@@ -114,6 +114,10 @@ def _start(namespace: str, message: r.OutboxStart) -> StartWorkflow:
         parent.workflow_id,
         message.execution_timeout,
         message.run_timeout,
+        message.id_reuse_policy,
+        memo=message.memo,
         parent=parent,
+        task_timeout=message.task_timeout,
+        retry_policy=message.retry_policy,
         header=message.header,
     )

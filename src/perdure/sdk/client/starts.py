@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, cast, get_args, overload
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, get_args, overload
 
 from msgspec.structs import replace
 from typing_extensions import ParamSpec, TypeVar
 
-from perdure.durations import Duration, microseconds
-from perdure.limits import MAX_WORKFLOW_TASK_TIMEOUT, SECOND
-from perdure.model.payloads import Payload
+from perdure.durations import Duration
+from perdure.model.events import IdReusePolicy
 from perdure.model.requests import (
     IdConflictPolicy,
-    IdReusePolicy,
     StartSignal,
     StartUpdate,
     StartWorkflow,
 )
-from perdure.model.retry import RetryPolicy as EnginePolicy
 from perdure.sdk.client.handle import WorkflowHandle
-from perdure.sdk.converter import encode
 from perdure.sdk.options import one_of, optional_name, text
-from perdure.sdk.retry import RetryPolicy, optional_policy
+from perdure.sdk.retry import RetryPolicy
+from perdure.sdk.starting import READERS, Readers, read_duration, read_options
 from perdure.sdk.workflow.calls import call_of
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.handlers import Signal, Update
@@ -35,9 +32,6 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
-_REUSE: Final = get_args(IdReusePolicy)
-_CONFLICT: Final = get_args(IdConflictPolicy)
-
 
 class StartOptions(TypedDict, total=False):
     """What may be said of a start, beside the call. `Client.start` tells what each means."""
@@ -47,11 +41,11 @@ class StartOptions(TypedDict, total=False):
     execution_timeout: Duration | None
     run_timeout: Duration | None
     task_timeout: Duration | None
-    start_delay: Duration | None
     retry_policy: RetryPolicy | None
     id_reuse_policy: IdReusePolicy
-    id_conflict_policy: IdConflictPolicy
     memo: Mapping[str, object] | None
+    start_delay: Duration | None
+    id_conflict_policy: IdConflictPolicy
     request_id: str | None
 
 
@@ -69,12 +63,7 @@ def start_request(
         EncodeError, PayloadTooLarge: an argument can't be stored.
     """
     definition, args, kwargs = call_of(call)
-    given: dict[str, Any] = {}
-    for name, value in options.items():
-        read = _OPTIONS.get(name)
-        if read is None:
-            raise TypeError(f"a start has no option {name!r}; it has {', '.join(_OPTIONS)}")
-        given[name] = read(value)
+    given: dict[str, Any] = read_options(_OPTIONS, options, "a start")
     request = StartWorkflow(
         client.namespace,
         client.ids.new_id() if (id := given.pop("id", None)) is None else id,
@@ -173,44 +162,13 @@ class WithStart(Generic[R_co]):
         return f"<start of workflow {self._definition.name} with a message, id {self.id!r}>"
 
 
-def _duration(value: Duration | None, what: str) -> int:
-    return 0 if value is None else microseconds(value, what)
+_CONFLICT: Final = get_args(IdConflictPolicy)
 
-
-def _task_timeout(value: Duration | None) -> int:
-    timeout = _duration(value, "task_timeout")
-    if timeout > MAX_WORKFLOW_TASK_TIMEOUT:
-        raise ValueError(f"task_timeout must be at most {MAX_WORKFLOW_TASK_TIMEOUT // SECOND} s, not {value!r}")
-    return timeout
-
-
-def _retry_policy(policy: object) -> EnginePolicy | None:
-    checked = optional_policy(policy)
-    if checked is not None and (checked.hold_on or checked.on_exhausted == "hold"):
-        raise ValueError(
-            'retry_policy: hold_on and on_exhausted="hold" are for activities: a workflow that has failed is closed'
-        )
-    return checked
-
-
-def _encoded(memo: object) -> dict[str, Payload]:
-    if not isinstance(memo, Mapping):
-        raise TypeError(f"memo must be a mapping of names to values, not {type(memo).__name__}")
-    items = cast("Mapping[object, object]", memo).items()
-    return {text(key, "a name in the memo"): encode(value, f"memo {key!r}") for key, value in items}
-
-
-_OPTIONS: Final[dict[str, Callable[[Any], object]]] = {
+_OPTIONS: Final[Readers] = {
     "id": lambda value: None if value is None else text(value, "id"),
-    "task_queue": lambda value: optional_name(value, "task_queue") or "",
-    "execution_timeout": lambda value: _duration(value, "execution_timeout"),
-    "run_timeout": lambda value: _duration(value, "run_timeout"),
-    "task_timeout": _task_timeout,
-    "start_delay": lambda value: _duration(value, "start_delay"),
-    "retry_policy": _retry_policy,
-    "id_reuse_policy": lambda value: one_of(value, "id_reuse_policy", _REUSE),
+    **READERS,
+    "start_delay": lambda value: read_duration(value, "start_delay"),
     "id_conflict_policy": lambda value: one_of(value, "id_conflict_policy", _CONFLICT),
-    "memo": lambda value: None if value is None else _encoded(value),
     "request_id": lambda value: optional_name(value, "request_id") or "",
 }
 """What each of `StartOptions` becomes in the request, where all but `id` are fields of the same name."""

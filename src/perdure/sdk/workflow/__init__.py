@@ -23,6 +23,7 @@
     futures.py      the live sides of it
     local.py        local activities
     external.py     workflow.external
+    children.py     what may be said of a child
     child_ids.py    ids of children that were not given one
     matching.py     commands against the events that record them
     displaced.py    calls whose input has changed

@@ -10,15 +10,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Concatenate, Final, Literal, NoReturn, TypeVar, cast, overload
 
-from typing_extensions import ParamSpec, deprecated
+from typing_extensions import ParamSpec, Unpack, deprecated
 
 from perdure.clock import from_datetime, to_datetime
 from perdure.durations import Duration, optional_microseconds
 from perdure.sdk.converter import decode
 from perdure.sdk.coroutines import Coro, close
 from perdure.sdk.names import named
+from perdure.sdk.options import exception_classes, optional_name
 from perdure.sdk.options import name as checked_name
-from perdure.sdk.options import optional_name
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.signatures import Signature
 from perdure.sdk.workflow.calls import (
@@ -29,6 +29,7 @@ from perdure.sdk.workflow.calls import (
     start_child,
     warn_unused,
 )
+from perdure.sdk.workflow.children import ChildOptions
 from perdure.sdk.workflow.classes import define_class
 from perdure.sdk.workflow.context import WorkflowInfo, current, require
 from perdure.sdk.workflow.decorators import (
@@ -141,7 +142,7 @@ class WorkflowNamespace:
         Raises:
             TypeError, ValueError: it can't be a workflow, an option is not what it should be, or the name is taken.
         """
-        failures = _exception_classes(failure_exceptions)
+        failures = exception_classes(failure_exceptions, "failure_exceptions")
         if not isinstance(cast(object, entity), bool):
             raise TypeError(f"entity must be True or False, not {entity!r}")
         name, queue = optional_name(name, "name"), optional_name(task_queue, "task_queue") or ""
@@ -299,31 +300,32 @@ class WorkflowNamespace:
 
     # --- Children ---------------------------------------------------------------------------------------
     @overload
-    def start(self, call: WorkflowCall[R] | ClassWorkflow[R], /, *, id: str | None = None) -> ChildHandle[R]: ...
+    def start(self, call: WorkflowCall[R] | ClassWorkflow[R], /, **options: Unpack[ChildOptions]) -> ChildHandle[R]: ...
     @overload
-    def start(self, call: PlainClassWorkflow[R], /, *, id: str | None = None) -> ChildHandle[R]: ...
-    def start(self, call: object, /, *, id: str | None = None) -> object:
+    def start(self, call: PlainClassWorkflow[R], /, **options: Unpack[ChildOptions]) -> ChildHandle[R]: ...
+    def start(self, call: object, /, **options: Unpack[ChildOptions]) -> object:
         """Start a child workflow.
 
         Args:
             call: what to run, such as `Onboarding(request)`.
-            id: the child's workflow id; by default one that is made up.
+            options: `perdure.ChildOptions` tells what each means; they come over those that the call has.
 
         Returns:
             A handle to await or cancel.
 
         Raises:
             TypeError, EncodeError, PayloadTooLarge: it is no call, or its arguments are not what the workflow takes.
+            TypeError, ValueError: an option is not what it should be.
         """
-        return start_child(call, id)
+        return start_child(call, options)
 
     @overload
-    async def run(self, call: WorkflowCall[R] | ClassWorkflow[R], /, *, id: str | None = None) -> R: ...
+    async def run(self, call: WorkflowCall[R] | ClassWorkflow[R], /, **options: Unpack[ChildOptions]) -> R: ...
     @overload
-    async def run(self, call: PlainClassWorkflow[R], /, *, id: str | None = None) -> R: ...
-    async def run(self, call: object, /, *, id: str | None = None) -> object:
+    async def run(self, call: PlainClassWorkflow[R], /, **options: Unpack[ChildOptions]) -> R: ...
+    async def run(self, call: object, /, **options: Unpack[ChildOptions]) -> object:
         """Run a child workflow, and wait for its result. See `start`."""
-        return await start_child(call, id)
+        return await start_child(call, options)
 
     def external(
         self,
@@ -542,7 +544,7 @@ class WorkflowNamespace:
             TypeError: `undo_on` holds something else than exception classes.
         """
         require("workflow.saga()")
-        return Saga(cast("Sequence[type[Exception]]", _exception_classes(undo_on, "undo_on")))
+        return Saga(cast("Sequence[type[Exception]]", exception_classes(undo_on, "undo_on")))
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -588,12 +590,3 @@ def _moment(at: object) -> int:
     if at.tzinfo is None:
         raise ValueError(f"at must say its time zone, as in workflow.now() + timedelta(days=1), not {at!r}")
     return from_datetime(at)
-
-
-def _exception_classes(classes: object, what: str = "failure_exceptions") -> tuple[type[BaseException], ...]:
-    if not isinstance(classes, Sequence):
-        raise TypeError(f"{what} must be a tuple of exception classes, not {classes!r}")
-    for cls in cast("Sequence[object]", classes):
-        if not (isinstance(cls, type) and issubclass(cls, BaseException)):
-            raise TypeError(f"{what} must hold exception classes, not {cls!r}")
-    return tuple(cast("Sequence[type[BaseException]]", classes))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from perdure.model.commands import RequestCancelExternalWorkflow, SignalExternalWorkflow
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.interceptors import WorkflowChains
-from perdure.sdk.workflow.context import ChildOptions
+from perdure.sdk.workflow.children import ChildTerms
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.futures import ActivityFuture, AnswerFuture, ChildFuture
 from perdure.sdk.workflow.interception import Outbound
@@ -66,14 +66,14 @@ class Asking:
     def start_child(
         self,
         definition: WorkflowDefinition,
-        options: ChildOptions,
+        terms: ChildTerms,
         args: Sequence[object],
         kwargs: dict[str, object],
     ) -> ChildFuture:
         self._ledger.check("a child workflow can't be started")
         if self._outbound is not None:
-            return self._outbound.child(definition, for_child(options), args, kwargs)
-        return self._ledger.start_child(definition, for_child(options), definition.signature.encode(args, kwargs))
+            return self._outbound.child(definition, for_child(terms), args, kwargs)
+        return self._ledger.start_child(definition, for_child(terms), definition.signature.encode(args, kwargs))
 
     def send(self, command: SignalExternalWorkflow | RequestCancelExternalWorkflow) -> AnswerFuture:
         self._ledger.check("nothing can be sent to other workflows")

@@ -11,19 +11,14 @@ import functools
 import logging
 import warnings
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Generic, Self, TypeAlias, TypeVar, cast
 
-from typing_extensions import ParamSpec
+from typing_extensions import ParamSpec, Unpack
 
-from perdure.durations import Duration, optional_microseconds
-from perdure.model.events import ParentClosePolicy
-from perdure.sdk.activity.definition import CancellationType
-from perdure.sdk.options import cancellation_type as checked_cancellation_type
-from perdure.sdk.options import one_of, optional_name
+from perdure.sdk.workflow.children import DEFAULT_TERMS, ChildOptions, ChildTerms, with_options
 from perdure.sdk.workflow.classes import call_record, class_definition
-from perdure.sdk.workflow.context import ChildOptions, WorkflowContext, current, require
+from perdure.sdk.workflow.context import WorkflowContext, current, require
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.futures import ChildHandle
 
@@ -34,8 +29,6 @@ R_co = TypeVar("R_co", covariant=True)
 Recorded: TypeAlias = tuple[WorkflowDefinition, Sequence[object], dict[str, object]]
 """What a call records: the workflow and its arguments."""
 
-_DEFAULTS: Final = ChildOptions()
-
 
 class UnusedCallWarning(RuntimeWarning):
     """A workflow made a call of another workflow, and neither awaited nor started it: nothing was run."""
@@ -44,17 +37,17 @@ class UnusedCallWarning(RuntimeWarning):
 class WorkflowCall(Coroutine[Any, Any, R_co]):
     """What calling a workflow function makes: the workflow and its arguments."""
 
-    __slots__ = ("_child", "_fresh", "args", "definition", "kwargs", "options")
+    __slots__ = ("_child", "_fresh", "args", "definition", "kwargs", "terms")
 
     def __init__(
         self,
         definition: WorkflowDefinition,
-        options: ChildOptions,
+        terms: ChildTerms,
         args: Sequence[object],
         kwargs: dict[str, object],
     ) -> None:
         self.definition = definition
-        self.options = options
+        self.terms = terms
         self.args = args
         self.kwargs = kwargs
         self._child: Coroutine[Any, Any, R_co] | None = None
@@ -93,7 +86,7 @@ class WorkflowCall(Coroutine[Any, Any, R_co]):
             raise RuntimeError(
                 f"{self!r} can be awaited inside a workflow only; elsewhere use `await client.run({self.__name__}(…))`"
             )
-        child = _run(context, self.definition, self.options, self.args, self.kwargs)
+        child = _run(context, self.definition, self.terms, self.args, self.kwargs)
         self._child = cast("Coroutine[Any, Any, R_co]", child)
         return self._child
 
@@ -112,10 +105,10 @@ class WorkflowFunction(Generic[P, R_co]):
     __qualname__: str
     __wrapped__: Callable[..., object]
 
-    def __init__(self, definition: WorkflowDefinition, options: ChildOptions = _DEFAULTS) -> None:
+    def __init__(self, definition: WorkflowDefinition, terms: ChildTerms = DEFAULT_TERMS) -> None:
         functools.update_wrapper(self, definition.target)
         self.definition = definition
-        self._options = options
+        self._terms = terms
 
     @property
     def name(self) -> str:
@@ -123,7 +116,7 @@ class WorkflowFunction(Generic[P, R_co]):
         return self.definition.name
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowCall[R_co]:
-        return WorkflowCall(self.definition, self._options, args, kwargs)
+        return WorkflowCall(self.definition, self._terms, args, kwargs)
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> ChildHandle[R_co]:
         """Start a child at once, from a workflow.
@@ -136,53 +129,23 @@ class WorkflowFunction(Generic[P, R_co]):
             TypeError, EncodeError, PayloadTooLarge: the arguments are not what the workflow takes.
         """
         context = current() or require(f"{self.__name__}.start()")
-        return cast("ChildHandle[R_co]", context.start_child(self.definition, self._options, args, kwargs))
+        return cast("ChildHandle[R_co]", context.start_child(self.definition, self._terms, args, kwargs))
 
-    def options(
-        self,
-        *,
-        id: str | None = None,
-        task_queue: str | None = None,
-        execution_timeout: Duration | None = None,
-        run_timeout: Duration | None = None,
-        parent_close_policy: ParentClosePolicy | None = None,
-        cancellation_type: CancellationType | None = None,
-    ) -> Self:
+    def options(self, **options: Unpack[ChildOptions]) -> Self:
         """The same workflow with options for the children that are started through what this returns.
 
-        Args:
-            id: the child's workflow id; by default one that is made up.
-            task_queue: whose workers run it; by default the definition's, or the parent's.
-            execution_timeout: how long the child may take, all its runs together.
-            run_timeout: how long one run of it may take.
-            parent_close_policy: what becomes of the child when its parent has ended before it. "terminate", the
-                default: it is ended at once; "request_cancel": it is asked to stop, and may clean up; "abandon": it
-                goes on.
-            cancellation_type: what cancelling the call means. "wait", the default: the child is asked to stop, and
-                waited for; if it ends otherwise all the same, that is what the call gives, and `CancelledError` comes
-                at the next wait. "try": it is asked, and `CancelledError` is raised at once. "abandon": it is not
-                asked.
+        `perdure.ChildOptions` tells what each means. ::
+
+            await cluster.options(id="cluster-eu", retry_policy=RetryPolicy(maximum_attempts=3))(vpc)
 
         Raises:
             TypeError, ValueError: an option is not what it should be.
+            EncodeError, PayloadTooLarge: a value of the memo can't be stored.
         """
-        options = _changed(
-            self._options,
-            id=optional_name(id, "id"),
-            task_queue=optional_name(task_queue, "task_queue"),
-            execution_timeout=optional_microseconds(execution_timeout, "execution_timeout"),
-            run_timeout=optional_microseconds(run_timeout, "run_timeout"),
-            parent_close_policy=_checked_policy(parent_close_policy),
-            cancellation_type=checked_cancellation_type(cancellation_type),
-        )
-        return type(self)(self.definition, options)
+        return type(self)(self.definition, with_options(self._terms, options))
 
     def __repr__(self) -> str:
         return f"<workflow {self.name}>"
-
-
-def _checked_policy(value: ParentClosePolicy | None) -> ParentClosePolicy | None:
-    return None if value is None else one_of(value, "parent_close_policy", get_args(ParentClosePolicy))
 
 
 def call_of(call: object) -> Recorded:
@@ -191,7 +154,7 @@ def call_of(call: object) -> Recorded:
     Raises:
         TypeError: it is no call of a workflow, or one with options for a child; the message says what to write.
     """
-    if _options_of(call) != _DEFAULTS:
+    if _terms_of(call) != DEFAULT_TERMS:
         raise TypeError(f"{call!r} has options for a child: give them to the client, as in client.start(…, id=…)")
     return recorded(call)
 
@@ -199,7 +162,7 @@ def call_of(call: object) -> Recorded:
 def next_run_of(call: object) -> Recorded:
     """What a call records, to go on with it as a new run. Raises TypeError as `call_of` does."""
     what = recorded(call)
-    if _options_of(call) != _DEFAULTS:
+    if _terms_of(call) != DEFAULT_TERMS:
         raise TypeError(f"{call!r} has options for a child, and the next run keeps those of this one: leave them out")
     return what
 
@@ -218,11 +181,11 @@ def definition_of(workflow: object) -> WorkflowDefinition:
     return definition
 
 
-def start_child(call: object, id: str | None) -> asyncio.Future[object]:
-    """Start what a call records as a child of the current run."""
+def start_child(call: object, options: ChildOptions) -> asyncio.Future[object]:
+    """Start what a call records as a child of the current run; the options come over those of the call."""
     context = current() or require("workflow.start()")
     definition, args, kwargs = recorded(call)
-    return context.start_child(definition, _changed(_options_of(call), id=optional_name(id, "id")), args, kwargs)
+    return context.start_child(definition, with_options(_terms_of(call), options), args, kwargs)
 
 
 def recorded(call: object) -> Recorded:
@@ -238,8 +201,8 @@ def recorded(call: object) -> Recorded:
     raise TypeError(_not_a_call(call))
 
 
-def _options_of(call: object) -> ChildOptions:
-    return cast("WorkflowCall[object]", call).options if isinstance(call, WorkflowCall) else _DEFAULTS
+def _terms_of(call: object) -> ChildTerms:
+    return cast("WorkflowCall[object]", call).terms if isinstance(call, WorkflowCall) else DEFAULT_TERMS
 
 
 def _not_a_call(call: object) -> str:
@@ -267,19 +230,14 @@ def _shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def _changed(options: ChildOptions, **changes: object) -> ChildOptions:
-    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-    return replace(options, **given) if given else options
-
-
 async def _run(
     context: WorkflowContext,
     definition: WorkflowDefinition,
-    options: ChildOptions,
+    terms: ChildTerms,
     args: Sequence[object],
     kwargs: dict[str, object],
 ) -> object:
-    return await context.start_child(definition, options, args, kwargs)
+    return await context.start_child(definition, terms, args, kwargs)
 
 
 def warn_unused(definition: WorkflowDefinition) -> None:

@@ -12,16 +12,15 @@ import random
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from perdure.model.commands import RequestCancelExternalWorkflow, SignalExternalWorkflow
-from perdure.model.events import ParentClosePolicy
 from perdure.model.payloads import Payload
-from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
+from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
+from perdure.sdk.workflow.children import ChildTerms
 from perdure.sdk.workflow.definition import WorkflowDefinition
 
 if TYPE_CHECKING:
@@ -57,18 +56,6 @@ class WorkflowInfo(Struct, frozen=True, gc=False):
     """The schedule that has started the workflow."""
     scheduled_time: datetime | None = None
     """The nominal time that it was started for, in UTC; whenever it really began."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChildOptions:
-    """How a child is run. Durations are microseconds, 0: none. An empty id is made up."""
-
-    id: str = ""
-    task_queue: str = ""
-    execution_timeout: int = 0
-    run_timeout: int = 0
-    parent_close_policy: ParentClosePolicy = "terminate"
-    cancellation_type: CancellationType = "wait"
 
 
 OpenSagas: TypeAlias = dict[object, tuple[asyncio.Task[Any], bool]]
@@ -107,7 +94,7 @@ class WorkflowContext(Protocol):
     def start_child(
         self,
         definition: WorkflowDefinition,
-        options: ChildOptions,
+        terms: ChildTerms,
         args: Sequence[object],
         kwargs: dict[str, object],
     ) -> asyncio.Future[object]:

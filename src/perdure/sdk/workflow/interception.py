@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from perdure.model.commands import RequestCancelExternalWorkflow, SignalExternalWorkflow
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions
 from perdure.sdk.interceptors import Chain, Header, InboundCall, OutboundCall, decode_headers, encode_headers, returned
-from perdure.sdk.workflow.context import ChildOptions
+from perdure.sdk.workflow.children import ChildTerms
 from perdure.sdk.workflow.definition import HandlerDefinition, WorkflowDefinition
 from perdure.sdk.workflow.endings import continue_with, main_code
 from perdure.sdk.workflow.futures import ActivityFuture, AnswerFuture, ChildFuture
@@ -107,15 +107,15 @@ class Outbound:
         return self._through(OutboundCall("local_activity", definition.name, "", list(args), kwargs, {}), start)
 
     def child(
-        self, definition: WorkflowDefinition, options: ChildOptions, args: Sequence[object], kwargs: dict[str, object]
+        self, definition: WorkflowDefinition, terms: ChildTerms, args: Sequence[object], kwargs: dict[str, object]
     ) -> ChildFuture:
         """A child workflow."""
 
         def start(call: OutboundCall) -> ChildFuture:
             payloads = definition.signature.encode(call.args, call.kwargs)
-            return self._ledger.start_child(definition, options, payloads, encode_headers(call.headers))
+            return self._ledger.start_child(definition, terms, payloads, encode_headers(call.headers))
 
-        return self._through(OutboundCall("child", definition.name, options.id, list(args), kwargs, {}), start)
+        return self._through(OutboundCall("child", definition.name, terms.id, list(args), kwargs, {}), start)
 
     def send(self, command: SignalExternalWorkflow | RequestCancelExternalWorkflow) -> AnswerFuture:
         """A signal to another workflow; a request to stop has no headers."""

@@ -33,7 +33,7 @@ from perdure.model.payloads import Payload, Payloads
 from perdure.model.tasks import RunRef
 from perdure.sdk.activity.definition import ActivityDefinition, ActivityOptions, CancellationType
 from perdure.sdk.workflow.child_ids import child_id, child_number
-from perdure.sdk.workflow.context import ChildOptions
+from perdure.sdk.workflow.children import ChildTerms
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.displaced import Displaced
 from perdure.sdk.workflow.futures import (
@@ -134,21 +134,25 @@ class Ledger:
         return future
 
     def start_child(
-        self, definition: WorkflowDefinition, options: ChildOptions, payloads: Payloads, header: Header = None
+        self, definition: WorkflowDefinition, terms: ChildTerms, payloads: Payloads, header: Header = None
     ) -> ChildFuture:
         """Ask for a child workflow."""
         self._children += 1
-        id = options.id or child_id(self._ref.workflow_id, self._ref.run_id, self._children)
-        future = self._child(self, id, definition.signature.decode_result, options.cancellation_type)
+        id = terms.id or child_id(self._ref.workflow_id, self._ref.run_id, self._children)
+        future = self._child(self, id, definition.signature.decode_result, terms.cancellation_type)
         command = StartChildWorkflow(
             id,
             definition.name,
-            options.task_queue or definition.task_queue,
+            terms.task_queue or definition.task_queue,
             payloads,
-            options.parent_close_policy,
-            options.execution_timeout,
-            options.run_timeout,
+            terms.parent_close_policy,
+            terms.execution_timeout,
+            terms.run_timeout,
             header,
+            terms.task_timeout,
+            terms.retry_policy,
+            terms.id_reuse_policy,
+            terms.memo,
         )
         self.issue(command, future)
         return future

@@ -28,8 +28,9 @@ from perdure.sdk.activity.definition import ActivityOptions
 from perdure.sdk.calls import PlainActivity
 from perdure.sdk.coroutines import close
 from perdure.sdk.workflow.calls import start_child
+from perdure.sdk.workflow.children import ChildTerms
 from perdure.sdk.workflow.classes import call_record
-from perdure.sdk.workflow.context import ChildOptions, OpenSagas, WorkflowContext, require, thread
+from perdure.sdk.workflow.context import OpenSagas, WorkflowContext, require, thread
 from perdure.sdk.workflow.decorators import PlainClassWorkflow
 from perdure.sdk.workflow.futures import Cancellable
 from perdure.sdk.workflow.plain import block
@@ -231,9 +232,9 @@ def for_activity(options: ActivityOptions) -> ActivityOptions:
     return options
 
 
-def for_child(options: ChildOptions) -> ChildOptions:
+def for_child(terms: ChildTerms) -> ChildTerms:
     """The same for a child workflow."""
-    return replace(options, cancellation_type="wait") if _role.get() and options.cancellation_type == "try" else options
+    return replace(terms, cancellation_type="wait") if _role.get() and terms.cancellation_type == "try" else terms
 
 
 async def _carry_out(undo: Callable[[R], object], result: R) -> None:
@@ -241,7 +242,7 @@ async def _carry_out(undo: Callable[[R], object], result: R) -> None:
         cast("PlainActivity[..., object]", undo).start(result) if isinstance(undo, PlainActivity) else undo(result)
     )
     if call_record(made) is not None:
-        made = start_child(made, None)
+        made = start_child(made, {})
     if not inspect.isawaitable(made):
         raise TypeError(
             f"the undo {_name(cast(object, undo))} gave {made!r}, which can't be awaited: give an activity, or a "

@@ -16,10 +16,9 @@ from perdure.errors import (
     WorkflowAlreadyStarted,
     WorkflowFailed,
 )
-from perdure.model.events import WorkflowTaskCompleted
+from perdure.model.events import IdReusePolicy, WorkflowTaskCompleted
 from perdure.model.requests import (
     GetResult,
-    IdReusePolicy,
     Reply,
     Request,
     SignalWorkflow,

@@ -66,6 +66,19 @@ async def errand(step: Step) -> int:
     return await work(step)
 
 
+async def tried_twice(step: Step) -> int:
+    """One step, in a child whose first attempt fails."""
+    policy = RetryPolicy(initial_interval=BACKOFF, maximum_attempts=2)
+    try:
+        report = await workflow.run(Script([Step(step.key + 800_000, "retry", n=1), step]), retry_policy=policy)
+    except ApplicationError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # what is to stop has no second attempt
+            return STOPPED
+        raise
+    return report.results[1]
+
+
 @workflow(name="simulated-script")
 class Script:
     """Runs its steps in order, and takes messages meanwhile."""
@@ -122,6 +135,8 @@ class Script:
                 inner = Step(step.key + 700_000, "act", step.ms, fails=step.fails)
                 if step.n:
                     return await errand(inner)
+                if step.fails:
+                    return await tried_twice(inner)
                 report = await workflow.run(Script([inner]))
                 return report.results[0]
             case "retry":

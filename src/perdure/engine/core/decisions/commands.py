@@ -157,7 +157,11 @@ def start_child(tx: Transition, command: c.StartChildWorkflow, completed: int) -
         command.parent_close_policy,
         command.execution_timeout,
         command.run_timeout,
-        header=command.header,
+        command.header,
+        command.task_timeout,
+        command.retry_policy,
+        command.id_reuse_policy,
+        command.memo,
     )
     tx.add(event)
     sending.start_child(tx, event)

@@ -23,6 +23,10 @@ def start_child(tx: Transition, event: e.StartChildWorkflowExecutionInitiated) -
         event.execution_timeout,
         event.run_timeout,
         event.header,
+        event.task_timeout,
+        event.retry_policy,
+        event.id_reuse_policy,
+        event.memo,
     )
     send(tx, event.id, message, event.time)
 
