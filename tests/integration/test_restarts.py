@@ -98,10 +98,14 @@ async def test_a_clean_end_costs_no_attempts(engine: Engine) -> None:
 
 async def test_what_was_not_begun_at_the_end_is_no_attempt(engine: Engine) -> None:
     ran: list[int] = []
+    all_started, under_way = asyncio.Event(), asyncio.Event()
 
     @activity(name="restarts.once", retry_policy=RetryPolicy(maximum_attempts=1))
     async def once(n: int) -> int:
+        await all_started.wait()
         ran.append(n)
+        if len(ran) == 50:
+            under_way.set()
         return n
 
     @workflow(name="restarts.in_a_row")
@@ -110,6 +114,8 @@ async def test_what_was_not_begun_at_the_end_is_no_attempt(engine: Engine) -> No
 
     async with engine.open() as client:
         await asyncio.gather(*(client.start(in_a_row(n), id=f"w{n}") for n in range(20)))
+        all_started.set()
+        await under_way.wait()
     assert len(ran) < 200
     async with engine.open() as client:
         for n in range(20):
