@@ -16,6 +16,7 @@ from perdure.errors import Evicted
 from perdure.model import events as e
 from perdure.model.payloads import Payload
 from perdure.sdk.registry import REGISTRY
+from perdure.sdk.workflow import stuck
 from tests.sdk.harness import (
     REF,
     Scenario,
@@ -155,10 +156,12 @@ def test_eviction_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> Non
 
 def test_what_is_evicted_is_gone_without_the_garbage_collector() -> None:
     loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+    watcher = stuck.Watcher()
 
     @workflow
     async def held() -> None:
         loops.append(weakref.ref(asyncio.get_running_loop()))
+        watcher.look()  # which comes by when it likes
         await fetch("a")
         await asyncio.sleep(60)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import TypeVar
@@ -278,7 +279,7 @@ def time_of(watcher: stuck.Watcher, looks: int, *, at_work: bool = True) -> floa
     if at_work:
         loop = DeterministicLoop.__new__(DeterministicLoop)
         loop.steps = loop.rounds = 0
-        watcher._seen = {0: stuck._Seen(loop, 0, 0)}
+        watcher._seen = {0: stuck._Seen(weakref.ref(loop), 0, 0)}
         watcher.look = lambda: None
 
     class Stopped(threading.Event):

@@ -22,6 +22,7 @@ import logging
 import signal
 import sys
 import threading
+import weakref
 from types import FrameType
 from typing import Final, NamedTuple
 
@@ -60,9 +61,9 @@ class Stuck(BaseException):
 
 
 class _Seen(NamedTuple):
-    """What a thread was seen to execute, and for how many looks already."""
+    """What a thread was seen to execute, and for how many looks already. It keeps nothing that has been evicted."""
 
-    loop: DeterministicLoop
+    loop: weakref.ref[DeterministicLoop]
     step: int
     round: int
     at_step: int = 1
@@ -150,19 +151,18 @@ class Watcher:
         """Look once; strike what was seen at the same for too many times in a row, and from then on each time."""
         seen: dict[int, _Seen] = {}
         for thread, loop in list(_executing.items()):
-            now = _Seen(loop, loop.steps, loop.rounds)
+            now = _Seen(weakref.ref(loop), loop.steps, loop.rounds)
             before = self._seen.get(thread)
-            if before is not None and before.loop is loop and before.round == now.round:
+            if before is not None and before.loop() is loop and before.round == now.round:
                 at_step = before.at_step + 1 if before.step == now.step else 1
                 now = now._replace(at_step=at_step, in_round=before.in_round + 1, strikes=before.strikes)
                 if before.strikes or at_step > LOOKS or now.in_round > self._restless:
-                    now = now._replace(strikes=now.strikes + self._strike(thread, now))
+                    now = now._replace(strikes=now.strikes + self._strike(thread, loop, now))
             seen[thread] = now
         self._seen = seen
 
-    def _strike(self, thread: int, seen: _Seen) -> bool:
+    def _strike(self, thread: int, loop: DeterministicLoop, seen: _Seen) -> bool:
         """Whether it was struck."""
-        loop = seen.loop
         frame = sys._current_frames().get(thread)  # pyright: ignore[reportPrivateUsage]
         if frame is None or frame.f_trace is not None:  # somebody looks at it with a debugger
             return False
@@ -179,15 +179,15 @@ class Watcher:
             loop.struck = line
             _raise_in(thread, Stuck)
             _wake(thread)
-        self._tell(seen, stack)
+        self._tell(loop, seen, stack)
         return True
 
-    def _tell(self, seen: _Seen, stack: list[Line]) -> None:
+    def _tell(self, loop: DeterministicLoop, seen: _Seen, stack: list[Line]) -> None:
         if seen.strikes not in (0, LOOKS):
             return
         _log.warning(
             "workflow %r has been at work for %.1f s without waiting for anything; %s\n%s",
-            (seen.loop.logger.extra or {}).get("workflow_id"),
+            (loop.logger.extra or {}).get("workflow_id"),
             seen.in_round * self._tolerated / LOOKS / SECOND,
             _GOES_ON if seen.strikes else "it is interrupted",
             "\n".join(map(str, stack)),
