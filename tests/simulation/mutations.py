@@ -17,7 +17,8 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core import evolve, retries
 from perdure.engine.core import inputs as i
 from perdure.engine.core.deadlines import Deadlines
-from perdure.engine.core.decisions import activities, messages, wake, workflow_tasks
+from perdure.engine.core.decisions import activities, messages, resets, wake, workflow_tasks
+from perdure.engine.core.decisions.postponing import updates_given
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
 from perdure.engine.node import committer as committer_module
@@ -26,6 +27,7 @@ from perdure.engine.node.committer import Committer
 from perdure.engine.node.dispatch import AttachedWorker, Backlog
 from perdure.engine.node.live import Live, settle
 from perdure.engine.node.node import Node
+from perdure.engine.node.offers import Offers
 from perdure.engine.node.performing import Performing
 from perdure.engine.node.queries import Queries
 from perdure.engine.node.serving import Serving
@@ -294,6 +296,20 @@ def forget_what_goes_on_when_full(patch: Patch) -> None:
     patch.setattr(Node, "_full", full)
 
 
+def give_updates_before_signals(patch: Patch) -> None:
+    send_task = Offers.send_task
+
+    def send(self: Offers, live: Live, execution: Execution, *args: Any, **kwargs: Any) -> None:
+        execution.updates = updates_given(execution.state)
+        send_task(self, live, execution, *args, **kwargs)
+
+    patch.setattr(Offers, "send_task", send)
+
+
+def give_again_by_kind(patch: Patch) -> None:
+    patch.setattr(resets, "receive", Transition.arrive)
+
+
 MUTATIONS = [
     Mutation("reply before the commit", "1: acknowledged means on disk", reply_before_commit),
     Mutation(
@@ -330,4 +346,8 @@ MUTATIONS = [
     Mutation("forget who saw what was refused", "6: every request is answered", forget_who_saw_what_was_refused),
     Mutation("drop what goes on by itself when the store is full", "5: a run goes on", forget_what_goes_on_when_full),
     Mutation("never read the backlog", "5: a run goes on", never_read_the_backlog),
+    Mutation(
+        "give updates before the signals before them", "1: messages keep their order", give_updates_before_signals, 274
+    ),
+    Mutation("give messages again by their kind", "1: messages keep their order", give_again_by_kind, 3),
 ]

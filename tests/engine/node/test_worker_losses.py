@@ -17,7 +17,14 @@ from perdure.model import tasks as t
 from perdure.model.commands import ScheduleActivity
 from perdure.model.events import ActivityTaskCompleted, ActivityTaskFailed, HistoryEvent, WorkflowTaskCompleted
 from perdure.model.payloads import Payload
-from perdure.model.requests import DescribeWorkflow, GetHistory, GetResult, QueryWorkflow, SignalWorkflow
+from perdure.model.requests import (
+    DescribeWorkflow,
+    GetHistory,
+    GetResult,
+    QueryWorkflow,
+    SignalWorkflow,
+    UpdateWorkflow,
+)
 from perdure.model.retry import RetryPolicy
 from tests.engine.node.hands import Hand, simulate, start
 
@@ -180,6 +187,29 @@ def test_workflows_that_wait_for_a_worker_all_begin(restarted: bool) -> None:
     simulate(begin, store)
     if restarted:
         simulate(work, store, seconds=100.0)
+
+
+def test_an_update_after_a_crash_comes_behind_the_signals_from_before_it() -> None:
+    store = MemoryStore()
+
+    async def before(node: Node) -> None:
+        hand = await Hand("hand").attach(node)
+        await node.call(start("w"))
+        assert hand.all(t.WorkflowTask)
+        await node.call(SignalWorkflow("default", "w", "", "hello", (), "r"))
+
+    async def after(node: Node) -> None:
+        asking = asyncio.ensure_future(node.call(UpdateWorkflow("default", "w", "", "u", "add", ())))
+        await pass_time()
+        hand = await Hand("other").attach(node)
+        await pass_time()
+        (task,) = hand.all(t.WorkflowTask)
+        assert [type(event).__name__ for event in task.events][-1:] == ["WorkflowExecutionSignaled"]
+        assert [update.update_id for update in task.updates] == ["u"]
+        asking.cancel()
+
+    simulate(before, store)
+    simulate(after, store, seconds=100.0)
 
 
 def test_a_waiting_workflow_is_queued_once() -> None:

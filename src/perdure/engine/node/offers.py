@@ -13,7 +13,6 @@ from perdure.engine.core import effects as fx
 from perdure.engine.core import inputs as i
 from perdure.engine.core.decide import decide
 from perdure.engine.core.decisions.activities import start, waits
-from perdure.engine.core.decisions.postponing import updates_given
 from perdure.engine.core.decisions.workflow_tasks import take
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.transition import Transition
@@ -217,6 +216,9 @@ class Offers:
                 live.queued = True
                 self._backlog(live, key, 0, 0, 0)
             return
+        if state.buffered:  # just read from the store: a worker had the task, and its process is gone
+            self._serving.task_lost(live)
+            return
         now = self._serving.clock.now()
         self._given = now if now > self._given else self._given + 1  # across restarts, too
         if not take(execution, worker.hello.instance, now, worker.hello.build_id, self._given):
@@ -238,11 +240,7 @@ class Offers:
         state, taken = execution.state, execution.taken
         assert taken is not None and state.task is not None
         self._watch(live, state)
-        updates = (
-            tuple([AdmittedUpdate(u.update_id, u.name, u.input, u.header) for u in updates_given(state)])
-            if state.admitted
-            else ()
-        )
+        updates = tuple([AdmittedUpdate(u.update_id, u.name, u.input, u.header) for u in execution.updates])
         live.sticky = worker.hello.instance
         live.wants_history = live.wants_input = False
         self._serving.nudge()

@@ -201,13 +201,18 @@ class Clients:
             retry_policy=RetryPolicy() if wanted.retried else None,
             message=StartSignal("note", (encode(1_000 + rival, "n"),)) if wanted.joined else None,
         )  # fmt: skip
+        asked = self._ledger.asked[wid]
+        if wanted.joined:
+            asked.sends(1_000 + rival)
         try:
             await self._insist(start)
         except WorkflowAlreadyStarted:
             self._ledger.say(f"{wid} was started by another than {rival}")
             if wanted.joined:
-                self._ledger.asked[wid].notes[1_000 + rival] = "refused"
+                asked.notes[1_000 + rival] = "refused"
         else:
+            if wanted.joined:
+                asked.course.append(("answered", 1_000 + rival))
             self._ledger.say(f"{wid} started")
 
     async def _early(self, wid: str) -> None:
@@ -242,10 +247,12 @@ class Clients:
             await self._cancel(handle, asked)
         elif kind in ("note", "parcel"):
             if asked.notes.get(n, "asked") == "asked":
+                asked.sends(n)
                 asked.notes[n] = "asked"
                 await self._note(wid, asked, n, kind)
                 await self._query(handle)  # whoever sent it wants to see it there
         elif asked.updates.get(n, "asked") == "asked":
+            asked.sends(n)
             asked.updates[n] = "asked"
             await self._update(wid, asked, n)
 
@@ -312,6 +319,7 @@ class Clients:
             self._ledger.say(f"{wid} refused signal {n}")
             asked.notes[n] = "refused"
         else:
+            asked.course.append(("answered", n))
             self._ledger.say(f"{wid} took signal {n}")
 
     async def _query(self, handle: WorkflowHandle[Report]) -> None:
@@ -330,6 +338,7 @@ class Clients:
         except NotFound:
             asked.updates[n] = "refused"
             return
+        asked.course.append(("answered", n))
         self._ledger.say(f"{wid} update {n}: {outcome}")
         if outcome.result is None:
             asked.updates[n] = "refused"

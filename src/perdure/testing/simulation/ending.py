@@ -76,3 +76,18 @@ def _check_report(ledger: Ledger, wanted: Wanted) -> None:
         completed += asked.updates
     if len(report.added) != len(set(report.added)) or not set(completed) >= set(report.added):
         ledger.fail(f"{wid} carried out the updates {report.added}; completed were {completed}")
+    _check_order(ledger, wid, report.heard)
+
+
+def _check_order(ledger: Ledger, wid: str, heard: list[int]) -> None:
+    """What was sent after the answer to something else has come after it, however often the run was reset."""
+    course, answered = ledger.asked[wid].course, set[int]()
+    before: dict[int, set[int]] = {}
+    for what, n in course:
+        if what == "sent":
+            before[n] = answered & {*heard}
+        else:
+            answered.add(n)
+    for place, n in enumerate(heard):
+        if too_late := before[n] - {*heard[:place]}:
+            ledger.fail(f"{wid} heard {n} before {too_late}: {heard}; its clients said and heard {course}")

@@ -41,6 +41,7 @@ class Asked:
     started: bool = False
     notes: dict[int, str] = field(default_factory=dict[int, str])  # number → "asked", "taken" or "refused"
     updates: dict[int, str] = field(default_factory=dict[int, str])
+    course: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])  # "sent" or "answered", and the number
     steps: int = 0  # that somebody was told are done
     result: object = None
     done: bool = False
@@ -48,6 +49,11 @@ class Asked:
     reset: bool = False  # somebody may have: then steps may be done again
     cancelled: bool = False  # somebody may have asked it to stop
     retried: bool = False  # another attempt begins from the beginning
+
+    def sends(self, n: int) -> None:
+        """A message goes out, perhaps once more."""
+        if ("sent", n) not in self.course:
+            self.course.append(("sent", n))
 
 
 class Ledger(logging.Handler):

@@ -33,6 +33,7 @@ class Pet:
     busy: int
     noted: list[int]
     added: list[int]
+    heard: list[int]
 
     def __init__(self, plan: list[Step]) -> None:
         self.rung = 0
@@ -40,12 +41,13 @@ class Pet:
         self.busy = 0
         self.noted = []
         self.added = []
+        self.heard = []
         workflow.alarm("bell", after=1.0)
 
     async def run(self) -> Report:
         while not (self.gone and self.rung and not self.busy):
             await workflow.idle()
-        return Report([self.rung], self.noted, self.added)
+        return Report([self.rung], self.noted, self.added, self.heard)
 
     @workflow.on_alarm("bell")
     async def ring(self) -> None:
@@ -55,6 +57,7 @@ class Pet:
 
     @workflow.signal
     async def note(self, n: int) -> None:
+        self.heard.append(n)
         self.busy += 1
         if n >= LATE:
             await work(Step(n, "act", 5))
@@ -63,6 +66,7 @@ class Pet:
 
     @workflow.update
     async def add(self, n: int) -> int:
+        self.heard.append(n)
         result = await work(Step(n, "act", 5))
         self.added.append(n)
         return result
@@ -78,4 +82,4 @@ class Pet:
 
     @workflow.query
     def progress(self) -> Report:
-        return Report([self.rung] if self.rung else [], self.noted, self.added)
+        return Report([self.rung] if self.rung else [], self.noted, self.added, self.heard)

@@ -35,6 +35,7 @@ class Report:
     results: list[int]
     noted: list[int]
     added: list[int]
+    heard: list[int]  # both, as their handlers began
 
 
 @activity(name="simulated-work", retry_policy=RetryPolicy(initial_interval=BACKOFF, maximum_interval=4.0))
@@ -88,17 +89,18 @@ class Script:
         self.results: list[int] = before.results if before else []
         self.noted: list[int] = before.noted if before else []
         self.added: list[int] = before.added if before else []
+        self.heard: list[int] = before.heard if before else []
 
     async def run(self) -> Report:
         try:
             for done, step in enumerate(self.plan, 1):
                 if step.kind == "again":
                     self.results.append(1)
-                    workflow.continue_as_new(Script(self.plan[done:], Report(self.results, self.noted, self.added)))
+                    workflow.continue_as_new(Script(self.plan[done:], self.progress()))
                 self.results.append(await self.one(step))
         except asyncio.CancelledError:
             self.results.append(STOPPED)
-        return Report(self.results, self.noted, self.added)
+        return self.progress()
 
     async def one(self, step: Step) -> int:
         match step.kind:
@@ -163,10 +165,12 @@ class Script:
 
     @workflow.signal
     def note(self, n: int) -> None:
+        self.heard.append(n)
         self.noted.append(n)
 
     @workflow.update
     async def add(self, n: int) -> int:
+        self.heard.append(n)
         result = await work(Step(n, "act", 5))
         self.added.append(n)
         return result
@@ -178,7 +182,7 @@ class Script:
 
     @workflow.query
     def progress(self) -> Report:
-        return Report(self.results, self.noted, self.added)
+        return Report(self.results, self.noted, self.added, self.heard)
 
 
 FAMILIES: Final[dict[str, Callable[[Step], Awaitable[int]]]] = {

@@ -11,7 +11,7 @@ the updates behind it wait, until a task has answered the updates before it. (Th
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from itertools import takewhile
 
 from msgspec.structs import replace
@@ -47,10 +47,10 @@ def give(tx: Transition, *, everything: bool = False) -> bool:
     return bool(signals)
 
 
-def updates_given(state: State) -> Collection[r.UpdateAdmitted]:
-    """The updates for the open workflow task."""
+def updates_given(state: State) -> Sequence[r.UpdateAdmitted]:
+    """The updates for a workflow task that is taken now."""
     if not state.postponed:
-        return state.admitted.values()
+        return list(state.admitted.values())
     updates: list[r.UpdateAdmitted] = []
     for message in state.postponed:
         if not isinstance(message, str):

@@ -14,7 +14,7 @@ from perdure.engine.core.decisions.activities import offer
 from perdure.engine.core.decisions.checks import CLOSING, check
 from perdure.engine.core.decisions.commands import COMMANDS
 from perdure.engine.core.decisions.messages import history_full
-from perdure.engine.core.decisions.postponing import give
+from perdure.engine.core.decisions.postponing import give, updates_given
 from perdure.engine.core.effects import EvictCopy, OfferWorkflowTask, Tell
 from perdure.engine.core.execution import Execution
 from perdure.engine.core.inputs import RetryWorkflowTask, WorkflowTaskLost, WorkflowTaskUndecided
@@ -47,6 +47,7 @@ def take(execution: Execution, worker: str, now: int, build_id: str = "", given:
     execution.taken = Position(state.last_event_id, state.digest)
     execution.taken_at = max(state.last_time, now)
     execution.taken_by, execution.build_id, execution.given = worker, build_id, given
+    execution.updates = updates_given(state) if state.admitted else ()
     return True
 
 
@@ -55,8 +56,9 @@ def lost(tx: Transition, lost: WorkflowTaskLost) -> None:
 
     Also meant for a run that was just read from the store: its worker was lost with the last process.
     """
-    was_taken, tx.execution.taken = tx.execution.taken is not None, None
-    if tx.flush() or was_taken:
+    was_out, tx.execution.taken = tx.execution.taken is not None or bool(tx.state.buffered), None
+    tx.flush()
+    if was_out:
         tx.effects.append(OfferWorkflowTask())
 
 
