@@ -182,6 +182,16 @@ def test_what_has_no_encoding_is_named_with_its_place(value: object, message: st
     assert message.replace("test_converter", __name__) in str(caught.value)
 
 
+async def test_what_was_to_be_awaited_is_told_of() -> None:
+    async def fetch() -> int:
+        return 1
+
+    forgotten = fetch()
+    with pytest.raises(EncodeError, match=r"holds a coroutine at `\$\[0\]` instead of what it gives: await it"):
+        encode([forgotten], HERE)
+    assert await forgotten == 1
+
+
 def test_a_value_that_contains_itself() -> None:
     value: list[object] = []
     value.append(value)

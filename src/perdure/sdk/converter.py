@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from functools import lru_cache
@@ -352,6 +352,10 @@ def _encode_error(value: object, where: str, error: Exception) -> EncodeError:
     if isinstance(part, dict):
         return EncodeError(f"{where} holds a dict{at} with keys that JSON can't have: use text or numbers as keys")
     kind = f"{type(part).__module__}.{type(part).__qualname__}".removeprefix("builtins.")
+    if isinstance(part, Awaitable):
+        return EncodeError(
+            f"{where} holds a {kind}{at} instead of what it gives: await it; a plain `def` function takes its .result()"
+        )
     if models.is_model(type(part)):
         return EncodeError(f"{where} holds a {kind}{at} that pydantic makes no JSON of: {error}")
     return EncodeError(
