@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from perdure.engine.core import decide as decide_module
+from perdure.engine.core import inputs as i
 from perdure.engine.core.decisions import activities, workflow_tasks
 from perdure.engine.core.execution import Execution
+from perdure.engine.core.transition import Transition
 from perdure.engine.node import offers
 from perdure.engine.node import serving as serving_module
 from perdure.engine.node.cluster.cluster import Cluster
@@ -148,6 +151,18 @@ def hand_no_query_on(patch: Patch) -> None:
     patch.setattr(Questions, "_answer", nobody)
 
 
+def offer_only_what_somebody_had(patch: Patch) -> None:
+    lost = workflow_tasks.lost
+
+    def lose(tx: Transition, message: i.WorkflowTaskLost) -> None:
+        was_out = tx.execution.taken is not None or tx.state.buffered
+        lost(tx, message)
+        if not was_out:
+            tx.effects.clear()
+
+    patch.setitem(decide_module.DECISIONS, i.WorkflowTaskLost, lose)
+
+
 NODE_MUTATIONS = [
     Mutation("reply from memory", "1: no reply is older than what was acknowledged", reply_from_memory),
     Mutation("ignore that nodes are lost", "5: a run goes on", ignore_losses),
@@ -156,6 +171,7 @@ NODE_MUTATIONS = [
     Mutation("keep what another node has made old", "6: every request is answered", keep_old_memory),
     Mutation("give tasks to workers without the code", "6: what can't be done waits", have_every_type),
     Mutation("keep the claims of the dead", "5: a run goes on", keep_claims_of_the_dead, 24),
+    Mutation("offer again only what somebody had", "5: a run goes on", offer_only_what_somebody_had, 50_068),
     Mutation("take new workers for lost", "2: an attempt runs once", take_new_workers_for_lost, 129),
     Mutation("draw the same places in a backlog", "4: what waits is on disk", draw_the_same_places, 121),
     Mutation("tell nobody, and never look", "6: every request is answered", never_look),

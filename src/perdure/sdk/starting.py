@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast, get_args
 
-from perdure.durations import Duration, microseconds
+from perdure.durations import Duration, optional_microseconds
 from perdure.limits import MAX_WORKFLOW_TASK_TIMEOUT, SECOND
 from perdure.model.events import IdReusePolicy
 from perdure.model.payloads import Payload
@@ -37,13 +37,8 @@ def read_options(readers: Readers, options: Mapping[str, object], what: str) -> 
     return given
 
 
-def read_duration(value: Duration | None, what: str) -> int:
-    """Microseconds; 0 for None."""
-    return 0 if value is None else microseconds(value, what)
-
-
 def _task_timeout(value: Duration | None) -> int:
-    timeout = read_duration(value, "task_timeout")
+    timeout = optional_microseconds(value, "task_timeout") or 0
     if timeout > MAX_WORKFLOW_TASK_TIMEOUT:
         raise ValueError(f"task_timeout must be at most {MAX_WORKFLOW_TASK_TIMEOUT // SECOND} s, not {value!r}")
     return timeout
@@ -71,8 +66,8 @@ _REUSE: Final = get_args(IdReusePolicy)
 
 READERS: Final[Readers] = {
     "task_queue": lambda value: optional_name(value, "task_queue") or "",
-    "execution_timeout": lambda value: read_duration(value, "execution_timeout"),
-    "run_timeout": lambda value: read_duration(value, "run_timeout"),
+    "execution_timeout": lambda value: optional_microseconds(value, "execution_timeout") or 0,
+    "run_timeout": lambda value: optional_microseconds(value, "run_timeout") or 0,
     "task_timeout": _task_timeout,
     "retry_policy": _retry_policy,
     "id_reuse_policy": lambda value: one_of(value, "id_reuse_policy", _REUSE),

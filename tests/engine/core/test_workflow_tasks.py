@@ -150,10 +150,32 @@ def test_a_lost_task_is_offered_again_with_what_it_had_not_seen() -> None:
     assert run.state.seen.event_id == 3
 
 
-def test_a_task_that_nobody_has_is_not_lost() -> None:
+def test_the_loss_of_a_task_that_nobody_has_changes_nothing() -> None:
     run = Run.begin()
     tx = run.decide(i.WorkflowTaskLost())
+    assert not tx.changed
+    run.take()
+    run.complete()
+    tx = run.decide(i.WorkflowTaskLost())
     assert not tx.changed and not tx.effects
+
+
+def test_after_a_crash_a_task_is_offered_whatever_has_brought_in_the_buffer() -> None:
+    run = Run.begin()
+    run.take()
+    run.signal("first")
+    run.crash()
+    run.signal("second")
+    assert effects(run.decide(i.WorkflowTaskLost()), fx.OfferWorkflowTask)
+
+
+def test_what_went_with_a_task_is_forgotten_when_it_is_over() -> None:
+    run = Run.begin()
+    run.update("u")
+    run.take()
+    assert [update.update_id for update in run.execution.updates] == ["u"]
+    run.complete(c.RejectUpdate("u", FAILURE))
+    assert not run.execution.updates
 
 
 def test_after_a_crash_what_was_buffered_goes_before_what_comes_later() -> None:

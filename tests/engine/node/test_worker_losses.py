@@ -15,9 +15,17 @@ from perdure.engine.storage.memory import MemoryStore
 from perdure.limits import SECOND, WORKFLOW_TASK_TIMEOUT
 from perdure.model import tasks as t
 from perdure.model.commands import ScheduleActivity
-from perdure.model.events import ActivityTaskCompleted, ActivityTaskFailed, HistoryEvent, WorkflowTaskCompleted
+from perdure.model.events import (
+    ActivityTaskCompleted,
+    ActivityTaskFailed,
+    HistoryEvent,
+    WorkflowExecutionCancelRequested,
+    WorkflowExecutionSignaled,
+    WorkflowTaskCompleted,
+)
 from perdure.model.payloads import Payload
 from perdure.model.requests import (
+    CancelWorkflowRequest,
     DescribeWorkflow,
     GetHistory,
     GetResult,
@@ -187,6 +195,31 @@ def test_workflows_that_wait_for_a_worker_all_begin(restarted: bool) -> None:
     simulate(begin, store)
     if restarted:
         simulate(work, store, seconds=100.0)
+
+
+@pytest.mark.parametrize("first", ["signal", "cancel"])
+def test_a_task_that_a_crash_has_left_is_given_out_again_whatever_comes_first(first: str) -> None:
+    store = MemoryStore()
+
+    async def before(node: Node) -> None:
+        hand = await Hand("hand").attach(node)
+        await node.call(start("w"))
+        assert hand.all(t.WorkflowTask)
+        await node.call(SignalWorkflow("default", "w", "", "hello", (), "r1"))
+
+    async def after(node: Node) -> None:
+        hand = await Hand("other").attach(node)
+        if first == "signal":
+            await node.call(SignalWorkflow("default", "w", "", "hello", (), "r2"))
+        else:
+            await node.call(CancelWorkflowRequest("default", "w", ""))
+        await pass_time()
+        (task,) = hand.all(t.WorkflowTask)
+        news = WorkflowExecutionSignaled if first == "signal" else WorkflowExecutionCancelRequested
+        assert [type(event) for event in task.events[-2:]] == [WorkflowExecutionSignaled, news]
+
+    simulate(before, store)
+    simulate(after, store, seconds=100.0)
 
 
 def test_an_update_after_a_crash_comes_behind_the_signals_from_before_it() -> None:

@@ -43,6 +43,10 @@ class Execution:
         self.starting = Starting(state.outbox)
         self.build_id = ""  # of the worker's code
 
+    def give_back(self) -> None:
+        """Nobody has the workflow task any more."""
+        self.taken, self.updates = None, ()
+
     @property
     def stopped(self) -> bool:
         """Whether a person's word is waited for: the code is given nothing, and no attempt is started."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, get_args, over
 from msgspec.structs import replace
 from typing_extensions import ParamSpec, TypeVar
 
-from perdure.durations import Duration
+from perdure.durations import Duration, optional_microseconds
 from perdure.model.events import IdReusePolicy
 from perdure.model.requests import (
     IdConflictPolicy,
@@ -19,7 +19,7 @@ from perdure.model.requests import (
 from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.options import one_of, optional_name, text
 from perdure.sdk.retry import RetryPolicy
-from perdure.sdk.starting import READERS, Readers, read_duration, read_options
+from perdure.sdk.starting import READERS, Readers, read_options
 from perdure.sdk.workflow.calls import call_of
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.handlers import Signal, Update
@@ -167,7 +167,7 @@ _CONFLICT: Final = get_args(IdConflictPolicy)
 _OPTIONS: Final[Readers] = {
     "id": lambda value: None if value is None else text(value, "id"),
     **READERS,
-    "start_delay": lambda value: read_duration(value, "start_delay"),
+    "start_delay": lambda value: optional_microseconds(value, "start_delay") or 0,
     "id_conflict_policy": lambda value: one_of(value, "id_conflict_policy", _CONFLICT),
     "request_id": lambda value: optional_name(value, "request_id") or "",
 }

@@ -128,7 +128,8 @@ class Elsewhere:
                 ledger.fail(f"attempt {told.attempt.number} of {told.key} was said not to run ({error}), but it does")
         else:
             told.over = told.acknowledged = True
-            told.attempt.end = "raised" if told.plan == "fail" else "reported"
+            # An id means whichever attempt runs by then; a token, its own.
+            told.attempt.end = "raised" if told.plan == "fail" and not by_id else "reported"
             ledger.say(f"{told.key} attempt {told.attempt.number} reported: {told.plan}")
             await self._once_more(client, told)
 

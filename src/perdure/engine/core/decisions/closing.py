@@ -49,7 +49,7 @@ def close(
         if update_id not in left:
             tx.effects.append(UpdateProgressed(UpdateOutcome(update_id, "rejected", None, CLOSED)))
     ending = [child for child in children_of(state) if child not in spared]
-    execution.taken = None
+    execution.give_back()
     execution.beats.clear()
     tx.add(replace(event, id=tx.next_id, time=tx.now))
     for child in ending:

@@ -56,9 +56,9 @@ def lost(tx: Transition, lost: WorkflowTaskLost) -> None:
 
     Also meant for a run that was just read from the store: its worker was lost with the last process.
     """
-    was_out, tx.execution.taken = tx.execution.taken is not None or bool(tx.state.buffered), None
+    tx.execution.give_back()
     tx.flush()
-    if was_out:
+    if tx.state.task is not None:  # also where something else has brought in the buffer before
         tx.effects.append(OfferWorkflowTask())
 
 
@@ -111,7 +111,7 @@ def complete(tx: Transition, message: WorkflowTaskCompletion) -> None:
         if message.more:
             tx.schedule_task()
     else:
-        execution.taken = None
+        execution.give_back()
 
 
 def offer_scheduled(tx: Transition, before: int) -> None:
@@ -128,7 +128,7 @@ def settle(tx: Transition, *, everything: bool = False) -> None:
 
     everything: also what else was to be given later (see `postponing`).
     """
-    tx.execution.taken = None
+    tx.execution.give_back()
     arrived = tx.flush()
     if give(tx, everything=everything) or arrived or tx.state.admitted:
         tx.schedule_task()
@@ -204,7 +204,7 @@ def task_failed(tx: Transition, task: OpenTask, failure: Failure) -> None:
     news = failure.is_news(task.failure, attempt)
     delay = min(WORKFLOW_TASK_RETRY_INITIAL * 2 ** min(attempt - 1, 16), WORKFLOW_TASK_RETRY_MAXIMUM)
     tx.note(r.WorkflowTaskAttemptFailed(attempt, failure, tx.now + delay, tx.now))
-    tx.execution.taken = None
+    tx.execution.give_back()
     tx.flush()
     tx.effects.append(EvictCopy())
     if news:
