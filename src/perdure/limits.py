@@ -336,9 +336,9 @@ NODE_GRACE: Final = 10 * SECOND
 """How long a node that says nothing counts as alive. Longer than most pauses of a healthy process; when it is over,
 what the node's workers ran is begun again."""
 
-NODES_TOLD_APART: Final = 1024
-"""Nodes that may add to a backlog in the same microsecond, each at a place of its own. Microseconds times this fit into
-64 bits until the year 2255."""
+OPENINGS_TOLD_APART: Final = 1024
+"""Openings of a store, by several nodes or one after the other, that may add to a backlog in the same microsecond, each
+at a place of its own. Microseconds times this fit into 64 bits until the year 2255."""
 
 RENEWALS_A_GRACE: Final = 4
 """How often a node says that it is alive within the grace: one or two may be late or lost."""

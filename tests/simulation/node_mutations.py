@@ -96,7 +96,7 @@ def take_new_workers_for_lost(patch: Patch) -> None:
 
 
 def draw_the_same_places(patch: Patch) -> None:
-    patch.setattr(serving_module, "NODES_TOLD_APART", 1)
+    patch.setattr(serving_module, "OPENINGS_TOLD_APART", 1)
 
 
 def never_look(patch: Patch) -> None:

@@ -287,6 +287,16 @@ async def test_a_deletion_was_committed_when_the_run_is_gone(store: Store) -> No
 
 
 # --- Opening, closing, crashing -------------------------------------------------------------------------
+async def test_openings_are_numbered(place: Place) -> None:
+    numbers: list[int] = []
+    for _ in range(3):
+        store = place.store()
+        await store.open(NOW)
+        numbers.append(store.opening)
+        await store.close()
+    assert len({*numbers}) == 3
+
+
 async def test_an_unclean_end_is_told(place: Place) -> None:
     store = place.store()
     assert await store.open(NOW) is False, "a new store"

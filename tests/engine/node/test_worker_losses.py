@@ -261,6 +261,14 @@ def test_a_waiting_workflow_is_queued_once() -> None:
     assert not simulate(lambda node: store.running(None, 10), store, seconds=50.0), "it is found in the backlog"
 
 
+def test_what_waits_is_kept_where_a_later_process_adds_to_it_by_the_same_time() -> None:
+    store = MemoryStore()
+    for workflow_id in "ab":
+        simulate(lambda node, id=workflow_id: node.call(start(id)), store)  # type: ignore[misc]
+    waiting = asyncio.run(store.backlog(WORKFLOWS, None, 10))
+    assert sorted(item.run.workflow_id for item in waiting) == ["a", "b"]
+
+
 @pytest.mark.parametrize("leaving", [False, True])
 def test_what_a_worker_was_never_given_was_not_begun(leaving: bool) -> None:
     once = ScheduleActivity("a", "a", "", (), retry_policy=RetryPolicy(maximum_attempts=1))

@@ -80,10 +80,11 @@ class Node:
         self.peers: Peers = Alone(self) if peers is None else peers(self)
         self.stalls = Stalls(clock)
         self.unclean = False
-        self._tasks: set[asyncio.Task[Any]] = set()
+        # In the order in which they came, so that a simulated node stops in the same way each time.
+        self._tasks: dict[asyncio.Task[Any], None] = {}
         self._committing: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._callers: set[Answer] = set()  # all who wait for a reply, wherever their request is
+        self._callers: dict[Answer, None] = {}  # all who wait for a reply, wherever their request is
         self._closed = "the engine was not started"  # why it takes nothing; "": it does
         self._ended_by: type[PerdureError] = EngineStopped  # and what callers get for it
 
@@ -165,13 +166,13 @@ class Node:
     async def _stop(self, committing: asyncio.Task[None]) -> None:
         try:
             await asyncio.sleep(0)  # what has arrived is decided
-            await self._cancel(self._tasks - {committing, self._loading})
+            await self._cancel([task for task in self._tasks if task not in (committing, self._loading)])
             idle = self.spawn(self._idle())
             # An interrupted loop cancels all of its tasks: then nobody commits any more, and it is as after a crash.
             await asyncio.wait((idle, committing), timeout=STOP_WAIT / SECOND, return_when=asyncio.FIRST_COMPLETED)
             if not idle.done():
                 logger.warning("stopped without what the store has not taken; it was not acknowledged")
-            await self._cancel(self._tasks)
+            await self._cancel([*self._tasks])
         finally:  # also where this task is one of those
             self.serving.offers.stop()
             self.serving.beats.stop()
@@ -186,7 +187,7 @@ class Node:
             await self.loader.idle()
             await asyncio.sleep(0)  # what was read is decided
 
-    async def _cancel(self, tasks: set[asyncio.Task[Any]]) -> None:
+    async def _cancel(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -202,18 +203,18 @@ class Node:
     def spawn(self, coroutine: Coroutine[Any, Any, None], *, vital: bool = False) -> asyncio.Task[None]:
         """Run something beside the others until the node stops. vital: the engine can't do without it."""
         task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._failed if vital else self._ended)
         return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("the engine could not finish something", exc_info=error)
 
     def _failed(self, task: asyncio.Task[Any]) -> None:
         """Without this part nothing would ever be answered: say so, rather than let everybody wait."""
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.critical("the engine has failed; stop it, and open it again", exc_info=error)
             self._ended_by = type(error) if isinstance(error, StoreLost | StoreCorrupt) else EngineStopped
@@ -243,12 +244,12 @@ class Node:
         if self._closed:
             raise self._refusal()
         answer: Answer = self.serving.loop.create_future()
-        self._callers.add(answer)
+        self._callers[answer] = None
         self.serving.submit(chain, Work(input, answer, run_id))
         try:
             return await answer
         finally:
-            self._callers.discard(answer)
+            self._callers.pop(answer, None)
             if answer.cancelled():
                 self.serving.waiting.withdraw(answer)
 

@@ -32,7 +32,7 @@ from perdure.engine.node.resting import Collector
 from perdure.engine.node.waiting import Waiting, far_enough
 from perdure.engine.storage.api import BacklogItem, ChainKey, QueueKey, RunKey
 from perdure.errors import NotFound, PerdureError, WorkflowAlreadyStarted
-from perdure.limits import MAX_CACHED_EXECUTIONS, MAX_GROUP, NODES_TOLD_APART, SECOND, WAKE_BACKOFF_INITIAL
+from perdure.limits import MAX_CACHED_EXECUTIONS, MAX_GROUP, OPENINGS_TOLD_APART, SECOND, WAKE_BACKOFF_INITIAL
 from perdure.model import requests as q
 from perdure.model.events import HistoryEvent
 from perdure.model.failures import Failure
@@ -326,10 +326,10 @@ class Serving:
         self._node.spawn(coroutine)
 
     def next_sequence(self) -> int:
-        """A number for the end of a backlog: later ones are larger, across restarts. No other node draws it, since it
-        names the task."""
+        """A number for the end of a backlog: later ones are larger. Nobody else draws it, since it names the task: no
+        other node, and no other process before or after this one, whose clock may be set otherwise."""
         self._sequence = max(self._sequence + 1, self.clock.now())
-        return self._sequence * NODES_TOLD_APART + self.peers.node % NODES_TOLD_APART
+        return self._sequence * OPENINGS_TOLD_APART + self.store.opening % OPENINGS_TOLD_APART
 
     def nudge(self) -> None:
         """Slots or backlogs have changed: look at them in a turn."""

@@ -188,6 +188,11 @@ class Due(NamedTuple):
 class Store(Protocol):
     """A place to keep executions."""
 
+    @property
+    def opening(self) -> int:
+        """The number of this opening, once it is open: no other has it, at any time."""
+        ...
+
     async def open(self, now: int) -> bool:
         """Get ready; make or migrate the tables. True if the last user did not close it (an unclean end)."""
         ...

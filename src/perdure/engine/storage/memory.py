@@ -79,6 +79,8 @@ class MemoryStore:
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
+        self.opening = 0
+        self._openings = [0]
         self._in_use = False
         self._joined: set[int] = set()  # the nodes that use this very object
         self._nodes = Nodes(clock or SystemClock())
@@ -97,6 +99,8 @@ class MemoryStore:
         return other
 
     async def open(self, now: int) -> bool:
+        self._openings[0] += 1
+        self.opening = self._openings[0]
         unclean, self._in_use = self._in_use, True
         return unclean
 

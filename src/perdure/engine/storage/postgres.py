@@ -52,7 +52,7 @@ class PostgresStore:
     def __init__(self, dsn: str, *, schema: str = "perdure") -> None:
         self._server = Server(dsn, schema)
         self._open: tuple[Writer, Readers] | None = None
-        self._node = 0
+        self.opening = 0
         self._channel = ""
         self._ears: Ears | None = None
 
@@ -61,8 +61,8 @@ class PostgresStore:
             raise StoreError(f"{self._server.place} is open in this store already")
         connection = await self._server.connect("commits")
         try:
-            self._node, self._channel, unclean = await enter(self._server, connection)
-            writer = Writer(self._server, self._node, self._channel)
+            self.opening, self._channel, unclean = await enter(self._server, connection)
+            writer = Writer(self._server, self.opening, self._channel)
             await writer.use(connection)
         except BaseException:
             connection.terminate()
@@ -77,8 +77,8 @@ class PostgresStore:
         try:
             if self._ears is not None:
                 await self._ears.close()
-            await writer.execute(sql.UNWATCH_ALL, self._node)
-            await writer.execute(sql.LEAVE, self._node)
+            await writer.execute(sql.UNWATCH_ALL, self.opening)
+            await writer.execute(sql.LEAVE, self.opening)
             await writer.execute(sql.NOTIFY_ALL, self._channel, MEMBERS)
         except (StoreError, Unavailable):
             pass  # the others will see that this node is gone
@@ -195,9 +195,9 @@ class PostgresStore:
     # --- Several nodes ----------------------------------------------------------------------------------
     async def join(self) -> int:
         writer = self._writer()
-        await writer.execute(sql.JOIN, self._node)
+        await writer.execute(sql.JOIN, self.opening)
         await writer.execute(sql.NOTIFY_ALL, self._channel, MEMBERS)
-        return self._node
+        return self.opening
 
     async def renew(self, node: int, workers: Sequence[str], grace: int) -> Membership:
         # What keeps it alive waits for nobody: neither for what is read, nor for a commit that a lock holds up.

@@ -86,6 +86,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """DROP INDEX execution_key""",
         """CREATE UNIQUE INDEX execution_key ON execution (namespace, workflow_id, run_no)""",
     ),
+    ("""INSERT INTO meta VALUES ('openings', 0)""",),
 )
 """What makes each version from the one before it. They are only ever added to."""
 

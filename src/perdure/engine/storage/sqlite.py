@@ -72,6 +72,7 @@ class SqliteStore:
     def __init__(self, path: str | os.PathLike[str], *, flush: bool = True) -> None:
         self._path = os.path.realpath(_checked(path))
         self._flush = flush
+        self.opening = 0
         self._file: SqliteFile | None = None
         self._reader: sqlite3.Connection | None = None
         self._lister: tuple[sqlite3.Connection, HelperThread] | None = None
@@ -83,8 +84,7 @@ class SqliteStore:
         file = open_file(self._path, now, flush=self._flush)
         try:
             writer = file.writer
-            clean = writer.execute("SELECT value FROM meta WHERE name = 'clean'").fetchone()[0]
-            writer.execute("UPDATE meta SET value = 0 WHERE name = 'clean'")
+            clean, self.opening = _enter(writer)
             self._next_run = 1 + int(writer.execute("SELECT coalesce(max(run), 0) FROM execution").fetchone()[0])
             self._reader = file.reader()
             self._log_index = os.open(f"{self._path}-shm", os.O_RDONLY)
@@ -370,6 +370,14 @@ class SqliteStore:
             raise explained(self._path, error) from error
         finally:
             _roll_back(reader)
+
+
+def _enter(writer: sqlite3.Connection) -> tuple[bool, int]:
+    """Whether the last user has closed it, and the number of this opening. Until it is closed, it isn't."""
+    value = "SELECT value FROM meta WHERE name = ?"
+    clean, openings = (writer.execute(value, (name,)).fetchone()[0] for name in ("clean", "openings"))
+    writer.execute("UPDATE meta SET value = iif(name = 'clean', 0, value + 1) WHERE name IN ('clean', 'openings')")
+    return bool(clean), 1 + int(openings)
 
 
 def _end(writer: sqlite3.Connection) -> None:

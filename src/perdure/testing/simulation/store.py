@@ -122,6 +122,10 @@ class FaultyStore:
             raise Unavailable("the simulated store's answer is lost")
         return done
 
+    @property
+    def opening(self) -> int:
+        return self.inner.opening
+
     async def open(self, now: int) -> bool:
         await asyncio.sleep(0)
         return await self.inner.open(now)

@@ -115,7 +115,7 @@ class Crew:
         self._service, self._ledger, self._ids = service, ledger, ids
         self._random, self._outfit, self._watch, self._silences = random, outfit, watch, silences
         self._there: list[tuple[Worker, Line, str]] = []
-        self._dying: set[asyncio.Task[None]] = set()
+        self._dying: dict[asyncio.Task[None], None] = {}
 
     async def come(self) -> None:
         """They attach, as many for each queue."""
@@ -145,7 +145,7 @@ class Crew:
             self._ledger.say(f"worker {worker.instance} dies")
             line.cut(self._random.choice(self._silences))
             death = asyncio.ensure_future(worker.stop())
-            self._dying.add(death)
+            self._dying[death] = None
             if all(queue != other for _, _, other in self._there):
                 await asyncio.sleep(self._random.choice((0.0, 0.1, 3.0)))
                 await self._hire(queue)
