@@ -328,3 +328,34 @@ def test_a_generator_that_is_dropped_by_eviction_starts_nothing(recwarn: pytest.
     gc.collect()
     assert told == []
     assert list(recwarn) == []
+
+
+def test_clean_up_that_is_cut_off_by_eviction_leaves_no_coroutine_behind(recwarn: pytest.WarningsRecorder) -> None:
+    """Python would warn of one that nobody has awaited."""
+    told: list[str] = []
+
+    async def clean_up() -> None:
+        told.append("cleaned up")
+
+    @workflow(name="begins_tasks")
+    async def begins_tasks() -> None:
+        try:
+            await asyncio.create_task(fetch("a"))
+        finally:
+            await asyncio.gather(clean_up(), clean_up())
+
+    @workflow(name="is_in_a_hurry")
+    async def is_in_a_hurry() -> None:
+        try:
+            await fetch("a")
+        finally:
+            await asyncio.wait_for(clean_up(), 5)
+
+    for flow in (begins_tasks, is_in_a_hurry):
+        scenario = Scenario(flow)
+        scenario.do()
+        scenario.run.evict()
+        del scenario
+    gc.collect()
+    assert told == []
+    assert list(recwarn) == []

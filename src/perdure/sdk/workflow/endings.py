@@ -159,11 +159,11 @@ def end_sagas(open: OpenSagas, main: LoopTask[object] | None, log: Log, workflow
 
 def tear_down(loop: DeterministicLoop) -> None:
     """End all tasks of a run's code, the last made first."""
-    torn = 0
-    while torn < len(tasks := loop.live_tasks()):  # a `finally` may have made new ones
-        for task in reversed(tasks[torn:]):
+    torn = set[LoopTask[object]]()
+    while tasks := [task for task in loop.live_tasks() if task not in torn]:  # a `finally` may have made new ones
+        torn.update(tasks)
+        for task in reversed(tasks):
             _end(task)
-        torn = len(tasks)
 
 
 def _end(task: LoopTask[object]) -> None:

@@ -13,6 +13,8 @@ from asyncio import Future, Queue
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import Final, Generic, TypeVar, cast
 
+from perdure.sdk.coroutines import close
+
 T = TypeVar("T")
 
 # Bound before `determinism.install` puts the functions below in their places.
@@ -122,8 +124,14 @@ class as_completed(Generic[T]):  # it stands for a function
 async def wait_for(fut: Awaitable[T], timeout: float | None) -> T:
     """As `asyncio.wait_for`, which before Python 3.12 waited in another task: the order of steps was another."""
     if timeout is None or timeout > 0:
-        async with asyncio.timeout(timeout):
-            return await fut
+        begun = False
+        try:
+            async with asyncio.timeout(timeout):
+                begun = True
+                return await fut
+        finally:
+            if not begun:  # no timer can be started, such as while the run is torn down
+                close(fut)
     future = asyncio.ensure_future(fut)
     if future.done():
         return future.result()
