@@ -127,3 +127,30 @@ def test_context_variables_do_not_leak_in() -> None:
     scenario.do()
     assert result(scenario) == ["none", "red", "red"]
     assert color.get() == "blue"
+
+
+def test_all_tasks_come_in_the_order_of_their_creation() -> None:
+    """By asyncio's own order they depend on how many tasks the process has."""
+
+    @workflow
+    async def flow() -> list[list[str]]:
+        for _ in range(12):  # so that the numbers of the others don't come in order, modulo the size of a small set
+            await asyncio.create_task(asyncio.sleep(0))
+        tasks = [asyncio.create_task(asyncio.sleep(60), name=f"{n}") for n in range(3)]
+        loop = asyncio.get_running_loop()
+        told = [[task.get_name() for task in each] for each in (asyncio.all_tasks(), asyncio.all_tasks(loop))]
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.wait(tasks)
+        return [*told, [task.get_name() for task in asyncio.all_tasks()]]
+
+    scenario = Scenario(flow)
+    scenario.do()
+    names = ["flow", "0", "1", "2"]
+    assert result(scenario) == [names, names, ["flow"]]
+    check_replay(scenario)
+
+
+async def test_outside_of_workflows_all_tasks_are_those_of_the_loop() -> None:
+    determinism.install()
+    assert asyncio.all_tasks() == {asyncio.current_task()}

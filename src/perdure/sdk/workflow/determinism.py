@@ -72,7 +72,7 @@ def install() -> None:
         if hasattr(random, name):
             replace(random, name, _random(name))
     replace(random.Random, "seed", _seeded(random.Random.seed))
-    for name in ("wait", "as_completed", "wait_for"):
+    for name in ("wait", "as_completed", "wait_for", "all_tasks"):
         ordered = dispatcher(getattr(asyncio, name), getattr(ordering, name))
         replace(asyncio, name, ordered)
         replace(asyncio.tasks, name, ordered)

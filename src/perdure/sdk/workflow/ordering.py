@@ -1,24 +1,27 @@
-"""`asyncio.wait`, `as_completed` and `wait_for` in a fixed order.
+"""`asyncio.wait`, `as_completed`, `wait_for` and `all_tasks` in a fixed order.
 
 asyncio keeps tasks in sets. Those of a workflow's loop hash by number, so that their order is the same in every
 process; but the numbers, and the way in which sets are used, differ between versions of Python, and
-`as_completed` makes a set of coroutines, which hash by address. A history that was recorded under one version
-must replay under another: so inside workflows these keep to the order in which things were given to them.
+`as_completed` makes a set of coroutines, which hash by address. `all_tasks` takes them out of one set of all loops'
+tasks, so that their order depends on what else the process does. A history that was recorded under one version
+must replay under another: so inside workflows these keep to the order in which things were given to them, or made.
 """
 
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future, Queue
+from asyncio import AbstractEventLoop, Future, Queue, Task
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import Final, Generic, TypeVar, cast
 
 from perdure.sdk.coroutines import close
+from perdure.sdk.workflow.loop import DeterministicLoop
 
 T = TypeVar("T")
 
 # Bound before `determinism.install` puts the functions below in their places.
 _asyncio_wait: Final = asyncio.wait
+_asyncio_all_tasks: Final = asyncio.all_tasks
 
 
 class OrderedSet(set[T]):
@@ -50,6 +53,14 @@ class OrderedSet(set[T]):
             self.discard(item)
             return item
         raise KeyError("pop from an empty set")
+
+
+def all_tasks(loop: AbstractEventLoop | None = None) -> set[Task[object]]:
+    """As `asyncio.all_tasks`; those of the workflow are in the order of their creation."""
+    own = asyncio.get_running_loop()
+    if not isinstance(own, DeterministicLoop) or loop not in (None, own):
+        return _asyncio_all_tasks(loop)
+    return OrderedSet(own.live_tasks())
 
 
 async def wait(
