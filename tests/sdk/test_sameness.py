@@ -363,3 +363,28 @@ def test_gather_is_cancelled_with_what_it_waits_for() -> None:
     scenario.do()
     assert result(scenario) == ["a", "b", "True", "a", "b", "True", "c", "CancelledError", "str"]
     check_replay(scenario)
+
+
+def test_what_tasks_are_called_does_not_depend_on_how_many_futures_asyncio_makes() -> None:
+    """Python 3.13 makes one more where the parent of a group is cancelled while that waits for its last task."""
+
+    @workflow
+    async def flow() -> list[list[str]]:
+        told: list[list[str]] = []
+        for futures in (0, 3, 6):
+            for _ in range(futures):
+                asyncio.get_running_loop().create_future()
+            tasks = [asyncio.create_task(asyncio.sleep(0)) for _ in range(3)]
+            handles = [fetch.start(f"{n}") for n in range(3)]
+            told += [[task.get_name() for task in tasks], [f"{hash(each) % 256}" for each in handles]]
+            await asyncio.wait(tasks)
+        return told
+
+    scenario = Scenario(flow)
+    scenario.do()
+    assert result(scenario) == [
+        ["Task-2", "Task-3", "Task-4"], ["1", "2", "3"],
+        ["Task-5", "Task-6", "Task-7"], ["4", "5", "6"],
+        ["Task-8", "Task-9", "Task-10"], ["7", "8", "9"],
+    ]  # fmt: skip
+    check_replay(scenario)

@@ -1,9 +1,10 @@
 """An asyncio event loop without time, I/O or threads.
 
 It runs callbacks in the order in which they became ready, and stops when there are none. Time stands still
-while it runs; a timer is a command to the engine. Everything is numbered in the order of its creation, and
-tasks and futures hash by that number, so that the sets which asyncio and users make of them iterate in the
-same order in every process.
+while it runs; a timer is a command to the engine. Tasks are numbered in the order of their creation, and so are
+futures; they hash by that number, so that the sets which asyncio and users make of them iterate in the same order
+in every process. Futures of asyncio's own code have numbers of their own: how many it makes, depends on the version
+of Python.
 
 ::
 
@@ -21,6 +22,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context
 from functools import partial
+from itertools import count
 from typing import Any, Final, NoReturn, Protocol, TypeVar, cast
 
 from perdure.clock import SECOND
@@ -154,8 +156,8 @@ class LoopFuture(asyncio.Future[T]):
 
     __slots__ = ("_number",)
 
-    def __init__(self, loop: DeterministicLoop) -> None:
-        self._number = loop.next_number()
+    def __init__(self, loop: DeterministicLoop, number: int = 0) -> None:
+        self._number = number or next(loop.futures)
         super().__init__(loop=loop)
 
     def __hash__(self) -> int:
@@ -168,7 +170,7 @@ class OwnFuture(LoopFuture[T]):
     __slots__ = ("_home",)
 
     def __init__(self, loop: DeterministicLoop) -> None:
-        super().__init__(loop)
+        super().__init__(loop, next(loop.own_futures))
         self._home = loop
 
     def set_result(self, result: T) -> None:
@@ -201,7 +203,7 @@ class LoopTask(asyncio.Task[T]):
         options: dict[str, object],
     ) -> None:
         self.origin = user_line() if loop.replaying else ""
-        number = loop.next_number()
+        number = next(loop.tasks)
         self._number = number  # asyncio hashes the task while it is being made
         name = name or f"Task-{number - loop.salt}"
         self._owed = 0
@@ -319,7 +321,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def reseed(self, seed: int) -> None:
         """Begin the numbers of tasks elsewhere: before the first one."""
         self.salt = (seed & 0xFFFF_FFFF) << 24
-        self._number = self.salt
+        self.tasks, self.futures, self.own_futures = (count(self.salt + 1) for _ in range(3))  # the next numbers
 
     def __repr__(self) -> str:
         return f"<DeterministicLoop at {self.clock} s>"
@@ -379,10 +381,6 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def waiting_lines(self) -> list[Line]:
         """The lines of the user's code at which those tasks wait."""
         return [line for task in self.live_tasks() for line in awaited_lines(task.get_coro())]
-
-    def next_number(self) -> int:
-        self._number = number = self._number + 1
-        return number
 
     def check(self) -> None:
         """Raises GuardError where what runs is not the run's code: then nothing would take what becomes ready."""
