@@ -7,7 +7,9 @@ import gc
 import logging
 import weakref
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
+from contextvars import ContextVar
+from decimal import getcontext, localcontext
 
 import pytest
 
@@ -359,3 +361,62 @@ def test_clean_up_that_is_cut_off_by_eviction_leaves_no_coroutine_behind(recwarn
     gc.collect()
     assert told == []
     assert list(recwarn) == []
+
+
+def test_code_that_is_evicted_sees_no_exception_whatever_it_is_in() -> None:
+    """Timeouts, groups and sagas ask in which task they are: in none, they would raise errors of their own."""
+    told: list[str] = []
+
+    async def clean_up(how: AbstractAsyncContextManager[object]) -> None:
+        try:
+            try:
+                await fetch("b")
+            finally:
+                async with how:
+                    await fetch("c")
+        except Exception as error:
+            told.append(f"{type(error).__name__}: {error}")
+        except BaseException as error:
+            told.append(type(error).__name__)
+
+    @workflow
+    async def held() -> None:
+        for how in (asyncio.timeout(5), asyncio.TaskGroup(), workflow.saga()):
+            asyncio.create_task(clean_up(how))  # noqa: RUF006  # the loop keeps it
+        try:
+            async with workflow.saga():
+                await fetch("a")
+        except Exception as error:
+            told.append(f"{type(error).__name__}: {error}")
+
+    scenario = Scenario(held)
+    scenario.do()
+    scenario.run.evict()
+    assert told == ["Evicted", "BaseExceptionGroup", "Evicted"]
+
+
+def test_clean_up_at_an_eviction_changes_no_context_but_its_own() -> None:
+    who = ContextVar("who", default="nobody")
+    told: list[str] = []
+
+    async def flow() -> None:
+        token = who.set("the workflow")
+        try:
+            with localcontext(prec=3):
+                await fetch("a")
+        finally:
+            told.append(who.get())
+            who.reset(token)
+            told.append(who.get())
+            who.set("the clean-up")
+
+    precision = getcontext().prec
+    token = who.set("the program")
+    try:
+        scenario = Scenario(workflow(flow))
+        scenario.do()
+        scenario.run.evict()
+        assert (told, who.get()) == (["the workflow", "nobody"], "the program")
+        assert getcontext().prec == precision
+    finally:
+        who.reset(token)

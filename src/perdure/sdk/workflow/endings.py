@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import inspect
 import logging
@@ -171,7 +172,7 @@ def _end(task: LoopTask[object]) -> None:
     coroutine = cast("Coroutine[object, object, object]", task.get_coro())
     for _ in range(EVICTION_THROWS):
         try:
-            coroutine.throw(Evicted("the workflow is being taken out of memory"))
+            task.context.run(_throw, task, coroutine)
         except KeyboardInterrupt:
             raise
         except BaseException:  # it ended, one way or another
@@ -184,3 +185,13 @@ def _end(task: LoopTask[object]) -> None:
     )
     # Python throws once more when it collects a coroutine, and this one would run for ever then. So it stays.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
+
+
+def _throw(task: LoopTask[object], coroutine: Coroutine[object, object, object]) -> None:
+    """Throw Evicted, as a step of the task: asyncio's timeouts and groups ask which task they are in."""
+    loop, tasks = task.get_loop(), cast(Any, asyncio.tasks)
+    tasks._enter_task(loop, task)
+    try:
+        coroutine.throw(Evicted("the workflow is being taken out of memory"))
+    finally:
+        tasks._leave_task(loop, task)

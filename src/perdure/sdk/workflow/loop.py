@@ -189,10 +189,10 @@ class OwnFuture(LoopFuture[T]):
 class LoopTask(asyncio.Task[T]):
     """A task that hashes by its number.
 
-    origin: the user's line that made it, known in a replay only.
+    context: what its code runs in. origin: the user's line that made it, known in a replay only.
     """
 
-    __slots__ = ("_late", "_number", "_owed", "_own", "_requests", "origin")
+    __slots__ = ("_late", "_number", "_owed", "_own", "_requests", "context", "origin")
 
     def __init__(
         self,
@@ -210,6 +210,7 @@ class LoopTask(asyncio.Task[T]):
         self._own: LoopHandle | None = None
         self._late = False
         self._requests = 0
+        self.context = context = contextvars.copy_context() if context is None else context
         super().__init__(coro, loop=loop, name=name, context=context, **cast("dict[str, Any]", options))
 
     def __hash__(self) -> int:
