@@ -7,6 +7,7 @@ what doesn't fit; it ends with 1 if there is any.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ from perdure.model.tasks import Position, QueryTask, RunRef
 from perdure.sdk.registry import REGISTRY
 from perdure.sdk.workflow.runtime import WorkflowRun
 from tests.replay.workflows import CASES
+from tests.sdk.programs import workflows as programs
+
+__all__ = ["programs"]  # which are in the registry now
 
 _UNKNOWN_QUERY = "perdure.errors.NotFound"  # what a whole history is replayed for: to say that there is none of it
 
@@ -66,6 +70,7 @@ def main() -> int:
     if command == "record":
         asyncio.run(record(folder))
         return 0
+    gc.disable()  # of failed tasks that nobody has asked, asyncio complains when they are collected
     complaints = replay(folder)
     print("\n".join(complaints))
     return 1 if complaints else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,10 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from perdure.model.journal import encode_event, join_events
 from tests.replay.workflows import CASES
+from tests.sdk.harness import REF
+from tests.sdk.programs.environment import Environment
+from tests.sdk.programs.generator import Generator
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+PROGRAMS = 300
 ROOT = Path(__file__).parents[2]
 
 
@@ -43,10 +49,25 @@ def test_every_other_python_replays_it(recorder: str, tmp_path: Path) -> None:
     recorded = run(recorder, "record", tmp_path)
     assert recorded.returncode == 0, recorded.stderr
     assert {file.name.split(".")[0] for file in tmp_path.iterdir()} == set(CASES)
+    replay_by_all(tmp_path)
+
+
+def replay_by_all(folder: Path) -> None:
     for version in VERSIONS:
         if version == OWN or Path(sys.prefix, "pythons", version).exists():
-            replayed = run(version, "replay", tmp_path)
+            replayed = run(version, "replay", folder)
             assert replayed.returncode == 0, f"by {version}: {replayed.stdout}{replayed.stderr}"
+
+
+def test_random_programs_do_the_same_on_every_python(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Their results are the traces of all that they saw. So it is enough that one Python has recorded them."""
+    caplog.set_level(logging.CRITICAL, "perdure")
+    for seed in range(PROGRAMS):
+        played = Environment(Generator(seed).program(), seed)
+        played.play()
+        encoded = join_events([encode_event(event) for event in played.history])
+        (tmp_path / f"{seed}.{REF.workflow_id}.{REF.run_id}").write_bytes(encoded)
+    replay_by_all(tmp_path)
 
 
 def test_code_that_has_changed_does_not_fit(tmp_path: Path) -> None:
