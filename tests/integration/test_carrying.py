@@ -95,3 +95,22 @@ async def test_a_cancellation_that_comes_while_nothing_may_interrupt_reaches_the
     gate.open()
     with pytest.raises(WorkflowCancelled):
         await handle.result()
+
+
+async def test_each_run_may_have_a_child_of_the_same_id(client: Client) -> None:
+    @workflow(name="carrying.guarded")
+    async def guarded(last: bool) -> str:
+        return await wait_at("guarded") if last else await workflow.receive("never", str)
+
+    @workflow(name="carrying.guarding")
+    async def guarding(run: int) -> str:
+        child = guarded.options(id="guarded").start(run == 20)
+        if run < 20:
+            workflow.continue_as_new(guarding(run + 1))
+        return await child
+
+    gate = Gate.named("guarded")
+    handle = await client.start(guarding(1), id="guarding")
+    await gate.reached.wait()
+    gate.open()
+    assert await handle.result() == "guarded"

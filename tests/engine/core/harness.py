@@ -95,6 +95,11 @@ class Run:
         tx = continue_run(self.state, end, self.state.run_no + 1, self.now, retention, self.carried)
         return Run(tx, now=self.now)
 
+    def followed(self) -> Run:
+        """A run that is started under the id of this one, which has closed."""
+        start = i.Start(start_request(), "other-run", self.state.run_no + 1)
+        return Run(begin_run(start, self.now, self.execution.deadlines.retention, self.state), now=self.now)
+
     @property
     def state(self) -> State:
         return self.execution.state

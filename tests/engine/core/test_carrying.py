@@ -14,7 +14,8 @@ from perdure.model import commands as c
 from perdure.model import events as e
 from perdure.model import records as r
 from perdure.model.failures import Failure
-from tests.engine.core.harness import NAMESPACE, RUN, WORKFLOW, Run, effects, payload
+from perdure.model.retry import RetryPolicy
+from tests.engine.core.harness import FAILURE, NAMESPACE, RUN, WORKFLOW, Run, effects, payload
 
 NEXT = c.ContinueAsNew("Type", "", ())
 
@@ -146,6 +147,56 @@ def test_without_it_children_end_with_their_run_as_before() -> None:
     run.decide(OutboxAnswered(1, run_id="child-run"))
     assert len(effects(run.complete(NEXT), fx.Send)) == 1
     assert not run.continued().state.inherited
+
+
+@pytest.mark.parametrize("started", [True, False])
+@pytest.mark.parametrize("how", ["continued", "retried", "begun"])
+def test_a_child_of_the_same_id_waits_for_the_end_of_the_last_one(how: str, started: bool) -> None:
+    run = Run.begin(retry_policy=RetryPolicy())
+    child = c.StartChildWorkflow("child", "Type", "", ())
+    run.complete(child)
+    if started:
+        run.decide(OutboxAnswered(1, "", "child-run"))
+    else:
+        run.signal()
+    ends = {
+        "continued": c.ContinueAsNew("Type", "", ()),
+        "retried": c.FailWorkflow(FAILURE),
+        "begun": c.CompleteWorkflow(payload("result")),
+    }
+    run.complete(ends[how])
+    following = run.followed() if how == "begun" else run.continued()
+    first = [entry.added.message for entry in following.state.outbox.values()]
+    own = e.ParentRef(NAMESPACE, WORKFLOW, RUN, 5)
+    end = r.OutboxCancel("child", "", True, own)
+    assert first == ([] if started else [r.OutboxStart("child", "Type", "queue", (), own)]) + [end]
+    following.wake()
+    tx = following.complete(child)
+    assert not effects(tx, fx.Send), "the last child has its id yet"
+    if not started:
+        tx = following.decide(OutboxAnswered(1, "", "child-run"))
+        assert [effect.entry_id for effect in effects(tx, fx.Send)] == [2]
+    tx = following.decide(OutboxAnswered(len(first), ""))
+    assert [effect.entry_id for effect in effects(tx, fx.Send)] == [len(first) + 1]
+
+
+def test_children_of_one_id_begin_and_end_one_after_the_other() -> None:
+    run, child = Run.begin(), c.StartChildWorkflow("child", "Type", "", ())
+    run.complete(child)
+    run.decide(OutboxAnswered(1, "", "child-run"))
+    run.complete(NEXT)
+    second = run.continued()
+    second.complete(child)
+    second.signal()
+    second.complete(NEXT)
+    third = second.continued()
+    third.complete(child)
+    sent = [(type(entry.added.message), entry.added.event_id > 0) for entry in third.state.outbox.values()]
+    start, end = r.OutboxStart, r.OutboxCancel
+    assert sent == [(end, False), (start, False), (end, False), (start, True)]
+    for entry_id in (1, 2, 3):
+        free = effects(third.decide(OutboxAnswered(entry_id, "")), fx.Send)
+        assert [effect.entry_id for effect in free] == [entry_id + 1]
 
 
 def test_a_child_whose_start_is_on_its_way_is_the_next_runs() -> None:

@@ -156,10 +156,10 @@ def test_what_is_for_a_child_waits_until_that_has_begun() -> None:
     assert [effect.entry_id for effect in effects(run.complete(*told), fx.Send)] == [4]
     outbox = run.state.outbox
     for starting in (run.execution.starting, Starting(outbox)):  # as it is, and as it is after a restart
-        assert [id for id, entry in outbox.items() if starting.waits(id, entry.added.message)] == [2, 3]
+        assert [id for id in outbox if starting.waits(id)] == [2, 3]
     tx = run.decide(i.OutboxAnswered(1, "", "child-run"))
     assert [effect.entry_id for effect in effects(tx, fx.Send)] == [2, 3]
-    assert not any(run.execution.starting.waits(id, entry.added.message) for id, entry in run.state.outbox.items())
+    assert not any(run.execution.starting.waits(id) for id in run.state.outbox)
 
 
 def test_what_is_meant_for_a_child_is_given_up_with_its_start() -> None:

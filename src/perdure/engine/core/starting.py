@@ -1,56 +1,97 @@
-"""Children whose start is on its way: what else is for their workflow ids waits until that has an answer.
+"""What of the outbox waits for something before it: a child's begin, or the end of one whose id is to be used again.
 
-Entries of an outbox may overtake each other. Until a child has begun, another run may have its id, and would take for
-its own, or refuse, what is meant for the child. All of this follows from the outbox.
+Entries of an outbox may overtake each other. But until a child has begun, another run may have its id, and would take
+for its own, or refuse, what is meant for the child; and until one has ended that is not to outlive its parent, its id
+is taken. All of this follows from the outbox.
+
+::
+
+    start "x" │ signal "x" … cancel "x"      wait for the answer to the start
+    end "x"   │ start "x"                    waits for the answer to the end
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal, TypeGuard
 
 from perdure.model import records as r
 from perdure.model.state import OutboxEntry
 
+_Kind = Literal["start", "end", "other"]
+
+_AFTER: Final[dict[_Kind, _Kind]] = {"start": "end", "end": "start", "other": "start"}
+"""What each kind waits for, where it stands before it."""
+
 
 class Starting:
-    """By workflow id, the entries from the first start without an answer on, in their order; and which are starts."""
+    """By workflow id, in their order: the starts and ends without an answer, and what waits for one of them."""
 
     def __init__(self, outbox: Mapping[int, OutboxEntry]) -> None:
-        self._lines: dict[str, dict[int, bool]] = {}
+        self._lines: dict[str, dict[int, _Kind]] = {}
+        self._waiting: set[int] = set()
         for id in sorted(outbox):
             self.add(id, outbox[id].added.message)
 
     def add(self, entry_id: int, message: r.Outgoing) -> bool:
         """Something was put into the outbox. Whether it may be sent."""
-        if isinstance(message, r.OutboxStart):
-            self._lines.setdefault(message.workflow_id, {})[entry_id] = True
+        kind = _kind(message)
+        if kind is None:
             return True
-        if not isinstance(message, r.OutboxSignal | r.OutboxCancel | r.OutboxAsk):
-            return True
-        line = self._lines.get(message.workflow_id)
-        if line is None or (not isinstance(message, r.OutboxAsk) and message.run_id):  # that run has begun
-            return True
-        line[entry_id] = False
-        return False
+        workflow_id = _workflow_id(message)
+        line = self._lines.get(workflow_id, {})
+        waits = _AFTER[kind] in line.values()
+        if waits:
+            self._waiting.add(entry_id)
+        if waits or kind != "other":
+            self._lines.setdefault(workflow_id, line)[entry_id] = kind
+        return not waits
 
-    def waits(self, entry_id: int, message: r.Outgoing) -> bool:
+    def waits(self, entry_id: int) -> bool:
         """Whether it may not be sent yet."""
-        line = self._lines.get(getattr(message, "workflow_id", "")) if self._lines else None
-        return line is not None and not line.get(entry_id, True)
+        return entry_id in self._waiting
 
-    def answered(self, entry_id: int, start: r.OutboxStart) -> list[int]:
-        """A start has its answer: the entries that may be sent now."""
-        line = self._lines.get(start.workflow_id)
-        if line is None:
+    def answered(self, entry_id: int, message: r.Outgoing) -> list[int]:
+        """An entry has its answer: those that may be sent now."""
+        workflow_id = _workflow_id(message)
+        line = self._lines.get(workflow_id)
+        if line is None or line.pop(entry_id, None) is None:
             return []
-        line.pop(entry_id, None)
-        free: list[int] = []
-        for id, is_start in line.items():
-            if is_start:
-                break
-            free.append(id)
+        self._waiting.discard(entry_id)
+        free = list(self._freed(line))
         for id in free:
-            del line[id]
+            self._waiting.discard(id)
+            if line[id] == "other":
+                del line[id]
         if not line:
-            del self._lines[start.workflow_id]
+            del self._lines[workflow_id]
         return free
+
+    def _freed(self, line: Mapping[int, _Kind]) -> Iterator[int]:
+        """What waits, and has nothing before it any more that it would wait for."""
+        before: set[_Kind] = set()
+        for id, kind in line.items():
+            if id in self._waiting and _AFTER[kind] not in before:
+                yield id
+            before.add(kind)
+
+
+def ends_child(message: r.Outgoing) -> TypeGuard[r.OutboxCancel]:
+    """Whether a child ends by it, since its parent has."""
+    return isinstance(message, r.OutboxCancel) and message.terminate and message.child_of is not None
+
+
+def _workflow_id(message: r.Outgoing) -> str:
+    """Whom it is for; "" for reports, which no line is for."""
+    return "" if isinstance(message, r.OutboxReport | r.OutboxScheduleReport) else message.workflow_id
+
+
+def _kind(message: r.Outgoing) -> _Kind | None:
+    """None for what waits for nothing: reports, and what is for a run that has begun."""
+    if isinstance(message, r.OutboxStart):
+        return "start"
+    if ends_child(message):
+        return "end"
+    if isinstance(message, r.OutboxSignal | r.OutboxCancel):
+        return None if message.run_id else "other"
+    return "other" if isinstance(message, r.OutboxAsk) else None

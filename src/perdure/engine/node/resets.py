@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
 
+from perdure.engine.core.decisions.carrying import endings
 from perdure.engine.core.decisions.resets import (
     MESSAGES,
     NOTHING,
@@ -185,7 +186,7 @@ def begin_again(serving: Serving, live: Live, work: Work) -> None:
         if same_chain:
             buffered = told if is_latest else [event for event in told if counts(event, input.shared)]
         serving.apply(live, Work(None, again=False), end)
-    tx = fork.go_on(left, buffered)
+    tx = fork.go_on(left, buffered, endings(execution.state))
     new = begin(serving, live, tx)
     if live.row is not None:
         live.successor = new

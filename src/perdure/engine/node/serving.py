@@ -264,13 +264,13 @@ class Serving:
             return
         ended = before is not None and before.open
         if before is not None and ended:
-            reason = "another run was started under its id"
-            terminate = TerminateWorkflow(*live.chain, "", reason, request.identity)
+            terminate = TerminateWorkflow(*live.chain, "", "another run was started under its id", request.identity)
             self.apply(live, Work(terminate, again=False), decide(before, terminate, self.clock.now()))
         elif live.pending is not None:
             live.parked += (work,)  # until the end of the last run is on disk
             return
-        started = begin_run(i.Start(request, self.ids.new_id(), live.key.run_no + 1), self.clock.now(), self.retention)
+        start, now = i.Start(request, self.ids.new_id(), live.key.run_no + 1), self.clock.now()
+        started = begin_run(start, now, self.retention, before and before.state)
         new = begin(self, live, started)
         if ended:
             live.successor = new  # one commit: where the start turns out to be a repetition, nothing is terminated

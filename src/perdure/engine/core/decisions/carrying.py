@@ -13,6 +13,7 @@ from perdure.engine.core.decisions.closing import children_of, send
 from perdure.engine.core.decisions.postponing import give
 from perdure.engine.core.effects import ContinueRun
 from perdure.engine.core.queries import CLOSED
+from perdure.engine.core.starting import ends_child
 from perdure.engine.core.transition import Transition
 from perdure.limits import MAX_REMEMBERED_UPDATES
 from perdure.model import commands as c
@@ -58,12 +59,29 @@ def starts_of(state: State, children: Collection[r.ChildInherited]) -> tuple[r.O
     )
 
 
+def endings(state: State) -> tuple[r.OutboxAdded, ...]:
+    """What ends the children of a run that has closed, and has no answer yet; with their starts, as far as those have
+    none. The next run of the workflow id sends it, too, before it starts others of their ids."""
+    sent = [entry.added for entry in state.outbox.values()]
+    ended = {added.message.child_of for added in sent if ends_child(added.message)}
+    return tuple(added for added in sent if ends_child(added.message) or _starts(added.message, ended))
+
+
+def _starts(message: r.Outgoing, children: Collection[e.ParentRef | None]) -> bool:
+    return isinstance(message, r.OutboxStart) and message.parent in children
+
+
+def send_again(tx: Transition, sent: Collection[r.OutboxAdded]) -> None:
+    """Send what another run has sent: whoever receives it recognises it."""
+    for added in sent:
+        send(tx, 0, added.message, added.time)
+
+
 def take_over(tx: Transition, carried: ContinueRun) -> None:
     """The next run begins with what was left to it."""
     for record in carried.records:
         tx.note(record)
-    for added in carried.starts:
-        send(tx, 0, added.message, added.time)
+    send_again(tx, carried.starts)
     for event in carried.messages:
         tx.arrive(_renewed(event))
     for message in carried.postponed:

@@ -32,7 +32,7 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
     entry = tx.state.outbox.get(answer.entry_id)
     if entry is None:
         raise NotFound("that outbox entry was settled before")
-    if answer.error and not _is_old(tx, entry) and tx.execution.starting.waits(answer.entry_id, entry.added.message):
+    if answer.error and not _is_old(tx, entry) and tx.execution.starting.waits(answer.entry_id):
         undelivered(tx, OutboxUndelivered(answer.entry_id, answer.error))  # whoever refused it is not who it is for
         return
     tx.note(r.OutboxSettled(answer.entry_id))
@@ -42,10 +42,9 @@ def answered(tx: Transition, answer: OutboxAnswered) -> None:
         inherited = message.parent.run_id, message.parent.initiated_event_id
         if inherited in tx.state.inherited:
             tx.note(r.InheritedChildOver(*inherited))
-    if isinstance(message, r.OutboxStart):
-        for id in tx.execution.starting.answered(answer.entry_id, message):
-            if (waits := tx.state.outbox.get(id)) is not None:
-                resend(tx, waits)
+    for id in tx.execution.starting.answered(answer.entry_id, message):
+        if (waits := tx.state.outbox.get(id)) is not None:
+            resend(tx, waits)
     if tx.state.schedule is not None:
         if isinstance(message, r.OutboxScheduledStart):
             start_answered(tx, message, answer)
@@ -95,10 +94,10 @@ def _is_old(tx: Transition, entry: OutboxEntry) -> bool:
 
 
 def resend(tx: Transition, entry: OutboxEntry) -> None:
-    """It is due (again): after a crash nobody knows whether it was delivered. What is for a child that has not begun
-    goes on waiting."""
+    """It is due (again): after a crash nobody knows whether it was delivered. What waits for
+    something before it goes on waiting."""
     tx.note(r.OutboxDelayed(entry.added.entry_id, entry.attempt + 1, tx.now + _backoff(entry), entry.failure))
-    if not tx.execution.starting.waits(entry.added.entry_id, entry.added.message):
+    if not tx.execution.starting.waits(entry.added.entry_id):
         tx.effects.append(Send(entry.added.entry_id, entry.added.message))
 
 

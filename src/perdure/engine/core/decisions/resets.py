@@ -21,8 +21,8 @@ from msgspec.structs import replace
 from perdure.clock import DAY
 from perdure.engine.core.decisions import sending
 from perdure.engine.core.decisions.activities import offer
-from perdure.engine.core.decisions.carrying import starts_of
-from perdure.engine.core.decisions.closing import children_of, close, report_to_schedule, send
+from perdure.engine.core.decisions.carrying import send_again, starts_of
+from perdure.engine.core.decisions.closing import children_of, close, report_to_schedule
 from perdure.engine.core.decisions.postponing import give, receive
 from perdure.engine.core.decisions.starts import first_event
 from perdure.engine.core.effects import EvictCopy
@@ -286,12 +286,15 @@ class Fork:
         """The children that do not end with the latest run, since they are this one's now."""
         return {*self.children, *left.inherited}
 
-    def go_on(self, left: Left = NOTHING, buffered: Sequence[e.HistoryEvent] = ()) -> Transition:
+    def go_on(
+        self, left: Left = NOTHING, buffered: Sequence[e.HistoryEvent] = (), ending: Collection[r.OutboxAdded] = ()
+    ) -> Transition:
         """Fail the workflow task, give the run what came later, and run the task again.
 
         Args:
             left: what else the latest run has left.
             buffered: what was in the buffer of that one (see `end_for_reset`).
+            ending: what ends the children that are not this one's (see `carrying.endings`).
         """
         tx, request, point = self.tx, self._request, self._point
         takes = self.takes(left)
@@ -318,6 +321,7 @@ class Fork:
             again = AGAIN.get(type(event))
             if again is not None and (request.reapply or type(event) not in MESSAGES):
                 again(self, event)
+        send_again(tx, ending)
         self._take_over(left, takes)
         self._ask_again({child.initiated_event_id for child in children if child in left.children})
         tx.schedule_task()
@@ -339,8 +343,7 @@ class Fork:
         tx, state = self.tx, self.tx.state
         for record in left.inherited:
             tx.note(record)
-        for added in left.starts:
-            send(tx, 0, added.message, added.time)
+        send_again(tx, left.starts)
         for message in left.waiting:
             if not isinstance(message, r.UpdateAdmitted):
                 if self._request.reapply:

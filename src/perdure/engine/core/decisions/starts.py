@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from perdure.engine.core.deadlines import execution_deadline
-from perdure.engine.core.decisions.carrying import take_over
+from perdure.engine.core.decisions.carrying import endings, send_again, take_over
 from perdure.engine.core.decisions.chains import failure_of, retry_delay
 from perdure.engine.core.deduplication import update_id
 from perdure.engine.core.effects import ContinueRun
@@ -25,8 +26,8 @@ from perdure.model.state import State
 _NOTHING: Final = ContinueRun()
 
 
-def begin_run(start: Start, now: int, retention: int) -> Transition:
-    """A new run. `check_start` has allowed it."""
+def begin_run(start: Start, now: int, retention: int, last: State | None = None) -> Transition:
+    """A new run. `check_start` has allowed it. last: the one that had the workflow id before."""
     request = start.request
     event = e.WorkflowExecutionStarted(
         1,
@@ -52,7 +53,8 @@ def begin_run(start: Start, now: int, retention: int) -> Transition:
         scheduled_by=request.scheduled_by,
         last_completion_result=request.last_completion_result,
     )
-    return _begin(request.namespace, request.workflow_id, start.run_no, event, retention, request.message)
+    ending = endings(last) if last is not None else ()
+    return _begin(request.namespace, request.workflow_id, start.run_no, event, retention, ending, request.message)
 
 
 Continued = e.WorkflowExecutionContinuedAsNew | e.WorkflowExecutionFailed | e.WorkflowExecutionTimedOut
@@ -94,7 +96,9 @@ def continue_run(
         scheduled_by=before.scheduled_by,
         last_completion_result=before.last_completion_result,
     )
-    return _begin(last.namespace, last.workflow_id, run_no, event, retention, pause=last.paused, carried=carried)
+    return _begin(
+        last.namespace, last.workflow_id, run_no, event, retention, endings(last), pause=last.paused, carried=carried
+    )
 
 
 def _begin(
@@ -103,6 +107,7 @@ def _begin(
     run_no: int,
     event: e.WorkflowExecutionStarted,
     retention: int,
+    ending: Collection[r.OutboxAdded],
     message: StartSignal | StartUpdate | None = None,
     pause: Pause | None = None,
     carried: ContinueRun = _NOTHING,
@@ -110,6 +115,7 @@ def _begin(
     tx = first_event(namespace, workflow_id, run_no, event, retention)
     if pause is not None:  # it was meant for the workflow; the last run was just at work
         tx.note(r.RunPaused(pause.reason, pause.identity, pause.time))
+    send_again(tx, ending)
     take_over(tx, carried)
     if isinstance(message, StartSignal):
         tx.arrive(e.WorkflowExecutionSignaled(0, tx.now, message.name, message.input, event.identity, message.header))
@@ -183,7 +189,7 @@ def check_start(execution: Execution | None, request: StartWorkflow) -> Started 
             return Started(run_id, existing=True)
         if request.id_conflict_policy == "terminate_existing" and request.id_reuse_policy != "reject_duplicate":
             return None
-        instead = "" if request.parent else ", or id_conflict_policy='use_existing'"
+        instead = "" if request.parent or request.scheduled_by else ", or id_conflict_policy='use_existing'"
         if request.id_conflict_policy == "terminate_existing":
             instead = " (id_reuse_policy='reject_duplicate' forbids another run of this one, so it is not terminated)"
         raise WorkflowAlreadyStarted(
