@@ -78,6 +78,10 @@ class NotRunning(NotFound):
     """The execution exists but is closed, so it takes no more messages."""
 
 
+class NotTaken(NotRunning):
+    """The workflow ended before it could take an update: nothing of that was done."""
+
+
 class WorkflowAlreadyStarted(PerdureError):
     """The workflow id is taken. `run_id` is the run that has it."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure import embedded, workflow
+from perdure import RetryPolicy, embedded, workflow
 from perdure.engine.core.decisions import messages
 from perdure.engine.node import committer
 from perdure.model.events import WorkflowExecutionContinuedAsNew
@@ -281,3 +281,19 @@ async def test_without_a_quiet_moment_it_is_held_at_the_hard_limit(
         await handle.signal(Restless.hear)
     assert "the history has" in reason
     assert (await handle.describe()).status == "Running"
+
+
+async def test_an_entity_takes_no_retry_policy(client: Client) -> None:
+    policy, told = RetryPolicy(maximum_attempts=2), "entities.Account is an entity, which takes no retry_policy"
+
+    @workflow(name="entities.founder")
+    async def founder() -> str:
+        try:
+            workflow.start(Account(), retry_policy=policy)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    with pytest.raises(ValueError, match=told):
+        await client.start(Account(), retry_policy=policy)
+    assert told in await client.run(founder())

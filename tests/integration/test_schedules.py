@@ -388,6 +388,8 @@ async def test_a_schedule_that_makes_no_sense(schedule: Schedule, error: type[Ex
 
 
 async def test_other_wrong_uses(client: Client) -> None:
+    with pytest.raises(TypeError, match=r"'overlap' is of the schedule itself: Schedule\(…, overlap=…\)"):
+        await client.create_schedule("x", quick(1), DAILY, overlap="skip")  # pyright: ignore[reportCallIssue]
     with pytest.raises(TypeError, match="has no option 'start_delay'; it has workflow_id, task_queue"):
         await client.create_schedule("x", quick(1), DAILY, start_delay="1s")  # pyright: ignore[reportCallIssue]
     with pytest.raises(ValueError, match="id must have between 1 and"):

@@ -11,6 +11,8 @@ from perdure import (
     ApplicationError,
     InvalidRequest,
     NotFound,
+    NotRunning,
+    NotTaken,
     RetryPolicy,
     WorkflowAlreadyStarted,
     WorkflowTimedOut,
@@ -24,7 +26,7 @@ from perdure.model.events import (
 )
 from perdure.model.requests import StartSignal, StartWorkflow
 from perdure.sdk.client.client import Client
-from tests.integration.engines import Engine, Simulation, event_names
+from tests.integration.engines import Engine, Simulation, described, event_names
 
 
 @workflow(name="starts.Basket")
@@ -161,6 +163,48 @@ async def test_a_repeated_update_with_start_counts_once(client: Client) -> None:
     assert await start.update(Basket.put, "tea") == 1
     assert await second.update(Basket.put, "milk") == 2
     assert await start.handle.result() == ["ann", "tea", "milk"]
+
+
+async def test_an_update_that_meets_the_end_of_a_workflow_starts_it_again(client: Client) -> None:
+    @workflow(name="starts.Till")
+    class Till:
+        def __init__(self, owner: str) -> None:
+            self.owner = owner
+
+        async def run(self) -> str:
+            return await workflow.receive("close", str)
+
+        @workflow.update
+        def of(self) -> str:
+            return self.owner
+
+    last = await client.start(Till("ann"), id="till")
+    await last.pause("so that both come at once")
+    await last.signal("close", "for today")
+    start = client.with_start(Till("bob"), id="till", request_id="twice")
+    asking = asyncio.ensure_future(start.update(Till.of))
+    await described(last, lambda it: bool(it.pending_updates))
+    await last.resume()
+    assert await last.result() == "for today"
+    assert await asking == "bob"
+    with pytest.raises(NotRunning, match="was given to an earlier run of 'till'"):
+        await start.update(Till.of)
+
+
+async def test_an_update_of_what_waits_for_nothing_is_not_taken(client: Client) -> None:
+    @workflow(name="starts.Hasty")
+    class Hasty:
+        async def run(self) -> None: ...
+
+        @workflow.update
+        def put(self) -> None: ...
+
+    start = client.with_start(Hasty(), id="hasty", request_id="once")
+    for _ in range(2):
+        with pytest.raises(NotTaken):
+            await start.update(Hasty.put)
+    history = [event async for event in start.handle.history()]
+    assert isinstance(history[0], WorkflowExecutionStarted) and history[0].request_id == "once"
 
 
 async def test_a_wrong_start_with_a_message_is_refused(client: Client) -> None:

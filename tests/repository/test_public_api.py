@@ -46,6 +46,7 @@ PUBLIC = [
     "NondeterminismError",
     "NotFound",
     "NotRunning",
+    "NotTaken",
     "Offload",
     "Payload",
     "PayloadCodec",

@@ -411,7 +411,7 @@ def test_updates_after_the_end_are_rejected() -> None:
     scenario.update("u1", "stop")
     scenario.update("u2", "add", 1)
     assert kinds(scenario.do()) == ["AcceptUpdate", "CompleteUpdate", "RejectUpdate", "CompleteWorkflow"]
-    assert scenario.answers[0].failure.types[0] == "perdure.errors.NotRunning"
+    assert scenario.answers[0].failure.types[0] == "perdure.errors.NotTaken"
     check_replay(scenario)
 
 

@@ -13,6 +13,7 @@ from perdure.model.retry import RetryPolicy as EnginePolicy
 from perdure.sdk.converter import encode
 from perdure.sdk.options import one_of, optional_name, text
 from perdure.sdk.retry import optional_policy
+from perdure.sdk.workflow.definition import WorkflowDefinition
 
 Readers = Mapping[str, Callable[[Any], object]]
 """What each option becomes, by its name."""
@@ -35,6 +36,16 @@ def read_options(readers: Readers, options: Mapping[str, object], what: str) -> 
             raise TypeError(f"{what} has no option {name!r}; it has {', '.join(readers)}")
         given[name] = read(value)
     return given
+
+
+def check_for(definition: WorkflowDefinition, policy: EnginePolicy | None) -> None:
+    """Raises ValueError for an entity with a retry policy: its next attempt would begin with what the last run of its
+    history began with, and nobody sees how long ago that was."""
+    if definition.attributes is not None and policy is not None:
+        raise ValueError(
+            f"{definition.name} is an entity, which takes no retry_policy: what may fail belongs into its activities, "
+            "or is caught in its `run`"
+        )
 
 
 def _task_timeout(value: Duration | None) -> int:

@@ -412,6 +412,8 @@ def scheduled_start(client: Client, id: str, call: object, options: ScheduledSta
     """The start that a schedule repeats. Raises as `start_request`."""
     for option in options:
         if option not in ScheduledStartOptions.__annotations__:
+            if option in Schedule.__struct_fields__:
+                raise TypeError(f"{option!r} is of the schedule itself: Schedule(…, {option}=…)")
             allowed = ", ".join(ScheduledStartOptions.__annotations__)
             raise TypeError(f"what a schedule starts has no option {option!r}; it has {allowed}")
     start = StartOptions(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, get_args, overload
 
 from msgspec.structs import replace
 from typing_extensions import ParamSpec, TypeVar
 
 from perdure.durations import Duration, optional_microseconds
-from perdure.model.events import IdReusePolicy
+from perdure.errors import NotTaken
+from perdure.model.events import IdReusePolicy, WorkflowExecutionStarted
 from perdure.model.requests import (
+    GetHistory,
     IdConflictPolicy,
     StartSignal,
     StartUpdate,
@@ -19,7 +22,7 @@ from perdure.model.requests import (
 from perdure.sdk.client.handle import WorkflowHandle
 from perdure.sdk.options import one_of, optional_name, text
 from perdure.sdk.retry import RetryPolicy
-from perdure.sdk.starting import READERS, Readers, read_options
+from perdure.sdk.starting import READERS, Readers, check_for, read_options
 from perdure.sdk.workflow.calls import call_of
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.handlers import Signal, Update
@@ -64,6 +67,7 @@ def start_request(
     """
     definition, args, kwargs = call_of(call)
     given: dict[str, Any] = read_options(_OPTIONS, options, "a start")
+    check_for(definition, given.get("retry_policy"))
     request = StartWorkflow(
         client.namespace,
         client.ids.new_id() if (id := given.pop("id", None)) is None else id,
@@ -117,7 +121,7 @@ class WithStart(Generic[R_co]):
             name, input, _ = message_of("signal", signal, args, kwargs, self._definition)
         if self._request.id_conflict_policy == "fail":
             raise ValueError('a start with a signal takes id_conflict_policy="use_existing" or "terminate_existing"')
-        return await self._send(StartSignal(name, input))
+        return await self._send(self._own_id(), StartSignal(name, input))
 
     @overload
     async def update(self, update: Update[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -127,7 +131,8 @@ class WithStart(Generic[R_co]):
         """Update the workflow, after starting it if it isn't running, and wait for the update's answer.
 
         The start and the update are on disk together. Where the validator refuses the update, the workflow was started
-        nevertheless. A workflow that has answered an update of this `request_id`, and is closed, isn't started again.
+        nevertheless. Where the workflow was running, and ends before it could take the update, it is started. One that
+        has answered an update of this `request_id`, and is closed, isn't started again.
 
         Args:
             update: the handler, such as `Onboarding.resize`; or the update's name.
@@ -136,6 +141,7 @@ class WithStart(Generic[R_co]):
             Exception: what the validator or the handler raised, as itself; see `WorkflowHandle.update`, also for what
                 the handler may raise.
             WorkflowAlreadyStarted: the policies don't allow to start it, or to use the one that runs.
+            NotTaken: it was started, and has ended without waiting for anything.
             TypeError: the handler is not of this workflow, or doesn't take these arguments.
             ValueError: the start has a `start_delay`: nobody could answer before it is over.
             EncodeError, PayloadTooLarge: an argument can't be stored.
@@ -145,21 +151,39 @@ class WithStart(Generic[R_co]):
             name, input, handler = message_of("update", update, args, kwargs, self._definition)
         if self._request.start_delay:
             raise ValueError("a start with an update can't have a start_delay: nobody could answer before it is over")
-        update_id = self._request.request_id or self._client.ids.new_id()
-        run_id = (await self._send(StartUpdate(update_id, name, input))).run_id or ""
-        # Of that run, and no later one: there it would be another update.
-        handle = WorkflowHandle[object](self._client, self.id, run_id, self._definition, messages_to=run_id)
-        return await handle.answer(update_id, name, input, handler)
+        id = self._own_id()
+        while True:
+            run_id = (await self._send(id, StartUpdate(id, name, input))).run_id or ""
+            # Of that run, and no later one: there it would be another update.
+            handle = WorkflowHandle[object](self._client, self.id, run_id, self._definition, messages_to=run_id)
+            try:
+                return await handle.answer(id, name, input, handler)
+            except NotTaken:
+                if await self._has_begun(run_id, id):
+                    raise  # and so would the next
+            id = _following(id)
 
-    async def _send(self, message: StartSignal | StartUpdate) -> WorkflowHandle[R_co]:
-        client = self._client
-        # Each message is one of its own, unless the caller says what makes it the same.
-        request = replace(self._request, request_id=self._request.request_id or client.ids.new_id(), message=message)
-        started = await client.send(request)
-        return WorkflowHandle(client, self.id, started.run_id, self._definition)
+    def _own_id(self) -> str:
+        """Each message is one of its own, unless the caller says what makes it the same."""
+        return self._request.request_id or self._client.ids.new_id()
+
+    async def _send(self, request_id: str, message: StartSignal | StartUpdate) -> WorkflowHandle[R_co]:
+        started = await self._client.send(replace(self._request, request_id=request_id, message=message))
+        return WorkflowHandle(self._client, self.id, started.run_id, self._definition)
+
+    async def _has_begun(self, run_id: str, request_id: str) -> bool:
+        """Whether the start of this request began a run, or an earlier one of its chain."""
+        page = await self._client.send(GetHistory(self._client.namespace, self.id, run_id))
+        first = page.events[0]
+        return isinstance(first, WorkflowExecutionStarted) and first.request_id == request_id
 
     def __repr__(self) -> str:
         return f"<start of workflow {self._definition.name} with a message, id {self.id!r}>"
+
+
+def _following(request_id: str) -> str:
+    """The id under which a request is made anew: the same, whoever repeats it."""
+    return blake2b(request_id.encode(), digest_size=16).hexdigest()
 
 
 _CONFLICT: Final = get_args(IdConflictPolicy)

@@ -16,6 +16,7 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar, cast
 
 from typing_extensions import ParamSpec, Unpack
 
+from perdure.sdk.starting import check_for
 from perdure.sdk.workflow.children import DEFAULT_TERMS, ChildOptions, ChildTerms, with_options
 from perdure.sdk.workflow.classes import call_record, class_definition
 from perdure.sdk.workflow.context import WorkflowContext, current, require
@@ -185,7 +186,9 @@ def start_child(call: object, options: ChildOptions) -> asyncio.Future[object]:
     """Start what a call records as a child of the current run; the options come over those of the call."""
     context = current() or require("workflow.start()")
     definition, args, kwargs = recorded(call)
-    return context.start_child(definition, with_options(_terms_of(call), options), args, kwargs)
+    terms = with_options(_terms_of(call), options)
+    check_for(definition, terms.retry_policy)
+    return context.start_child(definition, terms, args, kwargs)
 
 
 def recorded(call: object) -> Recorded:
@@ -206,13 +209,14 @@ def _terms_of(call: object) -> ChildTerms:
 
 
 def _not_a_call(call: object) -> str:
+    inside = current() is not None
+    who = "workflow" if inside else "client"
     if isinstance(call, WorkflowFunction):
         name = cast("WorkflowFunction[..., object]", call).__name__
-        return f"{name} is the workflow itself: call it with its arguments, as in client.start({name}(…))"
+        return f"{name} is the workflow itself: call it with its arguments, as in {who}.start({name}(…))"
     if isinstance(call, type) and class_definition(call) is not None:
-        return (
-            f"{call.__name__} is the class itself: call it with its arguments, as in client.start({call.__name__}(…))"
-        )
+        name = call.__name__
+        return f"{name} is the class itself: call it with its arguments, as in {who}.start({name}(…))"
     if class_definition(type(call)) is not None:
         return (
             f"{type(call).__name__}(…) made an object instead of a call: put @workflow above all other decorators "
@@ -220,6 +224,8 @@ def _not_a_call(call: object) -> str:
         )
     if asyncio.iscoroutine(call):
         call.close()
+        if inside:
+            return f"{_shown(call)}(…) is a coroutine, not a call of a workflow: await it as it is"
         return f"{_shown(call)}(…) is a coroutine, not a call of a workflow: decorate the function with @workflow"
     return f"{_shown(call)} is not a call of a workflow, such as provision(…)"
 

@@ -18,7 +18,7 @@ from contextvars import Context
 from typing import Final, Protocol, cast
 
 from perdure.clock import SECOND
-from perdure.errors import DecodeError, NondeterminismError, NotFound, NotRunning
+from perdure.errors import DecodeError, NondeterminismError, NotFound, NotTaken
 from perdure.model.commands import AcceptUpdate, CarriedSignal, CompleteUpdate, RejectUpdate, ScheduleActivity
 from perdure.model.events import WorkflowExecutionSignaled
 from perdure.model.payloads import NULL, Payload, Payloads
@@ -189,7 +189,7 @@ class Messages:
 
     def _rejection(self, update: AdmittedUpdate) -> Exception | None:
         if self._run.closing:
-            return NotRunning("the workflow ended before it could take the update")
+            return NotTaken("the workflow ended before it could take the update")
         handler = self._definition.handlers.get(("update", update.name))
         if handler is None:
             return NotFound(self._unknown("update", update.name))
