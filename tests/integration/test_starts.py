@@ -11,11 +11,11 @@ from perdure import (
     ApplicationError,
     InvalidRequest,
     NotFound,
-    NotRunning,
     NotTaken,
     RetryPolicy,
     WorkflowAlreadyStarted,
     WorkflowTimedOut,
+    activity,
     workflow,
 )
 from perdure.model.events import (
@@ -186,9 +186,39 @@ async def test_an_update_that_meets_the_end_of_a_workflow_starts_it_again(client
     await described(last, lambda it: bool(it.pending_updates))
     await last.resume()
     assert await last.result() == "for today"
-    assert await asking == "bob"
-    with pytest.raises(NotRunning, match="was given to an earlier run of 'till'"):
-        await start.update(Till.of)
+    assert await asking == await start.update(Till.of) == "bob"
+    await start.handle.signal("close", "for good")
+    assert await start.handle.result() == "for good"
+    assert await start.update(Till.of) == "bob", "its run has closed since, and no other is started"
+    assert await start.handle.result() == "for good"
+
+
+async def test_what_an_update_raises_itself_starts_nothing(client: Client) -> None:
+    @activity(name="starts.elsewhere", retry_policy=RetryPolicy(maximum_attempts=1))
+    async def elsewhere() -> None:
+        raise NotTaken("another workflow has ended")
+
+    @workflow(name="starts.Relay")
+    class Relay:
+        def __init__(self) -> None:
+            self.asked = 0
+
+        async def run(self) -> None:
+            await workflow.receive("never", object)
+
+        @workflow.update
+        async def put(self) -> None:
+            self.asked += 1
+            await elsewhere()
+
+        @workflow.query
+        def times(self) -> int:
+            return self.asked
+
+    handle = await client.start(Relay(), id="relay")
+    with pytest.raises(NotTaken, match="another workflow"):
+        await client.with_start(Relay(), id="relay").update(Relay.put)
+    assert await handle.query(Relay.times) == 1
 
 
 async def test_an_update_of_what_waits_for_nothing_is_not_taken(client: Client) -> None:

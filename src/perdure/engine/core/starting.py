@@ -23,6 +23,8 @@ _Kind = Literal["start", "end", "other"]
 _AFTER: Final[dict[_Kind, _Kind]] = {"start": "end", "end": "start", "other": "start"}
 """What each kind waits for, where it stands before it."""
 
+_BOTH: Final[frozenset[_Kind]] = frozenset({"start", "end"})
+
 
 class Starting:
     """By workflow id, in their order: the starts and ends without an answer, and what waits for one of them."""
@@ -69,11 +71,15 @@ class Starting:
 
     def _freed(self, line: Mapping[int, _Kind]) -> Iterator[int]:
         """What waits, and has nothing before it any more that it would wait for."""
+        if not self._waiting:
+            return
         before: set[_Kind] = set()
         for id, kind in line.items():
             if id in self._waiting and _AFTER[kind] not in before:
                 yield id
             before.add(kind)
+            if before >= _BOTH:
+                return  # what is behind waits for one or the other
 
 
 def ends_child(message: r.Outgoing) -> TypeGuard[r.OutboxCancel]:

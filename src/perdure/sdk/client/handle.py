@@ -37,6 +37,7 @@ from perdure.model.requests import (
     SignalWorkflow,
     Status,
     TerminateWorkflow,
+    UpdateOutcome,
     UpdateWorkflow,
 )
 from perdure.sdk.client.description import WorkflowDescription, describe
@@ -222,26 +223,21 @@ class WorkflowHandle(Interventions, Generic[R_co]):
         """
         with self._client.room():
             name, input, handler = message_of("update", update, args, kwargs, self._definition)
-        return await self.answer(self._new_request_id(), name, input, handler)
+        return answer_of(await self.outcome(self._new_request_id(), name, input), name, handler)
 
-    async def answer(
-        self, update_id: str, name: str, input: Payloads, handler: HandlerDefinition | None = None
-    ) -> object:
-        """Wait for the answer to an update, and send the update if it wasn't sent before. Raises what `update` does.
+    async def outcome(self, update_id: str, name: str, input: Payloads) -> UpdateOutcome:
+        """Wait for what becomes of an update, and send the update if it wasn't sent before.
 
         Args:
             update_id: names the update.
             name, input: what it is, with its arguments as they travel.
-            handler: knows the answer's type; without it, the answer is a plain JSON value.
         """
         client = self._client
         request = UpdateWorkflow(client.namespace, self.id, self._messages_to, update_id, name, input, client.identity)
         reply = await self._call(request)
         while reply.stage == "accepted":  # an answer before its time, as a gateway may give
             reply = await self._call(request)
-        if reply.failure is not None:
-            raise exception_of(reply.failure, of="workflow")
-        return decoded(handler, reply.result, name)
+        return reply
 
     async def reset(
         self,
@@ -448,3 +444,14 @@ class WorkflowHandle(Interventions, Generic[R_co]):
             if not limit.expired():
                 raise  # it is itself the answer
             raise TimeoutError(f"no answer of workflow {self.id!r} within {self._timeout:g} s") from None
+
+
+def answer_of(outcome: UpdateOutcome, name: str, handler: HandlerDefinition | None) -> object:
+    """What an update has given. Raises what `WorkflowHandle.update` does.
+
+    Args:
+        handler: knows the answer's type; without it, the answer is a plain JSON value.
+    """
+    if outcome.failure is not None:
+        raise exception_of(outcome.failure, of="workflow")
+    return decoded(handler, outcome.result, name)

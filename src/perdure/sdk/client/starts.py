@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from typing_extensions import ParamSpec, TypeVar
 
 from perdure.durations import Duration, optional_microseconds
-from perdure.errors import NotTaken
+from perdure.errors import NotRunning, NotTaken
 from perdure.model.events import IdReusePolicy, WorkflowExecutionStarted
 from perdure.model.requests import (
     GetHistory,
@@ -18,8 +18,10 @@ from perdure.model.requests import (
     StartSignal,
     StartUpdate,
     StartWorkflow,
+    UpdateOutcome,
 )
-from perdure.sdk.client.handle import WorkflowHandle
+from perdure.sdk.client.handle import WorkflowHandle, answer_of
+from perdure.sdk.names import class_name
 from perdure.sdk.options import one_of, optional_name, text
 from perdure.sdk.retry import RetryPolicy
 from perdure.sdk.starting import READERS, Readers, check_for, read_options
@@ -131,8 +133,8 @@ class WithStart(Generic[R_co]):
         """Update the workflow, after starting it if it isn't running, and wait for the update's answer.
 
         The start and the update are on disk together. Where the validator refuses the update, the workflow was started
-        nevertheless. Where the workflow was running, and ends before it could take the update, it is started. One that
-        has answered an update of this `request_id`, and is closed, isn't started again.
+        nevertheless. Where the workflow was running, and its code ends before it could take the update, it is started.
+        One that has answered an update of this `request_id`, and is closed, isn't started again.
 
         Args:
             update: the handler, such as `Onboarding.resize`; or the update's name.
@@ -157,10 +159,13 @@ class WithStart(Generic[R_co]):
             # Of that run, and no later one: there it would be another update.
             handle = WorkflowHandle[object](self._client, self.id, run_id, self._definition, messages_to=run_id)
             try:
-                return await handle.answer(id, name, input, handler)
-            except NotTaken:
-                if await self._has_begun(run_id, id):
-                    raise  # and so would the next
+                outcome = await handle.outcome(id, name, input)
+            except NotRunning:  # it was given to an earlier run; perhaps too late, and the latest was started instead
+                if not await self._has_begun("", _following(id)):
+                    raise
+            else:
+                if not _is_too_late(outcome) or await self._has_begun(run_id, id):  # which the next would do, too
+                    return answer_of(outcome, name, handler)
             id = _following(id)
 
     def _own_id(self) -> str:
@@ -179,6 +184,12 @@ class WithStart(Generic[R_co]):
 
     def __repr__(self) -> str:
         return f"<start of workflow {self._definition.name} with a message, id {self.id!r}>"
+
+
+def _is_too_late(outcome: UpdateOutcome) -> bool:
+    """Whether the workflow ended before it could take an update: no code of its own says so."""
+    failure = outcome.failure
+    return failure is not None and failure.kind == "engine" and failure.type == class_name(NotTaken)
 
 
 def _following(request_id: str) -> str:

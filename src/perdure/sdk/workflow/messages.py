@@ -17,6 +17,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from typing import Final, Protocol, cast
 
+from msgspec.structs import replace
+
 from perdure.clock import SECOND
 from perdure.errors import DecodeError, NondeterminismError, NotFound, NotTaken
 from perdure.model.commands import AcceptUpdate, CarriedSignal, CompleteUpdate, RejectUpdate, ScheduleActivity
@@ -182,7 +184,10 @@ class Messages:
         """Reject an update, or accept it and start its handler; whether it was accepted."""
         rejection = self._rejection(update)
         if rejection is not None:
-            self._ledger.issue(RejectUpdate(update.update_id, failure_of(rejection)))
+            failure = failure_of(rejection)
+            if self._run.closing:
+                failure = replace(failure, kind="engine")  # none that the workflow's code could have raised
+            self._ledger.issue(RejectUpdate(update.update_id, failure))
         else:
             self.accept(update.update_id, update.name, update.input, update.header)
         return rejection is None
