@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, TypedDict, cast, get_args
 
 from perdure.durations import Duration, optional_microseconds
 from perdure.limits import MAX_WORKFLOW_TASK_TIMEOUT, SECOND
@@ -12,8 +12,22 @@ from perdure.model.payloads import Payload
 from perdure.model.retry import RetryPolicy as EnginePolicy
 from perdure.sdk.converter import encode
 from perdure.sdk.options import one_of, optional_name, text
-from perdure.sdk.retry import optional_policy
+from perdure.sdk.retry import RetryPolicy, optional_policy
 from perdure.sdk.workflow.definition import WorkflowDefinition
+
+
+class SharedOptions(TypedDict, total=False):
+    """What a client and a parent may say alike."""
+
+    id: str | None
+    task_queue: str | None
+    execution_timeout: Duration | None
+    run_timeout: Duration | None
+    task_timeout: Duration | None
+    retry_policy: RetryPolicy | None
+    id_reuse_policy: IdReusePolicy
+    memo: Mapping[str, object] | None
+
 
 Readers = Mapping[str, Callable[[Any], object]]
 """What each option becomes, by its name."""
@@ -84,4 +98,4 @@ READERS: Final[Readers] = {
     "id_reuse_policy": lambda value: one_of(value, "id_reuse_policy", _REUSE),
     "memo": _memo,
 }
-"""The options that both have."""
+"""How those are read, but for the id: a child's is checked where it is written."""

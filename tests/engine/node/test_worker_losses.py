@@ -197,15 +197,16 @@ def test_workflows_that_wait_for_a_worker_all_begin(restarted: bool) -> None:
         simulate(work, store, seconds=100.0)
 
 
+async def signal_while_the_task_is_out(node: Node) -> None:
+    hand = await Hand("hand").attach(node)
+    await node.call(start("w"))
+    assert hand.all(t.WorkflowTask)
+    await node.call(SignalWorkflow("default", "w", "", "hello", (), "r1"))
+
+
 @pytest.mark.parametrize("first", ["signal", "cancel"])
 def test_a_task_that_a_crash_has_left_is_given_out_again_whatever_comes_first(first: str) -> None:
     store = MemoryStore()
-
-    async def before(node: Node) -> None:
-        hand = await Hand("hand").attach(node)
-        await node.call(start("w"))
-        assert hand.all(t.WorkflowTask)
-        await node.call(SignalWorkflow("default", "w", "", "hello", (), "r1"))
 
     async def after(node: Node) -> None:
         hand = await Hand("other").attach(node)
@@ -218,18 +219,12 @@ def test_a_task_that_a_crash_has_left_is_given_out_again_whatever_comes_first(fi
         news = WorkflowExecutionSignaled if first == "signal" else WorkflowExecutionCancelRequested
         assert [type(event) for event in task.events[-2:]] == [WorkflowExecutionSignaled, news]
 
-    simulate(before, store)
+    simulate(signal_while_the_task_is_out, store)
     simulate(after, store, seconds=100.0)
 
 
 def test_an_update_after_a_crash_comes_behind_the_signals_from_before_it() -> None:
     store = MemoryStore()
-
-    async def before(node: Node) -> None:
-        hand = await Hand("hand").attach(node)
-        await node.call(start("w"))
-        assert hand.all(t.WorkflowTask)
-        await node.call(SignalWorkflow("default", "w", "", "hello", (), "r"))
 
     async def after(node: Node) -> None:
         asking = asyncio.ensure_future(node.call(UpdateWorkflow("default", "w", "", "u", "add", ())))
@@ -241,7 +236,7 @@ def test_an_update_after_a_crash_comes_behind_the_signals_from_before_it() -> No
         assert [update.update_id for update in task.updates] == ["u"]
         asking.cancel()
 
-    simulate(before, store)
+    simulate(signal_while_the_task_is_out, store)
     simulate(after, store, seconds=100.0)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, get_args, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, get_args, overload
 
 from msgspec.structs import replace
 from typing_extensions import ParamSpec, TypeVar
 
 from perdure.durations import Duration, optional_microseconds
 from perdure.errors import NotRunning, NotTaken
-from perdure.model.events import IdReusePolicy, WorkflowExecutionStarted
+from perdure.model.events import WorkflowExecutionStarted
 from perdure.model.requests import (
     GetHistory,
     IdConflictPolicy,
@@ -23,8 +22,7 @@ from perdure.model.requests import (
 from perdure.sdk.client.handle import WorkflowHandle, answer_of
 from perdure.sdk.names import class_name
 from perdure.sdk.options import one_of, optional_name, text
-from perdure.sdk.retry import RetryPolicy
-from perdure.sdk.starting import READERS, Readers, check_for, read_options
+from perdure.sdk.starting import READERS, Readers, SharedOptions, check_for, read_options
 from perdure.sdk.workflow.calls import call_of
 from perdure.sdk.workflow.definition import WorkflowDefinition
 from perdure.sdk.workflow.handlers import Signal, Update
@@ -38,17 +36,9 @@ R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 
-class StartOptions(TypedDict, total=False):
+class StartOptions(SharedOptions, total=False):
     """What may be said of a start, beside the call. `Client.start` tells what each means."""
 
-    id: str | None
-    task_queue: str | None
-    execution_timeout: Duration | None
-    run_timeout: Duration | None
-    task_timeout: Duration | None
-    retry_policy: RetryPolicy | None
-    id_reuse_policy: IdReusePolicy
-    memo: Mapping[str, object] | None
     start_delay: Duration | None
     id_conflict_policy: IdConflictPolicy
     request_id: str | None

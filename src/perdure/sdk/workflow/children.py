@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypedDict, get_args
+from typing import Any, Final, get_args
 
-from perdure.durations import Duration
 from perdure.model.events import IdReusePolicy, ParentClosePolicy
 from perdure.model.payloads import Payload
 from perdure.model.retry import RetryPolicy as EnginePolicy
 from perdure.sdk.activity.definition import CancellationType
 from perdure.sdk.options import cancellation_type, name, one_of
-from perdure.sdk.retry import RetryPolicy
-from perdure.sdk.starting import READERS, Readers, read_options
+from perdure.sdk.starting import READERS, Readers, SharedOptions, read_options
 
 
-class ChildOptions(TypedDict, total=False):
+class ChildOptions(SharedOptions, total=False):
     """What may be said of a child, beside the call. What is None counts as not said.
 
     id: the child's workflow id; by default one that is made up.
@@ -37,14 +34,6 @@ class ChildOptions(TypedDict, total=False):
         "try": it is asked, and `CancelledError` is raised at once. "abandon": it is not asked.
     """
 
-    id: str | None
-    task_queue: str | None
-    execution_timeout: Duration | None
-    run_timeout: Duration | None
-    task_timeout: Duration | None
-    retry_policy: RetryPolicy | None
-    id_reuse_policy: IdReusePolicy | None
-    memo: Mapping[str, object] | None
     parent_close_policy: ParentClosePolicy | None
     cancellation_type: CancellationType | None
 

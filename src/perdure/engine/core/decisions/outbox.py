@@ -94,8 +94,8 @@ def _is_old(tx: Transition, entry: OutboxEntry) -> bool:
 
 
 def resend(tx: Transition, entry: OutboxEntry) -> None:
-    """It is due (again): after a crash nobody knows whether it was delivered. What waits for
-    something before it goes on waiting."""
+    """It is due (again): after a crash nobody knows whether it was delivered. What waits for something
+    before it goes on waiting."""
     tx.note(r.OutboxDelayed(entry.added.entry_id, entry.attempt + 1, tx.now + _backoff(entry), entry.failure))
     if not tx.execution.starting.waits(entry.added.entry_id):
         tx.effects.append(Send(entry.added.entry_id, entry.added.message))
